@@ -1,0 +1,27 @@
+# Two commands: `make study` runs the embedded study, `make test` the tests. Both make .venv first.
+PYTHON ?= python3
+VENV := .venv
+ENVIRONMENT := $(VENV)/.complete
+
+.PHONY: study test format clean
+
+study: $(ENVIRONMENT)
+	$(VENV)/bin/snakemake --cores all
+
+test: $(ENVIRONMENT)
+	$(VENV)/bin/python -m pytest
+
+# Formats what `make test` checks.
+format: $(ENVIRONMENT)
+	$(VENV)/bin/ruff check --fix workflow tests
+	$(VENV)/bin/ruff format workflow tests
+	$(VENV)/bin/snakefmt Snakefile workflow/rules
+
+$(ENVIRONMENT): envs/requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or later is needed; name one with `make PYTHON=python3.11 ...`")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement envs/requirements.txt
+	touch $(ENVIRONMENT)
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,55 @@
+# The study, in the order of its steps. Configuration: config.yaml; documentation: docs/.
+import sys
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+PACKAGES = f"{workflow.basedir}/workflow"
+sys.path.insert(0, PACKAGES)
+
+from jobs.code import digest
+from jobs.study import Study
+from readout import StudyError
+
+
+min_version("9.0")
+
+
+configfile: f"{workflow.basedir}/config.yaml"
+
+
+try:
+    STUDY = Study(config)
+except StudyError as error:
+    raise WorkflowError(str(error)) from None
+R = STUDY.results
+DEVICE = config["device"]
+
+
+wildcard_constraints:
+    network="|".join(map(re.escape, STUDY.networks)),
+    layer=r"[^/]+",
+    class_id=r"[^/]+",
+    cell=r"s\d+m\d+",
+
+
+include: "workflow/rules/images.smk"
+include: "workflow/rules/networks.smk"
+include: "workflow/rules/activations.smk"
+include: "workflow/rules/cells.smk"
+include: "workflow/rules/probes.smk"
+include: "workflow/rules/ablations.smk"
+include: "workflow/rules/tables.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        expand(f"{R}/networks/{{network}}/accuracy.parquet", network=STUDY.networks),
+        expand(f"{R}/others/{{network}}.parquet", network=STUDY.networks),
+        rules.tables.output,
+
+
+onstart:
+    # Imported once, here, so that the jobs' threads do not import torch at the same time.
+    import jobs.tables

@@ -1,0 +1,32 @@
+"""Log files of jobs that run inside the workflow's process."""
+
+import functools
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from readout import StudyError
+
+
+def logged(job: Callable) -> Callable:
+    """Let a job take the keyword `log`, the path of its log file, written when the job fails.
+
+    The error that leaves the job is a StudyError whose message is the cause in one line; the log has the traceback.
+    """
+
+    @functools.wraps(job)
+    def run(*args, log, **kwargs):
+        path = Path(str(log))
+        try:
+            result = job(*args, **kwargs)
+        except Exception as error:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(traceback.format_exc())
+            if isinstance(error, StudyError):
+                raise
+            raise StudyError(f"{type(error).__name__}: {error} (unexpected; the traceback is in {path})") from error
+        # A log of an earlier failure would mislead.
+        path.unlink(missing_ok=True)
+        return result
+
+    return run

@@ -1,0 +1,60 @@
+"""What jobs of one process share: networks, prefixes of a network, activations. Bounded in bytes."""
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import cachetools
+import numpy as np
+import torch
+
+# ASSUME: one thread a job; the workflow's parallelism is in its jobs, and results do not depend on `--cores`.
+torch.set_num_threads(1)
+
+LIMIT = int(os.environ.get("READOUT_CACHE_MIB", "2048")) << 20
+"""Bytes held between jobs; a group of cells needs its activations and one prefix at a time."""
+
+
+def _size(value: object) -> int:
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    if isinstance(value, torch.nn.Module):
+        return sum(tensor.nbytes for tensor in value.state_dict().values())
+    if isinstance(value, (tuple, list)):
+        return sum(map(_size, value))
+    if isinstance(value, dict):
+        return sum(map(_size, value.values()))
+    return 256
+
+
+_store: cachetools.LRUCache = cachetools.LRUCache(maxsize=LIMIT, getsizeof=_size)
+_lock = threading.Lock()
+_making: dict[object, threading.Lock] = {}
+
+
+def stamp(path: str | Path) -> tuple:
+    """A key for a file's content: where it is, its size and its time of change."""
+    status = os.stat(path)
+    return os.path.abspath(path), status.st_size, status.st_mtime_ns
+
+
+def shared(key: object, make: Callable[[], object]) -> object:
+    """The value under `key`; made once, also when several jobs ask at the same time, and kept while it fits."""
+    with _lock:
+        if key in _store:
+            return _store[key]
+        making = _making.setdefault(key, threading.Lock())
+    with making:
+        with _lock:
+            if key in _store:
+                return _store[key]
+        value = make()
+        with _lock:
+            _making.pop(key, None)
+            # A value larger than the whole store is used and dropped.
+            if _size(value) <= LIMIT:
+                _store[key] = value
+        return value

@@ -1,0 +1,88 @@
+"""Tables on disk: Parquet, typed, written atomically, one writer a file."""
+
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from readout import StudyError
+
+COMPRESSION = "zstd"
+
+
+class Writer(AbstractContextManager):
+    """Writes one file in pieces: into a temporary file, renamed when the block ends without an error."""
+
+    def __init__(self, path: str | Path, schema: pa.Schema):
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.partial = self.path.with_name(f".{self.path.name}.partial")
+        self.writer = pq.ParquetWriter(self.partial, schema, compression=COMPRESSION)
+
+    def write(self, table: pa.Table) -> None:
+        self.writer.write_table(table)
+
+    def __exit__(self, kind, error, trace) -> None:
+        try:
+            self.writer.close()
+            if kind is None:
+                os.replace(self.partial, self.path)
+        finally:
+            self.partial.unlink(missing_ok=True)
+
+
+def write(path: str | Path, content: Mapping[str, object] | Iterable[Mapping], schema: pa.Schema) -> None:
+    """Write a table from columns or from rows."""
+    if isinstance(content, Mapping):
+        table = pa.table(dict(content), schema=schema)
+    else:
+        table = pa.Table.from_pylist(list(content), schema=schema)
+    with Writer(path, schema) as writer:
+        writer.write(table)
+
+
+def read(path: str | Path, schema: pa.Schema | None = None, columns: list[str] | None = None) -> pa.Table:
+    """Read a table; StudyError names the file where it is missing, cut short, or lacks columns."""
+    try:
+        # One file, not a data set: folder names as `a=b` are no partitions here.
+        table = pq.ParquetFile(path).read(columns=columns)
+    except FileNotFoundError as error:
+        raise StudyError(f"{path}: no such file; run the workflow for it") from error
+    except (pa.ArrowException, OSError) as error:
+        raise StudyError(f"{path}: cannot be read ({error}); delete the file, the next run makes it again") from error
+    if schema is not None:
+        for field in schema:
+            if columns is not None and field.name not in columns:
+                continue
+            if field.name not in table.column_names or table.schema.field(field.name).type != field.type:
+                raise StudyError(
+                    f"{path}: column {field.name} ({field.type}) is missing or of another type; "
+                    "delete the file, the next run makes it again"
+                )
+    return table
+
+
+def activation_schema(units: int) -> pa.Schema:
+    """Schema of a table of activations of one layer, for images of one class."""
+    return pa.schema([("image_id", pa.int32()), ("activation", pa.list_(pa.float32(), units))])
+
+
+def activation_table(image_ids: np.ndarray, activation: np.ndarray) -> pa.Table:
+    """Rows of activations [images, units], units in C, H, W order."""
+    units = activation.shape[1]
+    values = pa.FixedSizeListArray.from_arrays(pa.array(activation.reshape(-1)), units)
+    return pa.table([pa.array(image_ids, pa.int32()), values], schema=activation_schema(units))
+
+
+def read_activations(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Image ids [images] and activations [images, units], float32."""
+    table = read(path)
+    if table.column_names != ["image_id", "activation"] or not pa.types.is_fixed_size_list(table.schema[1].type):
+        raise StudyError(f"{path}: is no table of activations; delete the file, the next run makes it again")
+    units = table.schema[1].type.list_size
+    values = [chunk.flatten().to_numpy().reshape(-1, units) for chunk in table["activation"].chunks]
+    return table["image_id"].to_numpy(), np.concatenate(values)

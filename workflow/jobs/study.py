@@ -1,0 +1,242 @@
+"""A study: the validated configuration, and the enumeration of its networks, layers, targets and cells.
+
+The workflow imports this module when it builds its DAG, so it loads neither torch nor pixels.
+"""
+
+import csv
+import difflib
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import jsonschema
+import yaml
+
+from jobs import listing
+from readout import StudyError, cells, layers
+
+ROOT = Path(__file__).resolve().parents[1]
+MAX_NAME_BYTES = 200
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network of a study; `weights` is a state-dict file, or None where the workflow trains the network."""
+
+    name: str
+    model: str
+    outputs: int
+    weights: str | None
+    epochs: int
+    transform: Mapping
+    layers: tuple[str, ...]
+    classes: tuple[str, ...]
+    targets: tuple[str, ...]
+
+    @property
+    def trained(self) -> bool:
+        return self.weights is None
+
+    @property
+    def size(self) -> int:
+        """Side of the images that the network takes, in pixels."""
+        return self.transform["crop"]
+
+    @property
+    def known_layers(self) -> tuple[str, ...]:
+        """All layers of the network, chosen or not."""
+        return layers.KNOWN[self.model]
+
+
+@cache
+def _schema() -> dict:
+    return yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text())
+
+
+def _message(error: jsonschema.ValidationError) -> str:
+    """One line that names the key and the way out."""
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path).lstrip(".")
+    if error.validator == "additionalProperties":
+        known = list(error.schema["properties"])
+        messages = []
+        for name in sorted(set(error.instance) - set(known), key=str):
+            close = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            messages.append(f"{f'{key}.' if key else ''}{name}: unknown key{hint} (known here: {', '.join(known)})")
+        return "; ".join(messages)
+    if error.validator == "required":
+        missing = [name for name in error.validator_value if name not in error.instance]
+        return f"{key or 'the config'}: {', '.join(missing)} is missing"
+    if error.validator == "enum":
+        return f"{key}: {error.instance!r} is not one of {', '.join(map(str, error.validator_value))}"
+    hint = error.schema.get("description")
+    return f"{key}: {error.message}" + (f" ({hint.strip()})" if hint else "")
+
+
+def _check_name(kind: str, name: str) -> None:
+    """Names become folders, wildcards and parts of commands."""
+    if name in ("", ".", "..") or len(name.encode()) > MAX_NAME_BYTES:
+        raise StudyError(f"{kind} {name!r}: cannot be the name of a folder (1 to {MAX_NAME_BYTES} bytes, not . or ..)")
+    bad = sorted({c for c in name if c in "/\\{}*?[]\0" or not c.isprintable()})
+    if bad:
+        raise StudyError(
+            f"{kind} {name!r}: the characters {' '.join(map(repr, bad))} cannot be part of a name; rename it"
+        )
+
+
+class Study:
+    """The configuration, checked, and what follows from it.
+
+    Raises StudyError for a key, name, class or layer that is not there, with the way out.
+    """
+
+    def __init__(self, config: Mapping):
+        problems = sorted(jsonschema.Draft202012Validator(_schema()).iter_errors(config), key=lambda e: str(e.path))
+        if problems:
+            raise StudyError(
+                "config: " + "\n  ".join(_message(jsonschema.exceptions.best_match([p])) for p in problems)
+            )
+        self.config = config
+        self.name: str = config["study"]
+        self.results = f"results/{self.name}"
+        self.seed: int = config["seed"]
+        self.bins: tuple[int, int] = (config["grid"]["selectivity"], config["grid"]["magnitude"])
+        self.cells = cells.names(self.bins)
+        self.classes = listing.classes(self.dataset, self.path)
+        self.train = any(isinstance(entry["weights"], Mapping) for entry in config["networks"])
+        self.labels = self._labels()
+        self.networks = {network.name: network for network in map(self._network, config["networks"])}
+        if len(self.networks) < len(config["networks"]):
+            raise StudyError("networks: two networks have one name; give each its own `name`")
+        self._check_counts()
+        figure = config["figures"]
+        if figure["network"] not in self.networks:
+            raise StudyError(f"figures.network: {figure['network']} is none of {', '.join(self.networks)}")
+
+    @property
+    def dataset(self) -> str:
+        return self.config["images"]["dataset"]
+
+    @property
+    def path(self) -> str | None:
+        return self.config["images"]["path"]
+
+    def _network(self, entry: Mapping) -> Network:
+        name = entry["name"]
+        _check_name("networks: name", name)
+        pool = self._chosen(entry["classes"], self.classes, f"networks: {name}: classes")
+        targets = self._chosen(entry["targets"], pool, f"networks: {name}: targets")
+        outputs = entry.get("outputs", max(self.labels.values()) + 1)
+        for class_id in pool:
+            _check_name("class", class_id)
+            if class_id not in self.labels:
+                raise StudyError(f"images.labels: no output is given for class {class_id}")
+            if self.labels[class_id] >= outputs:
+                raise StudyError(f"class {class_id}: output {self.labels[class_id]}, but {name} has {outputs} outputs")
+        if len(pool) < 2:
+            raise StudyError(f"networks: {name}: classes: a target needs at least one other class to contrast it with")
+        model = entry["model"]
+        if model not in layers.KNOWN:
+            raise StudyError(f"networks: {name}: unknown model {model}; known are {', '.join(layers.KNOWN)}")
+        try:
+            chosen = layers.select(model, entry["layers"])
+        except StudyError as error:
+            raise StudyError(f"networks: {name}: {error}") from error
+        trained = isinstance(entry["weights"], Mapping)
+        if not trained and not Path(entry["weights"]).is_file():
+            raise StudyError(f"networks: {name}: weights: {entry['weights']}: no such file")
+        return Network(
+            name=name,
+            model=model,
+            outputs=outputs,
+            weights=None if trained else entry["weights"],
+            epochs=entry["weights"]["epochs"] if trained else 0,
+            transform=dict(entry["transform"]),
+            layers=chosen,
+            classes=pool,
+            targets=targets,
+        )
+
+    @staticmethod
+    def _chosen(choice: str | list, known: tuple[str, ...], key: str) -> tuple[str, ...]:
+        """The classes chosen, in the order of `known`: the order in the config changes nothing."""
+        if choice == "all":
+            return known
+        wanted = {str(class_id) for class_id in choice}
+        unknown = sorted(wanted - set(known))
+        if unknown:
+            listed = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
+            raise StudyError(f"{key}: no class {', '.join(unknown)}; there are {listed}")
+        return tuple(class_id for class_id in known if class_id in wanted)
+
+    def _labels(self) -> dict[str, int]:
+        """Index of each class of the data set among the outputs of the networks."""
+        labels = self.config["images"]["labels"]
+        if labels is None:
+            return {class_id: i for i, class_id in enumerate(self.classes)}
+        if isinstance(labels, str):
+            try:
+                with open(labels, newline="") as file:
+                    rows = list(csv.DictReader(file, delimiter="\t"))
+                labels = {row["class_id"]: int(row["label"]) for row in rows}
+            except OSError as error:
+                raise StudyError(f"images.labels: {labels}: cannot be read ({error.strerror})") from error
+            except (KeyError, TypeError, ValueError) as error:
+                raise StudyError(
+                    f"images.labels: {labels}: needs tab-separated columns class_id and label, label a number ({error})"
+                ) from error
+        labels = {str(class_id): label for class_id, label in labels.items()}
+        missing = [class_id for class_id in self.classes if class_id not in labels]
+        if self.train and missing:
+            raise StudyError(
+                f"images.labels: no output is given for class {', '.join(missing)}, which is to be trained on"
+            )
+        return {class_id: labels[class_id] for class_id in self.classes if class_id in labels}
+
+    def _check_counts(self) -> None:
+        study = self.config["images"]["study"]
+        least = study + 1 if self.train else study
+        needed = self.classes if self.train else {c for network in self.networks.values() for c in network.classes}
+        for class_id, count in listing.counts(self.dataset, self.path, tuple(sorted(needed))).items():
+            if count < least:
+                rest = ", and at least one more to train on" if self.train else ""
+                raise StudyError(
+                    f"class {class_id}: {count} images, but images.study asks for {study}{rest}; "
+                    "add images, lower images.study or leave the class out"
+                )
+
+    @cache  # noqa: B019  one study a process
+    def others(self, network: str, target: str) -> tuple[str, ...]:
+        """The classes that a target is contrasted with."""
+        return cells.others(self.networks[network].classes, target, self.config["others"], self.seed)
+
+    def groups(self) -> Iterator[tuple[str, str, str]]:
+        """All (network, layer, target) of the study; each has one grid of cells."""
+        for network in self.networks.values():
+            for layer in network.layers:
+                for target in network.targets:
+                    yield network.name, layer, target
+
+    def listing_digest(self) -> str:
+        """Hash of the names of the data set's files, so that a changed folder is listed anew."""
+        if self.dataset == "digits":
+            return "digits"
+        content = hashlib.sha256()
+        for class_id in self.classes:
+            content.update("\0".join([class_id, *listing.folder_files(self.path, class_id), ""]).encode())
+        return content.hexdigest()[:16]
+
+    def engine(self, network: Network) -> dict:
+        """What it takes to run a network on images."""
+        return {
+            "model": network.model,
+            "outputs": network.outputs,
+            "transform": network.transform,
+            **self.image_settings(),
+        }
+
+    def image_settings(self) -> dict[str, str | None]:
+        """What it takes to open an image."""
+        return {"dataset": self.dataset, "path": self.path}

@@ -1,0 +1,32 @@
+"""Activations: one forward pass, each layer handed on as soon as it is computed."""
+
+from collections.abc import Callable, Collection
+
+import torch
+from torch import fx
+
+
+class _Recorder(fx.Interpreter):
+    """Runs a graph node by node; values are freed after their last use."""
+
+    def __init__(self, traced: fx.GraphModule, nodes: Collection[str], keep: Callable[[str, torch.Tensor], None]):
+        super().__init__(traced)
+        self.nodes, self.keep = frozenset(nodes), keep
+
+    def run_node(self, n: fx.Node):
+        value = super().run_node(n)
+        if n.name in self.nodes:
+            self.keep(n.name, value)
+        return value
+
+
+@torch.inference_mode()
+def record(
+    traced: fx.GraphModule, images: torch.Tensor, nodes: Collection[str], keep: Callable[[str, torch.Tensor], None]
+) -> torch.Tensor:
+    """Run `images` [N, C, H, W] through the network; returns the scores [N, outputs].
+
+    `keep(node, activation)` is called for each node of `nodes`, in the order of execution, with its activation
+    [N, ...]; nothing else is held beyond its use, so that memory is bounded by the network and the batch.
+    """
+    return _Recorder(traced, nodes, keep).run(images)

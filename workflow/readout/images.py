@@ -1,0 +1,44 @@
+"""Images: which of a class are studied and which train, their folds, and their way into a tensor."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+FOLDS = 5
+"""Folds of the held-out probes; each class spreads evenly over them."""
+
+
+def split(count: int, study: int, *, class_id: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Study images, training images and folds of one class with `count` images.
+
+    Returns the indices of the `study` study images (sorted), those of the others, and a fold (0-4) for each of the
+    `count` images, spread evenly over either part. Depends on the seed and the class alone.
+    """
+    entropy = hashlib.sha256(f"{seed}\0{class_id}".encode()).digest()
+    order = np.random.default_rng(list(entropy)).permutation(count)
+    fold = np.empty(count, np.int8)
+    for part in (order[:study], order[study:]):
+        fold[part] = np.arange(len(part)) % FOLDS
+    return np.sort(order[:study]), np.sort(order[study:]), fold
+
+
+def transform(
+    resize: int | None, crop: int, mean: Sequence[float], std: Sequence[float], interpolation: str = "bilinear"
+) -> v2.Compose:
+    """From a PIL image in RGB to a float32 tensor [3, H, W]: shorter side to `resize`, centre crop, normalisation."""
+    steps: list[torch.nn.Module] = [v2.PILToTensor()]
+    if resize is not None:
+        steps.insert(0, v2.Resize(resize, interpolation=v2.InterpolationMode(interpolation), antialias=True))
+    return v2.Compose(
+        [*steps, v2.CenterCrop(crop), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
+    )
+
+
+def pad_digit(pixels: np.ndarray) -> Image.Image:
+    """A 28 x 28 digit, 0 to 255 in 784 numbers, as a 32 x 32 image with three equal channels."""
+    digit = np.pad(pixels.reshape(28, 28).astype(np.uint8), 2)
+    return Image.fromarray(digit).convert("RGB")

@@ -1,0 +1,24 @@
+# The activations of a class in all layers of a network, from one forward pass, and the baseline.
+# One rule a network, since the networks' layers, and with them the outputs, differ.
+for network in STUDY.networks.values():
+
+    rule:
+        name:
+            f"activations_{network.name}"
+        input:
+            images=rules.images.output[0],
+            layers=f"{R}/networks/{network.name}/layers.parquet",
+            weights=network.weights or f"{R}/networks/{network.name}/weights.pt",
+        output:
+            layers=[f"{R}/activations/{network.name}/{layer}/{{class_id}}.parquet" for layer in network.layers],
+            baseline=f"{R}/baseline/{network.name}/{{class_id}}.parquet",
+        log:
+            f"{R}/logs/activations/{network.name}/{{class_id}}.log",
+        params:
+            settings=STUDY.engine(network),
+            code=digest("activations"),
+        priority: 1
+        run:
+            from jobs import activations
+
+            activations.extract(input, output.layers, output.baseline, wildcards.class_id, **params.settings, device=DEVICE, log=log)
