@@ -7,10 +7,9 @@ from snakemake.utils import min_version
 PACKAGES = f"{workflow.basedir}/workflow"
 sys.path.insert(0, PACKAGES)
 
-from jobs.code import digest
+from jobs.code import digest, file_digest
 from jobs.study import Study
 from readout import StudyError
-
 
 min_version("9.0")
 
@@ -24,6 +23,9 @@ except StudyError as error:
     raise WorkflowError(str(error)) from None
 R = STUDY.results
 DEVICE = config["device"]
+
+
+report: "workflow/report/workflow.rst"
 
 
 wildcard_constraints:
@@ -40,6 +42,8 @@ include: "workflow/rules/cells.smk"
 include: "workflow/rules/probes.smk"
 include: "workflow/rules/ablations.smk"
 include: "workflow/rules/tables.smk"
+include: "workflow/rules/claims.smk"
+include: "workflow/rules/figures.smk"
 
 
 rule all:
@@ -48,8 +52,10 @@ rule all:
         expand(f"{R}/networks/{{network}}/accuracy.parquet", network=STUDY.networks),
         expand(f"{R}/others/{{network}}.parquet", network=STUDY.networks),
         rules.tables.output,
+        rules.claims.output,
+        figures(),
 
 
 onstart:
     # Imported once, here, so that the jobs' threads do not import torch at the same time.
-    import jobs.tables
+    import jobs.claims

@@ -34,7 +34,7 @@ def _group(
     """The cut network, the tensors alive at the cut, and the labels: shared by the cells of a group."""
     parts = cut(traced, node)
     x = images.load(rows["source"], **opening, transform=transform).to(on)
-    return parts, parts.prefix(x), torch.from_numpy(rows["label"]).long().to(on)
+    return parts, parts.prefix(x), torch.tensor(rows["label"]).long().to(on)
 
 
 @logged

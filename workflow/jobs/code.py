@@ -31,14 +31,20 @@ def _imported(path: Path) -> frozenset[Path]:
 
 
 def modules(step: str) -> tuple[Path, ...]:
-    """The project's modules that `jobs/<step>.py` depends on, directly or not, itself included."""
-    seen, queue = set(), [ROOT / "jobs" / f"{step}.py"]
+    """The project's modules that a step depends on, directly or not; its entry is in `jobs` or in `scripts`."""
+    entry = ROOT / "jobs" / f"{step}.py"
+    seen, queue = set(), [entry if entry.is_file() else ROOT / "scripts" / f"{step}.py"]
     while queue:
         path = queue.pop()
         if path not in seen:
             seen.add(path)
             queue.extend(_imported(path))
     return tuple(sorted(seen))
+
+
+def file_digest(path: str | Path) -> str:
+    """Hash of one file's content, 16 hexadecimal digits."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
 @cache

@@ -85,8 +85,7 @@ def train(
     *,
     model: str,
     outputs: int,
-    epochs: int,
-    seed: int,
+    recipe: Mapping,
     dataset: str,
     path: str | None,
     transform: Mapping,
@@ -97,11 +96,13 @@ def train(
     for split in ("train", "study"):
         listed = images.rows(path_to_images, split=split)
         x = images.load(listed["source"], dataset=dataset, path=path, transform=transform)
-        sets[split] = x.contiguous(memory_format=torch.channels_last), torch.from_numpy(listed["label"]).long()
-    network = networks.build(model, outputs, seed).to(memory_format=torch.channels_last)
+        sets[split] = x.contiguous(memory_format=torch.channels_last), torch.tensor(listed["label"]).long()
+    network = networks.build(model, outputs, recipe["seed"]).to(memory_format=torch.channels_last)
     start = time.perf_counter()
-    training.train(network, *sets["train"], epochs=epochs, seed=seed)
-    print(f"{model}: {epochs} epochs of {len(sets['train'][1])} images in {time.perf_counter() - start:.1f} s")
+    training.train(network, *sets["train"], **recipe)
+    print(
+        f"{model}: {recipe['epochs']} epochs of {len(sets['train'][1])} images in {time.perf_counter() - start:.1f} s"
+    )
     rows = [_accuracy(network, *sets[split], split) for split in sets]
     print("\n".join(f"{row['split']}: top-1 {row['top1']:.4f} over {row['images']} images" for row in rows))
     partial = f"{weights}.partial"

@@ -23,13 +23,13 @@ MAX_NAME_BYTES = 200
 
 @dataclass(frozen=True)
 class Network:
-    """One network of a study; `weights` is a state-dict file, or None where the workflow trains the network."""
+    """One network of a study; `weights` is a state-dict file, or None where a rule trains the network by `training`."""
 
     name: str
     model: str
     outputs: int
     weights: str | None
-    epochs: int
+    training: Mapping
     transform: Mapping
     layers: tuple[str, ...]
     classes: tuple[str, ...]
@@ -111,9 +111,7 @@ class Study:
         if len(self.networks) < len(config["networks"]):
             raise StudyError("networks: two networks have one name; give each its own `name`")
         self._check_counts()
-        figure = config["figures"]
-        if figure["network"] not in self.networks:
-            raise StudyError(f"figures.network: {figure['network']} is none of {', '.join(self.networks)}")
+        self.figure1()
 
     @property
     def dataset(self) -> str:
@@ -152,7 +150,7 @@ class Study:
             model=model,
             outputs=outputs,
             weights=None if trained else entry["weights"],
-            epochs=entry["weights"]["epochs"] if trained else 0,
+            training=dict(entry["weights"]) if trained else {},
             transform=dict(entry["transform"]),
             layers=chosen,
             classes=pool,
@@ -178,7 +176,7 @@ class Study:
             return {class_id: i for i, class_id in enumerate(self.classes)}
         if isinstance(labels, str):
             try:
-                with open(labels, newline="") as file:
+                with Path(labels).open(newline="") as file:
                     rows = list(csv.DictReader(file, delimiter="\t"))
                 labels = {row["class_id"]: int(row["label"]) for row in rows}
             except OSError as error:
@@ -218,6 +216,20 @@ class Study:
             for layer in network.layers:
                 for target in network.targets:
                     yield network.name, layer, target
+
+    def figure1(self) -> dict[str, str]:
+        """Network, layer and target of figure 1."""
+        chosen = self.config["figures"]
+        if chosen["network"] not in self.networks:
+            raise StudyError(f"figures.network: {chosen['network']} is none of {', '.join(self.networks)}")
+        network = self.networks[chosen["network"]]
+        layer = network.layers[-1] if chosen["layer"] is None else chosen["layer"]
+        target = network.targets[0] if chosen["target"] is None else str(chosen["target"])
+        if layer not in network.layers:
+            raise StudyError(f"figures.layer: {layer} is none of {', '.join(network.layers)}; null takes the last")
+        if target not in network.targets:
+            raise StudyError(f"figures.target: {target} is none of {', '.join(network.targets)}; null takes the first")
+        return {"network": network.name, "layer": layer, "target": target}
 
     def listing_digest(self) -> str:
         """Hash of the names of the data set's files, so that a changed folder is listed anew."""

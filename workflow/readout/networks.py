@@ -163,7 +163,7 @@ def _names(network: fx.GraphModule, nodes: list[fx.Node], modules: dict[str, nn.
 
 
 def layers(network: nn.Module, traced: fx.GraphModule, image: torch.Tensor) -> list[Layer]:
-    """All layers of a traced network in the order of execution, with their shapes for images like `image` [1, C, H, W]."""
+    """All layers of a traced network in the order of execution, shaped for images like `image` [1, C, H, W]."""
     nodes = [node for node in traced.graph.nodes if _is_layer(traced, node)]
     names = _names(traced, nodes, dict(network.named_modules()))
     with torch.inference_mode():

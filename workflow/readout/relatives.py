@@ -59,12 +59,11 @@ class SmallVGG16(nn.Module):
 
 
 def small_mobilenet_v2(outputs: int) -> nn.Module:
-    """MobileNetV2 with its 17 inverted residuals, 8 to 32 channels between them."""
-    setting = [[1, 8, 1, 1], [6, 8, 2, 1], [6, 8, 3, 2], [6, 16, 4, 2], [6, 16, 3, 1], [6, 24, 3, 2], [6, 32, 1, 1]]
-    return MobileNetV2(
-        num_classes=outputs, width_mult=0.25, inverted_residual_setting=[[t, 4 * c, n, s] for t, c, n, s in setting],
-        dropout=0.0,
-    )  # fmt: skip
+    """MobileNetV2 with its 17 inverted residuals, 8 to 32 channels between them, expanded fourfold."""
+    plan = [(1, 8, 1, 1), (4, 8, 2, 1), (4, 8, 3, 2), (4, 16, 4, 2), (4, 16, 3, 1), (4, 24, 3, 2), (4, 32, 1, 1)]
+    width = 0.25
+    setting = [[expansion, round(channels / width), blocks, stride] for expansion, channels, blocks, stride in plan]
+    return MobileNetV2(num_classes=outputs, width_mult=width, inverted_residual_setting=setting, dropout=0.0)
 
 
 class SmallResNet(ResNet):

@@ -11,9 +11,9 @@ def train(
     labels: torch.Tensor,
     *,
     epochs: int,
+    batch: int,
+    learning_rate: float,
     seed: int,
-    batch: int = 64,
-    learning_rate: float = 4e-3,
 ) -> nn.Module:
     """Fit `network` in place on `images` [N, C, H, W] and integer `labels` [N]; returned in evaluation mode.
 

@@ -12,11 +12,16 @@ rule ablations:
         f"{R}/ablations/{{network}}/{{layer}}/{{class_id}}/{{cell}}.parquet",
     log:
         f"{R}/logs/ablations/{{network}}/{{layer}}/{{class_id}}/{{cell}}.log",
-    params:
-        settings=lambda w: {**STUDY.engine(STUDY.networks[w.network]), **STUDY.config["ablations"]},
-        code=digest("ablations"),
     priority: 3
+    params:
+        settings=lambda w: {
+            **STUDY.engine(STUDY.networks[w.network]),
+            **STUDY.config["ablations"],
+        },
+        code=digest("ablations"),
     run:
         from jobs import ablations
 
-        ablations.ablate(output[0], input, wildcards, **params.settings, device=DEVICE, log=log)
+        ablations.ablate(
+            output[0], input, wildcards, **params.settings, device=DEVICE, log=log
+        )

@@ -10,15 +10,26 @@ for network in STUDY.networks.values():
             layers=f"{R}/networks/{network.name}/layers.parquet",
             weights=network.weights or f"{R}/networks/{network.name}/weights.pt",
         output:
-            layers=[f"{R}/activations/{network.name}/{layer}/{{class_id}}.parquet" for layer in network.layers],
+            layers=[
+                f"{R}/activations/{network.name}/{layer}/{{class_id}}.parquet"
+                for layer in network.layers
+            ],
             baseline=f"{R}/baseline/{network.name}/{{class_id}}.parquet",
         log:
             f"{R}/logs/activations/{network.name}/{{class_id}}.log",
+        priority: 1
         params:
             settings=STUDY.engine(network),
             code=digest("activations"),
-        priority: 1
         run:
             from jobs import activations
 
-            activations.extract(input, output.layers, output.baseline, wildcards.class_id, **params.settings, device=DEVICE, log=log)
+            activations.extract(
+                input,
+                output.layers,
+                output.baseline,
+                wildcards.class_id,
+                **params.settings,
+                device=DEVICE,
+                log=log,
+            )

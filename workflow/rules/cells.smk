@@ -5,7 +5,10 @@ ACTIVATIONS = f"{R}/activations/{{network}}/{{layer}}/{{class_id}}.parquet"
 def activations_of_others(wildcards):
     """Activations of the classes that a target is contrasted with: when those change, the jobs' inputs change."""
     others = STUDY.others(wildcards.network, wildcards.class_id)
-    return [f"{R}/activations/{wildcards.network}/{wildcards.layer}/{other}.parquet" for other in others]
+    return [
+        f"{R}/activations/{wildcards.network}/{wildcards.layer}/{other}.parquet"
+        for other in others
+    ]
 
 
 rule others:
@@ -14,7 +17,9 @@ rule others:
     log:
         f"{R}/logs/others/{{network}}.log",
     params:
-        others=lambda w: {t: STUDY.others(w.network, t) for t in STUDY.networks[w.network].targets},
+        others=lambda w: {
+            t: STUDY.others(w.network, t) for t in STUDY.networks[w.network].targets
+        },
         code=digest("cells"),
     run:
         from jobs import cells
@@ -30,11 +35,17 @@ rule cells:
         f"{R}/cells/{{network}}/{{layer}}/{{class_id}}.parquet",
     log:
         f"{R}/logs/cells/{{network}}/{{layer}}/{{class_id}}.log",
+    priority: 2
     params:
         bins=STUDY.bins,
         code=digest("cells"),
-    priority: 2
     run:
         from jobs import cells
 
-        cells.assign(output[0], target=input.target, others=input.others, bins=params.bins, log=log)
+        cells.assign(
+            output[0],
+            target=input.target,
+            others=input.others,
+            bins=params.bins,
+            log=log,
+        )

@@ -24,8 +24,7 @@ def recipe(wildcards):
         {
             **architecture(wildcards),
             **STUDY.image_settings(),
-            "epochs": network.epochs,
-            "seed": STUDY.seed,
+            "recipe": {"seed": STUDY.seed, **network.training},
             "transform": network.transform,
         }
     )
@@ -44,7 +43,13 @@ rule layers:
     run:
         from jobs import networks
 
-        networks.list_layers(output[0], **params.architecture, size=params.size, expected=params.expected, log=log)
+        networks.list_layers(
+            output[0],
+            **params.architecture,
+            size=params.size,
+            expected=params.expected,
+            log=log,
+        )
 
 
 rule networks:
@@ -57,12 +62,12 @@ rule networks:
         f"{R}/logs/networks/{{network}}.log",
     wildcard_constraints:
         network="|".join(map(re.escape, TRAINED)) or "(?!)",
-    params:
-        settings=recipe,
-        code=digest("networks"),
     priority: 100
     conda:
         "../../envs/study.yaml"
+    params:
+        settings=recipe,
+        code=digest("networks"),
     shell:
         "PYTHONPATH={PACKAGES:q} {sys.executable:q} -m jobs.networks --images {input.images:q}"
         " --weights {output.weights:q} --accuracy {output.accuracy:q} --settings {params.settings:q} > {log:q} 2>&1"
@@ -70,7 +75,10 @@ rule networks:
 
 rule accuracy:
     input:
-        lambda w: [f"{R}/baseline/{w.network}/{c}.parquet" for c in STUDY.networks[w.network].classes],
+        lambda w: [
+            f"{R}/baseline/{w.network}/{c}.parquet"
+            for c in STUDY.networks[w.network].classes
+        ],
     output:
         f"{R}/networks/{{network}}/accuracy.parquet",
     log:

@@ -11,10 +11,10 @@ rule probes:
         f"{R}/probes/{{network}}/{{layer}}/{{class_id}}/{{cell}}.parquet",
     log:
         f"{R}/logs/probes/{{network}}/{{layer}}/{{class_id}}/{{cell}}.log",
+    priority: 3
     params:
         settings={"seed": STUDY.seed, **STUDY.config["probes"]},
         code=digest("probes"),
-    priority: 3
     run:
         from jobs import probes
 

@@ -7,7 +7,11 @@ def of_layer(step):
     def paths(wildcards):
         targets = STUDY.networks[wildcards.network].targets
         pattern = f"{R}/{step}/{wildcards.network}/{wildcards.layer}/{{target}}/{{cell}}.parquet"
-        return [pattern.format(target=target, cell=cell) for target in targets for cell in STUDY.cells]
+        return [
+            pattern.format(target=target, cell=cell)
+            for target in targets
+            for cell in STUDY.cells
+        ]
 
     return paths
 
@@ -16,7 +20,8 @@ rule layer_tables:
     input:
         layers=rules.layers.output[0],
         cells=lambda w: [
-            f"{R}/cells/{w.network}/{w.layer}/{target}.parquet" for target in STUDY.networks[w.network].targets
+            f"{R}/cells/{w.network}/{w.layer}/{target}.parquet"
+            for target in STUDY.networks[w.network].targets
         ],
         probes=of_layer("probes"),
         ablations=of_layer("ablations"),
@@ -24,9 +29,9 @@ rule layer_tables:
         f"{R}/tables/{{network}}/{{layer}}.parquet",
     log:
         f"{R}/logs/tables/{{network}}/{{layer}}.log",
+    priority: 4
     params:
         code=digest("tables"),
-    priority: 4
     run:
         from jobs import tables
 
@@ -35,7 +40,11 @@ rule layer_tables:
 
 rule tables:
     input:
-        [f"{R}/tables/{n.name}/{layer}.parquet" for n in STUDY.networks.values() for layer in n.layers],
+        [
+            f"{R}/tables/{n.name}/{layer}.parquet"
+            for n in STUDY.networks.values()
+            for layer in n.layers
+        ],
     output:
         f"{R}/tables/cells.parquet",
     log:

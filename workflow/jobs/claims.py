@@ -1,0 +1,79 @@
+"""Step `claims`: the paper's claims, each with an estimate, an interval and a verdict."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import yaml
+
+from jobs import parquet, tables
+from jobs.logs import logged
+from readout import claims
+
+SCHEMA = pa.schema(
+    [
+        ("claim", pa.int32()),
+        ("network", pa.string()),
+        ("measure", pa.string()),
+        ("estimate", pa.float64()),
+        ("ci_low", pa.float64()),
+        ("ci_high", pa.float64()),
+        ("test", pa.string()),
+        ("p", pa.float64()),
+        ("verdict", pa.string()),
+        ("rule", pa.string()),
+        ("statement", pa.string()),
+        ("section", pa.string()),
+    ]
+)
+
+
+def _outcomes(paths: Sequence[str], targets: Sequence[str], bins: tuple[int, int], outputs: int) -> claims.Outcomes:
+    """What each image did, from the layer tables of one network in order of depth."""
+    columns = ["class_id", "cell", "score_published", "images", "held_out"]
+    change, hit, hit_others, score = ({target: [] for target in targets} for _ in range(4))
+    for path in paths:
+        # Rows by target and cell, s0m0 first.
+        table = parquet.read(path, tables.LAYER, columns=columns).sort_by(
+            [("class_id", "ascending"), ("cell", "ascending")]
+        )
+        for i, target in enumerate(table["class_id"].to_pylist()):
+            images = table["images"][i].values
+            held_out = table["held_out"][i].values
+            y, p = (held_out.field(name).to_numpy() for name in ("y", "p"))
+            right = (p > 0.5) == (y == 1)
+            change[target].append(images.field("rank_ablated").to_numpy() - images.field("rank_baseline").to_numpy())
+            hit[target].append(right[y == 1])
+            hit_others[target].append(right[y == 0])
+            score[target].append(table["score_published"][i].as_py())
+    return claims.Outcomes(
+        change=np.array([change[target] for target in targets], np.float32),
+        hit=np.array([hit[target] for target in targets], np.float32),
+        hit_others=[np.array(hit_others[target], np.float32) for target in targets],
+        score=np.array([score[target] for target in targets]).reshape(len(targets), len(paths), *bins),
+        outputs=outputs,
+    )
+
+
+@logged
+def judge(
+    output: str,
+    *,
+    layers: Sequence[str],
+    registry: str,
+    targets: Mapping[str, Sequence[str]],
+    outputs: Mapping[str, int],
+    bins: Sequence[int],
+    replicates: int,
+    confidence: float,
+    seed: int,
+) -> None:
+    """Write `claims.parquet`; `layers` are the layer tables, those of a network in order of depth."""
+    networks = {
+        name: _outcomes([path for path in layers if Path(path).parent.name == name], targets[name], tuple(bins), count)
+        for name, count in outputs.items()
+    }
+    claimed = yaml.safe_load(Path(registry).read_text())
+    rows = claims.evaluate(networks, claimed, replicates=replicates, confidence=confidence, seed=seed)
+    parquet.write(output, list(rows), SCHEMA)

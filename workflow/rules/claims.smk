@@ -1,0 +1,35 @@
+# The paper's claims, judged by the rules that workflow/claims.yaml fixed beforehand.
+REGISTRY = f"{workflow.basedir}/workflow/claims.yaml"
+
+
+rule claims:
+    input:
+        layers=rules.tables.input,
+    output:
+        f"{R}/claims.parquet",
+    log:
+        f"{R}/logs/claims.log",
+    params:
+        settings={
+            **STUDY.config["claims"],
+            "targets": {
+                network.name: network.targets for network in STUDY.networks.values()
+            },
+            "outputs": {
+                network.name: network.outputs for network in STUDY.networks.values()
+            },
+            "bins": STUDY.bins,
+            "seed": STUDY.seed,
+        },
+        registry=file_digest(REGISTRY),
+        code=digest("claims"),
+    run:
+        from jobs import claims
+
+        claims.judge(
+            output[0],
+            layers=input.layers,
+            registry=REGISTRY,
+            **params.settings,
+            log=log,
+        )

@@ -1,0 +1,137 @@
+# The paper's figures and two supplements, drawn from the tables alone.
+FIRST = STUDY.figure1()
+
+
+def figures():
+    """All figures of the study."""
+    names = ["figure1", "figure2", "figure3", "supplement_depth", "supplement_claims"]
+    names += [
+        f"figure2_{network}"
+        for network in STUDY.networks
+        if network != STUDY.config["figures"]["network"]
+    ]
+    return [
+        f"{R}/figures/{name}.{suffix}" for name in names for suffix in ("png", "svg")
+    ]
+
+
+rule figure1:
+    input:
+        f"{R}/cells/{FIRST['network']}/{FIRST['layer']}/{FIRST['target']}.parquet",
+    output:
+        report(
+            f"{R}/figures/figure1.png",
+            caption="../report/figure1.rst",
+            category="Figures",
+            labels={"figure": "1", "shows": "units, cells and prediction"},
+        ),
+        f"{R}/figures/figure1.svg",
+    log:
+        f"{R}/logs/figures/figure1.log",
+    conda:
+        "../../envs/study.yaml"
+    params:
+        figure="figure1",
+        networks=[FIRST["network"]],
+        title="{network} {layer}, target {target}".format(**FIRST),
+        code=digest("figures"),
+    script:
+        "../scripts/figures.py"
+
+
+rule figure2:
+    input:
+        rules.tables.output[0],
+    output:
+        report(
+            f"{R}/figures/figure2.png",
+            caption="../report/figure2.rst",
+            category="Figures",
+            labels={"figure": "2", "shows": STUDY.config["figures"]["network"]},
+        ),
+        f"{R}/figures/figure2.svg",
+    log:
+        f"{R}/logs/figures/figure2.log",
+    conda:
+        "../../envs/study.yaml"
+    params:
+        figure="figure2",
+        networks=[STUDY.config["figures"]["network"]],
+        title=STUDY.config["figures"]["network"],
+        code=digest("figures"),
+    script:
+        "../scripts/figures.py"
+
+
+use rule figure2 as figure2_network with:
+    output:
+        report(
+            f"{R}/figures/figure2_{{network}}.png",
+            caption="../report/figure2.rst",
+            category="Figures",
+            labels={"figure": "2", "shows": "{network}"},
+        ),
+        f"{R}/figures/figure2_{{network}}.svg",
+    log:
+        f"{R}/logs/figures/figure2_{{network}}.log",
+    params:
+        figure="figure2",
+        networks=lambda w: [w.network],
+        title="{network}",
+        code=digest("figures"),
+
+
+use rule figure2 as figure3 with:
+    output:
+        report(
+            f"{R}/figures/figure3.png",
+            caption="../report/figure3.rst",
+            category="Figures",
+            labels={"figure": "3", "shows": "all networks"},
+        ),
+        f"{R}/figures/figure3.svg",
+    log:
+        f"{R}/logs/figures/figure3.log",
+    params:
+        figure="figure3",
+        networks=list(STUDY.networks),
+        title="",
+        code=digest("figures"),
+
+
+use rule figure2 as supplement_depth with:
+    output:
+        report(
+            f"{R}/figures/supplement_depth.png",
+            caption="../report/supplement_depth.rst",
+            category="Supplements",
+            labels={"figure": "depth", "shows": "all networks"},
+        ),
+        f"{R}/figures/supplement_depth.svg",
+    log:
+        f"{R}/logs/figures/supplement_depth.log",
+    params:
+        figure="supplement_depth",
+        networks=list(STUDY.networks),
+        title="",
+        code=digest("figures"),
+
+
+use rule figure2 as supplement_claims with:
+    input:
+        rules.claims.output[0],
+    output:
+        report(
+            f"{R}/figures/supplement_claims.png",
+            caption="../report/claims.rst",
+            category="Claims",
+            labels={"figure": "claims", "shows": "estimates and verdicts"},
+        ),
+        f"{R}/figures/supplement_claims.svg",
+    log:
+        f"{R}/logs/figures/supplement_claims.log",
+    params:
+        figure="supplement_claims",
+        networks=list(STUDY.networks),
+        title="",
+        code=digest("figures"),
