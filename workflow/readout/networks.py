@@ -6,6 +6,7 @@ chains: at a cut all tensors that are still needed later are kept.
 
 import operator
 import pickle
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ FUNCTIONS = (F.relu, F.relu6, torch.relu, torch.relu_)
 METHODS = ("relu", "relu_")
 ADDITIONS = (operator.add, operator.iadd, torch.add)
 BLOCKS = (InvertedResidual, Bottleneck, BasicBlock)
+
+_tracing = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,28 @@ def load(model: str, outputs: int, path: Path) -> nn.Module:
     return network
 
 
+class _Tracer(fx.Tracer):
+    """Records one thread's calls alone.
+
+    While torch.fx traces, every module's call in the process goes through the tracer; calls of other threads, which run
+    other networks, must pass.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.thread = threading.get_ident()
+
+    def call_module(self, m, forward, args, kwargs):
+        if threading.get_ident() != self.thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def _module_getattr(self, attr, attr_val, parameter_proxy_cache):
+        if threading.get_ident() != self.thread:
+            return attr_val
+        return super()._module_getattr(attr, attr_val, parameter_proxy_cache)
+
+
 def trace(network: nn.Module) -> fx.GraphModule:
     """The graph of a network in evaluation mode, with every in-place operation made out of place.
 
@@ -102,7 +127,8 @@ def trace(network: nn.Module) -> fx.GraphModule:
     for module in network.modules():
         if getattr(module, "inplace", False):
             module.inplace = False
-    traced = fx.symbolic_trace(network)
+    with _tracing:
+        traced = fx.GraphModule(network, _Tracer().trace(network))
     for node in traced.graph.nodes:
         if node.target is operator.iadd:
             node.target = operator.add
@@ -176,6 +202,13 @@ def layers(network: nn.Module, traced: fx.GraphModule, image: torch.Tensor) -> l
     return found
 
 
+def _module(traced: fx.GraphModule, graph: fx.Graph) -> fx.GraphModule:
+    module = fx.GraphModule(traced, graph)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return module
+
+
 def cut(traced: fx.GraphModule, node_name: str) -> Cut:
     """The network in two parts behind the node `node_name`; the parts share the network's weights."""
     nodes = [node for node in traced.graph.nodes if node.op != "output"]
@@ -190,12 +223,10 @@ def cut(traced: fx.GraphModule, node_name: str) -> Cut:
     for node in before:
         copies[node] = prefix.node_copy(node, copies.__getitem__)
     prefix.output(tuple(copies[node] for node in alive))
-    prefix.eliminate_dead_code()
 
     tail = fx.Graph()
     copies = {node: tail.placeholder(node.name) for node in alive}
     for node in [*constants, *behind]:
         copies[node] = tail.node_copy(node, copies.__getitem__)
     tail.output(copies[output.args[0]])
-    tail.eliminate_dead_code()
-    return Cut(fx.GraphModule(traced, prefix), fx.GraphModule(traced, tail))
+    return Cut(_module(traced, prefix), _module(traced, tail))
