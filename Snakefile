@@ -7,11 +7,13 @@ from snakemake.utils import min_version
 PACKAGES = f"{workflow.basedir}/workflow"
 sys.path.insert(0, PACKAGES)
 
+from jobs import progress
 from jobs.code import digest, file_digest
 from jobs.study import Study
 from readout import StudyError
 
 min_version("9.0")
+progress.thin(logger)
 
 
 configfile: f"{workflow.basedir}/config.yaml"

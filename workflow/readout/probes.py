@@ -21,6 +21,8 @@ CLIP = 2.2e-16
 """Probabilities are clipped to [CLIP, 1 - CLIP], as in the published score."""
 TOLERANCE = 1e-8
 """Largest entry of the gradient at the solution, per unit of C."""
+HALVINGS = 30
+"""Most halvings of a Newton step."""
 CHUNK = 1 << 24
 """Activations standardised at once for a Gram matrix; bounds the memory at 128 MiB."""
 
@@ -44,8 +46,9 @@ class HeldOut:
     log_loss: float
 
 
-def _objective(margins: torch.Tensor, weights: torch.Tensor, C: torch.Tensor, penalty: torch.Tensor) -> torch.Tensor:
-    return penalty / 2 + (C * weights * torch.nn.functional.softplus(-margins)).sum(-1)
+def _objective(margins: torch.Tensor, c: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
+    """1/2 |w|^2 + sum_i c_i log(1 + exp(-margin_i)), over the last axis of the margins."""
+    return norm / 2 + (c * torch.nn.functional.softplus(-margins)).sum(-1)
 
 
 def fit(
@@ -58,39 +61,41 @@ def fit(
     does not converge.
     """
     batch, images, units = x.shape
+    # The intercept is one more unit, always active and not penalised.
     x = torch.cat([x, x.new_ones(batch, images, 1)], 2)
-    y, weights = y.expand(batch, images), weights.expand(batch, images)
+    penalty = torch.ones(units + 1, dtype=x.dtype)
+    penalty[-1] = 0.0
     C = torch.as_tensor(C, dtype=x.dtype).expand(batch)
-    ridge = torch.ones(units + 1, dtype=x.dtype)
-    ridge[-1] = 0.0
+    y, c = y.expand(batch, images), C[:, None] * weights.expand(batch, images)
     solution = x.new_zeros(batch, units + 1)
-    active = torch.arange(batch)
-    margins = torch.zeros(batch, images, dtype=x.dtype)
-    value = _objective(margins, weights, C[:, None], torch.zeros(batch, dtype=x.dtype))
+    # What follows is kept for the problems that have not converged.
+    left, theta, margins = torch.arange(batch), solution.clone(), x.new_zeros(batch, images)
+    value = _objective(margins, c, margins[:, 0])
     for _ in range(steps):
-        xa, ya, ca, sa = x[active], y[active], (C[:, None] * weights)[active], solution[active]
-        miss = torch.sigmoid(-margins[active])
-        gradient = ridge * sa - torch.bmm((ca * ya * miss)[:, None], xa)[:, 0]
-        open_ = gradient.abs().amax(1) > TOLERANCE * C[active].clamp(min=1)
-        if not open_.any():
-            return solution[:, :-1], solution[:, -1]
-        active, xa, ya, ca, sa = active[open_], xa[open_], ya[open_], ca[open_], sa[open_]
-        miss, gradient = miss[open_], gradient[open_]
-        curvature = ca * miss * (1 - miss)
-        hessian = torch.bmm((xa * curvature[..., None]).transpose(1, 2), xa)
-        hessian.diagonal(dim1=1, dim2=2).add_(ridge + 1e-12)
+        miss = torch.sigmoid(-margins)
+        gradient = penalty * theta - torch.bmm((c * y * miss)[:, None], x)[:, 0]
+        far = gradient.abs().amax(1) > TOLERANCE * C.clamp(min=1)
+        if not far.all():
+            solution[left[~far]] = theta[~far]
+            if not far.any():
+                return solution[:, :-1], solution[:, -1]
+            x, y, c, C, left, theta, margins, value, miss, gradient = (
+                kept[far] for kept in (x, y, c, C, left, theta, margins, value, miss, gradient)
+            )
+        hessian = torch.bmm((x * (c * miss * (1 - miss))[..., None]).transpose(1, 2), x)
+        hessian.diagonal(dim1=1, dim2=2).add_(penalty + 1e-12)
         step = torch.cholesky_solve(gradient[..., None], torch.linalg.cholesky(hessian))[..., 0]
         # Newton's full step can overshoot where an image is far on the wrong side: halve it until the objective falls.
-        scale, before = torch.ones(len(active), dtype=x.dtype), value[active]
-        for _ in range(30):
-            trial = sa - scale[:, None] * step
-            trial_margins = ya * torch.bmm(xa, trial[..., None])[..., 0]
-            after = _objective(trial_margins, weights[active], C[active, None], (ridge * trial**2).sum(1))
-            worse = after > before + 1e-12 * before.abs()
+        scale = x.new_ones(len(left))
+        for _ in range(HALVINGS):
+            trial = theta - scale[:, None] * step
+            margins = y * torch.bmm(x, trial[..., None])[..., 0]
+            after = _objective(margins, c, (penalty * trial**2).sum(1))
+            worse = after > value + 1e-12 * value.abs()
             if not worse.any():
                 break
             scale = torch.where(worse, scale / 2, scale)
-        solution[active], margins[active], value[active] = trial, trial_margins, after
+        theta, value = trial, after
     raise StudyError(f"a probe did not converge in {steps} Newton steps; choose a smaller C or scale the activations")
 
 
@@ -103,37 +108,32 @@ def fit_dual(
     w = x^T a. Each Newton step solves (gram + S^-1) a + b = z with sum(a) = 0, where S holds the curvatures and z the
     working responses, through the well-conditioned matrix 1 + S^1/2 gram S^1/2.
     """
-    images = len(y)
+    images, c = len(y), C * weights
     a, b, f = gram.new_zeros(images), gram.new_zeros(()), gram.new_zeros(images)
-    norm = gram.new_zeros(())
     identity = torch.eye(images, dtype=gram.dtype)
-    value = _objective(y * f, weights, torch.as_tensor(C), norm)
+    value = _objective(y * f, c, b)
+    tolerance = TOLERANCE * max(C, 1)
     for _ in range(steps):
         miss = torch.sigmoid(-y * f)
-        pull = C * weights * y * miss
-        # The gradient with respect to w is x^T (a - pull), with respect to b it is -sum(pull).
-        rest = a - pull
-        if ((gram @ rest).abs().amax() <= TOLERANCE * max(C, 1)) and pull.sum().abs() <= TOLERANCE * max(C, 1):
+        pull = c * y * miss
+        # The gradient with respect to a is gram (a - pull), with respect to b it is -sum(pull).
+        if (gram @ (a - pull)).abs().amax() <= tolerance and pull.sum().abs() <= tolerance:
             return a, b
-        curvature = (C * weights * miss * (1 - miss)).clamp(min=1e-12)
-        root = curvature.sqrt()
+        root = (c * miss * (1 - miss)).clamp(min=1e-12).sqrt()
         factor = torch.linalg.cholesky(identity + root[:, None] * gram * root)
         right = torch.stack([root * f + pull / root, root], 1)
         solved = root[:, None] * torch.cholesky_solve(right, factor)
         b_full = solved[:, 0].sum() / solved[:, 1].sum()
         a_full = solved[:, 0] - b_full * solved[:, 1]
         f_full = gram @ a_full + b_full
-        scale, accepted = 1.0, False
-        for _ in range(30):
-            a_trial, b_trial, f_trial = (
-                old + scale * (new - old) for old, new in ((a, a_full), (b, b_full), (f, f_full))
-            )
-            after = _objective(y * f_trial, weights, torch.as_tensor(C), a_trial @ (f_trial - b_trial))
-            accepted = bool(after <= value + 1e-12 * value.abs())
-            if accepted:
+        scale = 1.0
+        for _ in range(HALVINGS):
+            trial = [old + scale * (new - old) for old, new in ((a, a_full), (b, b_full), (f, f_full))]
+            after = _objective(y * trial[2], c, trial[0] @ (trial[2] - trial[1]))
+            if after <= value + 1e-12 * value.abs():
                 break
             scale /= 2
-        a, b, f, value = a_trial, b_trial, f_trial, after
+        (a, b, f), value = trial, after
     raise StudyError(f"a probe did not converge in {steps} Newton steps; choose a smaller strength")
 
 
@@ -164,47 +164,65 @@ def published(
 def _standardised(activations: np.ndarray, train: np.ndarray, columns: slice) -> torch.Tensor:
     """Units standardised on the training images and divided by the square root of their number, float64."""
     x = torch.from_numpy(activations[:, columns].astype(np.float64))
+    train = torch.from_numpy(np.flatnonzero(train))
     mean, deviation = x[train].mean(0), x[train].std(0, correction=0)
     # A unit that is constant over the training images carries nothing: it becomes zero.
     scale = torch.where(deviation > 0, 1 / deviation, 0.0) / np.sqrt(activations.shape[1])
     return (x - mean) * scale
 
 
-def _problem(fitted: np.ndarray, is_target: np.ndarray, C: float) -> tuple:
-    """Rows, signs, weights and C of a probe fitted on the images `fitted`."""
-    rows = torch.from_numpy(np.flatnonzero(fitted))
-    positive = is_target[fitted]
+def _weights(fitted: np.ndarray, is_target: np.ndarray) -> np.ndarray:
+    """Weights of the images of a probe fitted on the images `fitted`; 0 leaves an image out."""
     # ASSUME: both sides weigh the same in sum, so that a probability of 1/2 is the balanced accuracy's threshold.
-    weights = np.where(positive, len(positive) / (2 * positive.sum()), len(positive) / (2 * (~positive).sum()))
-    return rows, torch.from_numpy(np.where(positive, 1.0, -1.0)), torch.from_numpy(weights), C
+    sides = [fitted & is_target, fitted & ~is_target]
+    return sum(side * (fitted.sum() / (2 * side.sum())) for side in sides)
 
 
-def _decisions(activations: np.ndarray, train: np.ndarray, problems: Sequence[tuple]) -> list[np.ndarray]:
-    """Decision values [images] of probes fitted on training images; problems as `_problem` makes them."""
+def _decisions(
+    activations: np.ndarray, is_target: np.ndarray, train: np.ndarray, weights: np.ndarray, C: Sequence[float]
+) -> np.ndarray:
+    """Decision values [problems, images] of probes on units standardised over training images.
+
+    train: bool [problems, images], what is standardised over; weights [problems, images], 0 outside what is fitted.
+    """
     images, units = activations.shape
-    if units <= train.sum():
-        x = _standardised(activations, train, slice(None))
-        solutions = []
-        for rows, y, weights, C in problems:
-            w, b = fit(x[rows][None], y, C, weights)
-            solutions.append((x @ w[0] + b[0]).numpy())
-        return solutions
-    gram = torch.zeros(images, images, dtype=torch.float64)
+    y = torch.from_numpy(np.where(is_target, 1.0, -1.0))
+    c = torch.tensor(C, dtype=torch.float64)
+    if units <= train[0].sum():
+        x = torch.stack([_standardised(activations, rows, slice(None)) for rows in train])
+        w, b = fit(x, y, c, torch.from_numpy(weights))
+        return (torch.bmm(x, w[..., None])[..., 0] + b[:, None]).numpy()
+    decisions, gram, standardised = [], None, None
     width = max(1, CHUNK // images)
-    for start in range(0, units, width):
-        x = _standardised(activations, train, slice(start, start + width))
-        gram += x @ x.T
-    solutions = []
-    for rows, y, weights, C in problems:
-        a, b = fit_dual(gram[rows][:, rows], y, C, weights)
-        solutions.append((gram[:, rows] @ a + b).numpy())
-    return solutions
+    for rows, weight, strength in zip(train, weights, C, strict=True):
+        if standardised is None or not np.array_equal(rows, standardised):
+            gram, standardised = torch.zeros(images, images, dtype=torch.float64), rows
+            for start in range(0, units, width):
+                x = _standardised(activations, rows, slice(start, start + width))
+                gram += x @ x.T
+        fitted = torch.from_numpy(np.flatnonzero(weight))
+        a, b = fit_dual(gram[fitted][:, fitted], y[fitted], float(strength), torch.from_numpy(weight)[fitted])
+        decisions.append((gram[:, fitted] @ a + b).numpy())
+    return np.stack(decisions)
 
 
 def _balanced_log_loss(decision: np.ndarray, is_target: np.ndarray) -> float:
     """Mean over the two sides of the mean negative log-probability, in nats."""
     loss = np.logaddexp(0, np.where(is_target, -decision, decision))
     return float((loss[is_target].mean() + loss[~is_target].mean()) / 2)
+
+
+def _best(
+    activations: np.ndarray, is_target: np.ndarray, fold: np.ndarray, train: np.ndarray, strengths: Sequence[float]
+) -> int:
+    """Index of the strength with the lowest log-loss in a cross-validation over the training folds."""
+    inner = np.unique(fold[train])
+    weights = np.stack([_weights(train & (fold != k), is_target) for _ in strengths for k in inner])
+    C = [strength for strength in strengths for _ in inner]
+    decisions = _decisions(activations, is_target, np.broadcast_to(train, weights.shape), weights, C)
+    scored = [train & (fold == k) for _ in strengths for k in inner]
+    losses = [_balanced_log_loss(d[rows], is_target[rows]) for d, rows in zip(decisions, scored, strict=True)]
+    return int(np.reshape(losses, (len(strengths), len(inner))).mean(1).argmin())
 
 
 def held_out(
@@ -218,21 +236,15 @@ def held_out(
     folds and divided by the square root of their number, so that one strength means the same at any cell size.
     """
     strengths = list(strength) if isinstance(strength, Sequence) else [float(strength)]
-    decision = np.empty(len(fold))
-    for left_out in np.unique(fold):
-        train, test = fold != left_out, fold == left_out
-        best = strengths[0]
-        if len(strengths) > 1:
-            inner = [(train & (fold != k), train & (fold == k)) for k in np.unique(fold[train])]
-            problems = [_problem(fitted, is_target, C) for C in strengths for fitted, _ in inner]
-            found = iter(_decisions(activations, train, problems))
-            losses = [
-                np.mean([_balanced_log_loss(next(found)[scored], is_target[scored]) for _, scored in inner])
-                for _ in strengths
-            ]
-            best = strengths[int(np.argmin(losses))]
-        decision[test] = _decisions(activations, train, [_problem(train, is_target, best)])[0][test]
-    p = 1 / (1 + np.exp(-decision))
+    left_out = np.unique(fold)
+    train = np.stack([fold != k for k in left_out])
+    chosen = [strengths[0]] * len(left_out)
+    if len(strengths) > 1:
+        chosen = [strengths[_best(activations, is_target, fold, rows, strengths)] for rows in train]
+    weights = np.stack([_weights(rows, is_target) for rows in train])
+    decisions = _decisions(activations, is_target, train, weights, chosen)
+    decision = np.where(~train, decisions, 0.0).sum(0)
+    p = np.exp(-np.logaddexp(0, -decision))
     predicted = decision > 0
     accuracy = (predicted[is_target].mean() + (~predicted[~is_target]).mean()) / 2
     return HeldOut(
