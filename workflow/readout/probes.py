@@ -4,8 +4,9 @@ Both are L2-penalised logistic regressions with an unpenalised intercept,
 
     minimise  1/2 |w|^2 + C sum_i c_i log(1 + exp(-y_i (x_i w + b))),    y_i in {-1, 1},
 
-solved by Newton's method in float64 until the gradient vanishes; scikit-learn's `LogisticRegression` at tol 1e-8 is the
-reference. Many small problems are solved as one batch.
+solved by Newton's method until the gradient, in float64, vanishes; scikit-learn's `LogisticRegression` at tol 1e-8 is
+the reference. Many small problems are solved as one batch. The Hessians are taken in float32, which halves the time:
+they decide how fast the solution is reached, not what it is.
 """
 
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ CLIP = 2.2e-16
 """Probabilities are clipped to [CLIP, 1 - CLIP], as in the published score."""
 TOLERANCE = 1e-8
 """Largest entry of the gradient at the solution, per unit of C."""
+SINGLE = 20
+"""Newton steps with Hessians in float32; a problem that takes more is ill-conditioned and gets float64."""
 HALVINGS = 30
 """Most halvings of a Newton step."""
 CHUNK = 1 << 24
@@ -51,6 +54,18 @@ def _objective(margins: torch.Tensor, c: torch.Tensor, norm: torch.Tensor) -> to
     return norm / 2 + (c * torch.nn.functional.softplus(-margins)).sum(-1)
 
 
+def _newton(
+    x: torch.Tensor, curvature: torch.Tensor, penalty: torch.Tensor, gradient: torch.Tensor
+) -> torch.Tensor | None:
+    """Newton's step in the precision of `x`; None where the Hessian is not positive definite in it."""
+    hessian = torch.bmm((x * curvature.to(x.dtype)[..., None]).transpose(1, 2), x)
+    hessian.diagonal(dim1=1, dim2=2).add_(penalty.to(x.dtype) + 1e-12)
+    factor, failed = torch.linalg.cholesky_ex(hessian)
+    if failed.any():
+        return None
+    return torch.cholesky_solve(gradient.to(x.dtype)[..., None], factor)[..., 0].double()
+
+
 def fit(
     x: torch.Tensor, y: torch.Tensor, C: torch.Tensor | float, weights: torch.Tensor, steps: int = 100
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -70,8 +85,8 @@ def fit(
     solution = x.new_zeros(batch, units + 1)
     # What follows is kept for the problems that have not converged.
     left, theta, margins = torch.arange(batch), solution.clone(), x.new_zeros(batch, images)
-    value = _objective(margins, c, margins[:, 0])
-    for _ in range(steps):
+    value, single = _objective(margins, c, margins[:, 0]), x.float()
+    for taken in range(steps):
         miss = torch.sigmoid(-margins)
         gradient = penalty * theta - torch.bmm((c * y * miss)[:, None], x)[:, 0]
         far = gradient.abs().amax(1) > TOLERANCE * C.clamp(min=1)
@@ -79,12 +94,12 @@ def fit(
             solution[left[~far]] = theta[~far]
             if not far.any():
                 return solution[:, :-1], solution[:, -1]
-            x, y, c, C, left, theta, margins, value, miss, gradient = (
-                kept[far] for kept in (x, y, c, C, left, theta, margins, value, miss, gradient)
+            x, single, y, c, C, left, theta, margins, value, miss, gradient = (
+                kept[far] for kept in (x, single, y, c, C, left, theta, margins, value, miss, gradient)
             )
-        hessian = torch.bmm((x * (c * miss * (1 - miss))[..., None]).transpose(1, 2), x)
-        hessian.diagonal(dim1=1, dim2=2).add_(penalty + 1e-12)
-        step = torch.cholesky_solve(gradient[..., None], torch.linalg.cholesky(hessian))[..., 0]
+        step = _newton(single if taken < SINGLE else x, c * miss * (1 - miss), penalty, gradient)
+        if step is None:
+            step = _newton(x, c * miss * (1 - miss), penalty, gradient)
         # Newton's full step can overshoot where an image is far on the wrong side: halve it until the objective falls.
         scale = x.new_ones(len(left))
         for _ in range(HALVINGS):
@@ -105,30 +120,31 @@ def fit_dual(
     """Solve one problem in the dual form, for more units than images.
 
     gram: x x^T [images, images]; y [images] in {-1, 1}; weights: the images' c_i > 0. Returns a [images] and b, with
-    w = x^T a. Each Newton step solves (gram + S^-1) a + b = z with sum(a) = 0, where S holds the curvatures and z the
-    working responses, through the well-conditioned matrix 1 + S^1/2 gram S^1/2.
+    w = x^T a. At the solution a = pull, the vector of C c_i y_i sigma(-margin_i), and sum(a) = 0. With S the diagonal
+    of curvatures, a Newton step changes the decisions by q, where (1 + gram S) q = gram (pull - a) + db, and a by
+    pull - a - S q; it is solved through the well-conditioned matrix 1 + S^1/2 gram S^1/2.
     """
     images, c = len(y), C * weights
     a, b, f = gram.new_zeros(images), gram.new_zeros(()), gram.new_zeros(images)
-    identity = torch.eye(images, dtype=gram.dtype)
+    single, identity = gram.float(), torch.eye(images)
     value = _objective(y * f, c, b)
     tolerance = TOLERANCE * max(C, 1)
     for _ in range(steps):
         miss = torch.sigmoid(-y * f)
         pull = c * y * miss
-        # The gradient with respect to a is gram (a - pull), with respect to b it is -sum(pull).
-        if (gram @ (a - pull)).abs().amax() <= tolerance and pull.sum().abs() <= tolerance:
+        slope = gram @ (pull - a)
+        if slope.abs().amax() <= tolerance and pull.sum().abs() <= tolerance:
             return a, b
-        root = (c * miss * (1 - miss)).clamp(min=1e-12).sqrt()
-        factor = torch.linalg.cholesky(identity + root[:, None] * gram * root)
-        right = torch.stack([root * f + pull / root, root], 1)
-        solved = root[:, None] * torch.cholesky_solve(right, factor)
-        b_full = solved[:, 0].sum() / solved[:, 1].sum()
-        a_full = solved[:, 0] - b_full * solved[:, 1]
-        f_full = gram @ a_full + b_full
+        root = (c * miss * (1 - miss)).sqrt()
+        factor = torch.linalg.cholesky(identity + root.float()[:, None] * single * root.float())
+        right = torch.stack([root * slope, root], 1)
+        solved = torch.cholesky_solve(right.float(), factor).double()
+        db = (pull.sum() - root @ solved[:, 0]) / (root @ solved[:, 1])
+        da = pull - a - root * (solved[:, 0] + db * solved[:, 1])
+        df = gram @ da + db
         scale = 1.0
         for _ in range(HALVINGS):
-            trial = [old + scale * (new - old) for old, new in ((a, a_full), (b, b_full), (f, f_full))]
+            trial = [old + scale * change for old, change in ((a, da), (b, db), (f, df))]
             after = _objective(y * trial[2], c, trial[0] @ (trial[2] - trial[1]))
             if after <= value + 1e-12 * value.abs():
                 break
@@ -188,7 +204,8 @@ def _decisions(
     images, units = activations.shape
     y = torch.from_numpy(np.where(is_target, 1.0, -1.0))
     c = torch.tensor(C, dtype=torch.float64)
-    if units <= train[0].sum():
+    # Newton's steps cost images x units^2 in the primal form and images^3 / 3 in the dual.
+    if units <= images / 2:
         x = torch.stack([_standardised(activations, rows, slice(None)) for rows in train])
         w, b = fit(x, y, c, torch.from_numpy(weights))
         return (torch.bmm(x, w[..., None])[..., 0] + b[:, None]).numpy()
