@@ -61,3 +61,8 @@ rule all:
 onstart:
     # Imported once, here, so that the jobs' threads do not import torch at the same time.
     import jobs.claims
+
+    # Snakemake's limit of jobs a second starts a timer a job, and each timer another round of scheduling, again and again:
+    # after a thousand cells they take a core. Local jobs need no limit.
+    if workflow.local_exec:
+        workflow.scheduler.job_rate_limiter = None

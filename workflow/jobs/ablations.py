@@ -42,6 +42,8 @@ def _group(
 def ablate(
     output: str,
     paths: SimpleNamespace,
+    path_to_images: str,
+    path_to_layers: str,
     place: SimpleNamespace,
     *,
     value: float,
@@ -54,20 +56,20 @@ def ablate(
 ) -> None:
     """Run the network's tail with the cell ablated; write rank and log-probability of the right class.
 
-    `paths` has `cells`, `images`, `layers`, `weights` and `baseline`; `place` is network, layer, class_id and cell.
+    `paths` has `cells`, `weights` and `baseline`; `place` is network, layer, class_id and cell.
     """
     on = networks.device(device)
     opening = {"dataset": dataset, "path": path}
 
     def group() -> tuple:
         traced = networks.load(paths.weights, model=model, outputs=outputs, on=on)
-        node = networks.layer_nodes(paths.layers)[place.layer]["node"]
-        return _group(traced, node, images.rows(paths.images, class_id=place.class_id), opening, transform, on)
+        node = networks.layer_nodes(path_to_layers)[place.layer]["node"]
+        return _group(traced, node, images.rows(path_to_images, class_id=place.class_id), opening, transform, on)
 
     key = (
         "cut",
         memory.stamp(paths.weights),
-        memory.stamp(paths.images),
+        memory.stamp(path_to_images),
         model,
         outputs,
         place.layer,

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,11 @@ from readout import StudyError, activations, scores
 BASELINE = pa.schema([("image_id", pa.int32()), ("rank", pa.int32()), ("score", pa.float64()), ("log_p", pa.float64())])
 BATCH = 25
 """Images a forward pass; bounds the memory, the values do not depend on it."""
+
+
+def schema(units: int) -> pa.Schema:
+    """Schema of the activations of one layer, for images of one class; units in C, H, W order."""
+    return pa.schema([("image_id", pa.int32()), ("fold", pa.int8()), ("activation", pa.list_(pa.float32(), units))])
 
 
 @logged
@@ -48,16 +54,17 @@ def extract(
     results = []
     with ExitStack() as stack:
         writers = {
-            layer: stack.enter_context(parquet.Writer(file, parquet.activation_schema(nodes[layer]["units"])))
+            layer: stack.enter_context(parquet.Writer(file, schema(nodes[layer]["units"])))
             for layer, file in files.items()
         }
         for start in range(0, len(rows["image_id"]), BATCH):
-            ids = rows["image_id"][start : start + BATCH]
-            x = images.load(rows["source"][start : start + BATCH], dataset=dataset, path=path, transform=transform)
+            ids, fold, sources = (rows[name][start : start + BATCH] for name in ("image_id", "fold", "source"))
+            x = images.load(sources, dataset=dataset, path=path, transform=transform)
 
-            def keep(node: str, value: torch.Tensor, ids: np.ndarray = ids) -> None:
+            def keep(node: str, value: torch.Tensor, ids: np.ndarray = ids, fold: np.ndarray = fold) -> None:
                 flat = value.flatten(1).cpu().numpy()
-                writers[by_node[node]].write(parquet.activation_table(ids, flat))
+                lists = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), flat.shape[1])
+                writers[by_node[node]].write(pa.table([ids, fold, lists], schema=schema(flat.shape[1])))
 
             logits = activations.record(traced, x.to(on), by_node, keep)
             labels = torch.full((len(ids),), label, device=on)
@@ -81,6 +88,23 @@ def summarise(output: str, *, baselines: Sequence[str]) -> None:
     parquet.write(output, [row], networks.ACCURACY)
 
 
-def load(path: str) -> tuple[np.ndarray, np.ndarray]:
-    """Image ids [images] and activations [images, units] of a class, shared by the jobs of this process."""
-    return memory.shared(("activations", memory.stamp(path)), lambda: parquet.read_activations(path))
+class Activations(NamedTuple):
+    """Activations of one layer for images of one class: image_id [images], fold [images], values [images, units]."""
+
+    image_id: np.ndarray
+    fold: np.ndarray
+    values: np.ndarray
+
+
+def _read(path: str) -> Activations:
+    table = parquet.read(path)
+    units = table.schema[-1].type.list_size if pa.types.is_fixed_size_list(table.schema[-1].type) else 0
+    if table.schema != schema(units):
+        raise StudyError(f"{path}: is no table of activations; delete the file, the next run makes it again")
+    values = np.concatenate([chunk.flatten().to_numpy().reshape(-1, units) for chunk in table["activation"].chunks])
+    return Activations(table["image_id"].to_numpy(), table["fold"].to_numpy(), values)
+
+
+def load(path: str) -> Activations:
+    """The activations in a file, shared by the jobs of this process."""
+    return memory.shared(("activations", memory.stamp(path)), lambda: _read(path))

@@ -32,9 +32,9 @@ def list_others(output: str, *, others: Mapping[str, Sequence[str]]) -> None:
 @logged
 def assign(output: str, *, target: str, others: Sequence[str], bins: Sequence[int]) -> None:
     """Write the cell of each unit from the activations of the target and of the others."""
-    target_mean = activations.load(target)[1].mean(0, dtype=np.float64)
-    images = sum(len(activations.load(path)[0]) for path in others)
-    total = sum(activations.load(path)[1].sum(0, dtype=np.float64) for path in others)
+    target_mean = activations.load(target).values.mean(0, dtype=np.float64)
+    images = sum(len(activations.load(path).values) for path in others)
+    total = sum(activations.load(path).values.sum(0, dtype=np.float64) for path in others)
     others_mean = total / images
     selectivity, magnitude = cells.coordinates(target_mean, others_mean)
     s, m = cells.grid(selectivity, magnitude, tuple(bins))

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -64,25 +63,3 @@ def read(path: str | Path, schema: pa.Schema | None = None, columns: list[str] |
                     "delete the file, the next run makes it again"
                 )
     return table
-
-
-def activation_schema(units: int) -> pa.Schema:
-    """Schema of a table of activations of one layer, for images of one class."""
-    return pa.schema([("image_id", pa.int32()), ("activation", pa.list_(pa.float32(), units))])
-
-
-def activation_table(image_ids: np.ndarray, activation: np.ndarray) -> pa.Table:
-    """Rows of activations [images, units], units in C, H, W order."""
-    units = activation.shape[1]
-    values = pa.FixedSizeListArray.from_arrays(pa.array(activation.reshape(-1)), units)
-    return pa.table([pa.array(image_ids, pa.int32()), values], schema=activation_schema(units))
-
-
-def read_activations(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Image ids [images] and activations [images, units], float32."""
-    table = read(path)
-    if table.column_names != ["image_id", "activation"] or not pa.types.is_fixed_size_list(table.schema[1].type):
-        raise StudyError(f"{path}: is no table of activations; delete the file, the next run makes it again")
-    units = table.schema[1].type.list_size
-    values = [chunk.flatten().to_numpy().reshape(-1, units) for chunk in table["activation"].chunks]
-    return table["image_id"].to_numpy(), np.concatenate(values)

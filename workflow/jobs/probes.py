@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow as pa
 
-from jobs import activations, cells, images, memory, parquet
+from jobs import activations, cells, parquet
 from jobs.logs import logged
 from readout import probes
 
@@ -32,27 +32,11 @@ SCHEMA = pa.schema(
 )
 
 
-def _contrast(path_to_images: str, files: Sequence[str]) -> dict[str, np.ndarray]:
-    """Ids and folds of the target's images (the first file) and the others': shared by the cells of a group."""
-    parts = [activations.load(path) for path in files]
-    ids = np.concatenate([part[0] for part in parts])
-
-    def folds() -> dict[int, int]:
-        rows = images.rows(path_to_images)
-        return dict(zip(rows["image_id"].tolist(), rows["fold"].tolist(), strict=True))
-
-    fold_of = memory.shared(("folds", memory.stamp(path_to_images)), folds)
-    return {
-        "image_id": ids,
-        "is_target": np.arange(len(ids)) < len(parts[0][0]),
-        "fold": np.array([fold_of[i] for i in ids.tolist()]),
-    }
-
-
 @logged
 def probe(
     output: str,
     paths: SimpleNamespace,
+    others: Sequence[str],
     place: SimpleNamespace,
     *,
     seed: int,
@@ -63,24 +47,24 @@ def probe(
 ) -> None:
     """Fit both probes on a cell's units and write their one row.
 
-    `paths` has `cells`, `images`, `target` and `others`; `place` is network, layer, class_id and cell.
+    `paths` has `cells` and `target`, the target's activations, `others` are those of the others; `place` is network,
+    layer, class_id and cell.
     """
-    files = (paths.target, *paths.others)
+    files = (paths.target, *others)
     members = cells.units(paths.cells, place.cell)
-    contrast = memory.shared(
-        ("contrast", memory.stamp(paths.images), *map(memory.stamp, files)), lambda: _contrast(paths.images, files)
-    )
-    x = np.concatenate([activations.load(path)[1][:, members] for path in files])
-    is_target = contrast["is_target"]
+    parts = [activations.load(path) for path in files]
+    x = np.concatenate([part.values[:, members] for part in parts])
+    image_id, fold = (np.concatenate([getattr(part, name) for part in parts]) for name in ("image_id", "fold"))
+    is_target = np.arange(len(x)) < len(parts[0].values)
     # The draws of a cell depend on its coordinates alone, not on the order of the jobs.
     entropy = hashlib.sha256(
         "\0".join([str(seed), place.network, place.layer, place.class_id, place.cell]).encode()
     ).digest()
     generator = np.random.default_rng(list(entropy))
     published = probes.published(x, is_target, draws=draws, units=units, C=C, generator=generator)
-    held_out = probes.held_out(x, is_target, contrast["fold"], strength)
-    order = np.argsort(contrast["image_id"])
-    columns = (contrast["image_id"][order], is_target[order].astype(np.int8), held_out.p[order])
+    held_out = probes.held_out(x, is_target, fold, strength)
+    order = np.argsort(image_id)
+    columns = (image_id[order], is_target[order].astype(np.int8), held_out.p[order])
     row = {
         "network": place.network,
         "layer": place.layer,

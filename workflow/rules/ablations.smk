@@ -1,11 +1,10 @@
 # The ablation of one cell: the network's tail with the cell's units set to a value.
+# Few inputs, as for the probes: the images and the layers stand behind the baseline.
 
 
 rule ablations:
     input:
         cells=rules.cells.output[0],
-        images=rules.images.output[0],
-        layers=rules.layers.output[0],
         weights=weights,
         baseline=f"{R}/baseline/{{network}}/{{class_id}}.parquet",
     output:
@@ -14,6 +13,8 @@ rule ablations:
         f"{R}/logs/ablations/{{network}}/{{layer}}/{{class_id}}/{{cell}}.log",
     priority: 3
     params:
+        images=rules.images.output[0],
+        layers=lambda w: f"{R}/networks/{w.network}/layers.parquet",
         settings=lambda w: {
             **STUDY.engine(STUDY.networks[w.network]),
             **STUDY.config["ablations"],
@@ -23,5 +24,5 @@ rule ablations:
         from jobs import ablations
 
         ablations.ablate(
-            output[0], input, wildcards, **params.settings, device=DEVICE, log=log
+            output[0], input, params.images, params.layers, wildcards, **params.settings, device=DEVICE, log=log
         )

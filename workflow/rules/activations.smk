@@ -10,10 +10,7 @@ for network in STUDY.networks.values():
             layers=f"{R}/networks/{network.name}/layers.parquet",
             weights=network.weights or f"{R}/networks/{network.name}/weights.pt",
         output:
-            layers=[
-                f"{R}/activations/{network.name}/{layer}/{{class_id}}.parquet"
-                for layer in network.layers
-            ],
+            layers=[f"{R}/activations/{network.name}/{layer}/{{class_id}}.parquet" for layer in network.layers],
             baseline=f"{R}/baseline/{network.name}/{{class_id}}.parquet",
         log:
             f"{R}/logs/activations/{network.name}/{{class_id}}.log",

@@ -5,10 +5,7 @@ ACTIVATIONS = f"{R}/activations/{{network}}/{{layer}}/{{class_id}}.parquet"
 def activations_of_others(wildcards):
     """Activations of the classes that a target is contrasted with: when those change, the jobs' inputs change."""
     others = STUDY.others(wildcards.network, wildcards.class_id)
-    return [
-        f"{R}/activations/{wildcards.network}/{wildcards.layer}/{other}.parquet"
-        for other in others
-    ]
+    return [f"{R}/activations/{wildcards.network}/{wildcards.layer}/{other}.parquet" for other in others]
 
 
 rule others:
@@ -17,9 +14,7 @@ rule others:
     log:
         f"{R}/logs/others/{{network}}.log",
     params:
-        others=lambda w: {
-            t: STUDY.others(w.network, t) for t in STUDY.networks[w.network].targets
-        },
+        others=lambda w: {t: STUDY.others(w.network, t) for t in STUDY.networks[w.network].targets},
         code=digest("cells"),
     run:
         from jobs import cells

@@ -12,12 +12,8 @@ rule claims:
     params:
         settings={
             **STUDY.config["claims"],
-            "targets": {
-                network.name: network.targets for network in STUDY.networks.values()
-            },
-            "outputs": {
-                network.name: network.outputs for network in STUDY.networks.values()
-            },
+            "targets": {network.name: network.targets for network in STUDY.networks.values()},
+            "outputs": {network.name: network.outputs for network in STUDY.networks.values()},
             "bins": STUDY.bins,
             "seed": STUDY.seed,
         },

@@ -5,14 +5,8 @@ FIRST = STUDY.figure1()
 def figures():
     """All figures of the study."""
     names = ["figure1", "figure2", "figure3", "supplement_depth", "supplement_claims"]
-    names += [
-        f"figure2_{network}"
-        for network in STUDY.networks
-        if network != STUDY.config["figures"]["network"]
-    ]
-    return [
-        f"{R}/figures/{name}.{suffix}" for name in names for suffix in ("png", "svg")
-    ]
+    names += [f"figure2_{network}" for network in STUDY.networks if network != STUDY.config["figures"]["network"]]
+    return [f"{R}/figures/{name}.{suffix}" for name in names for suffix in ("png", "svg")]
 
 
 rule figure1:

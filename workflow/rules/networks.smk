@@ -75,10 +75,7 @@ rule networks:
 
 rule accuracy:
     input:
-        lambda w: [
-            f"{R}/baseline/{w.network}/{c}.parquet"
-            for c in STUDY.networks[w.network].classes
-        ],
+        lambda w: [f"{R}/baseline/{w.network}/{c}.parquet" for c in STUDY.networks[w.network].classes],
     output:
         f"{R}/networks/{{network}}/accuracy.parquet",
     log:

@@ -1,21 +1,22 @@
 # The probes of one cell. The priority finishes a grid's cells before the next grid is begun: they share what is in memory.
+# A cell's job names few inputs, since Snakemake asks for those of all ready jobs whenever it starts one: the file of the
+# grid is made anew with any activations, and the target's activations are missing when activations were deleted.
 
 
 rule probes:
     input:
         cells=rules.cells.output[0],
-        images=rules.images.output[0],
         target=ACTIVATIONS,
-        others=activations_of_others,
     output:
         f"{R}/probes/{{network}}/{{layer}}/{{class_id}}/{{cell}}.parquet",
     log:
         f"{R}/logs/probes/{{network}}/{{layer}}/{{class_id}}/{{cell}}.log",
     priority: 3
     params:
+        others=activations_of_others,
         settings={"seed": STUDY.seed, **STUDY.config["probes"]},
         code=digest("probes"),
     run:
         from jobs import probes
 
-        probes.probe(output[0], input, wildcards, **params.settings, log=log)
+        probes.probe(output[0], input, params.others, wildcards, **params.settings, log=log)

@@ -7,11 +7,7 @@ def of_layer(step):
     def paths(wildcards):
         targets = STUDY.networks[wildcards.network].targets
         pattern = f"{R}/{step}/{wildcards.network}/{wildcards.layer}/{{target}}/{{cell}}.parquet"
-        return [
-            pattern.format(target=target, cell=cell)
-            for target in targets
-            for cell in STUDY.cells
-        ]
+        return [pattern.format(target=target, cell=cell) for target in targets for cell in STUDY.cells]
 
     return paths
 
@@ -20,8 +16,7 @@ rule layer_tables:
     input:
         layers=rules.layers.output[0],
         cells=lambda w: [
-            f"{R}/cells/{w.network}/{w.layer}/{target}.parquet"
-            for target in STUDY.networks[w.network].targets
+            f"{R}/cells/{w.network}/{w.layer}/{target}.parquet" for target in STUDY.networks[w.network].targets
         ],
         probes=of_layer("probes"),
         ablations=of_layer("ablations"),
@@ -40,11 +35,7 @@ rule layer_tables:
 
 rule tables:
     input:
-        [
-            f"{R}/tables/{n.name}/{layer}.parquet"
-            for n in STUDY.networks.values()
-            for layer in n.layers
-        ],
+        [f"{R}/tables/{n.name}/{layer}.parquet" for n in STUDY.networks.values() for layer in n.layers],
     output:
         f"{R}/tables/cells.parquet",
     log:

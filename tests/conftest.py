@@ -1,0 +1,125 @@
+"""Fixtures of the unit tests: a network worked out on paper, and random networks that keep their scores apart."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from jobs import activations, parquet
+from readout import networks
+from readout.relatives import BUILDERS
+from torch import nn
+
+# The same examples in every run, no time limits on a shared machine, no database of examples.
+hypothesis.settings.register_profile("study", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("study")
+
+
+class Toy(nn.Module):
+    """A 1 x 1 convolution, ReLU, and a dense layer, for images [3, 2, 2]; 8 units, 3 outputs.
+
+    Channel 0 is red, channel 1 is green less blue. In C, H, W order units 0-3 are channel 0, units 4-7 channel 1, at
+    the pixels (0, 0), (0, 1), (1, 0), (1, 1). The scores are
+
+        u0 + u4,    u1 + u5 + 1,    u2 + 2 u3 + u7 + 2.
+    """
+
+    def __init__(self, outputs: int = 3):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 1)
+        self.relu = nn.ReLU(inplace=True)
+        self.dense = nn.Linear(8, outputs)
+        with torch.no_grad():
+            self.conv.weight.copy_(torch.tensor([[1.0, 0, 0], [0, 1, -1]]).view(2, 3, 1, 1))
+            self.conv.bias.zero_()
+            self.dense.weight.copy_(
+                torch.tensor(
+                    [
+                        [1.0, 0, 0, 0, 1, 0, 0, 0],
+                        [0.0, 1, 0, 0, 0, 1, 0, 0],
+                        [0.0, 0, 1, 2, 0, 0, 0, 1],
+                    ]
+                )
+            )
+            self.dense.bias.copy_(torch.tensor([0.0, 1, 2]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.dense(self.relu(self.conv(x)).flatten(1))
+
+
+def picture(red: list[int], green: list[int], blue: list[int]) -> torch.Tensor:
+    """An image [3, 2, 2] from the four pixels of each colour."""
+    return torch.tensor([red, green, blue], dtype=torch.float32).view(3, 2, 2)
+
+
+@pytest.fixture
+def toy() -> nn.Module:
+    """The network worked out on paper."""
+    return Toy().eval()
+
+
+@pytest.fixture
+def toy_model(monkeypatch) -> str:
+    """The toy's name among the models that a study can choose."""
+    monkeypatch.setitem(BUILDERS, "toy", Toy)
+    return "toy"
+
+
+@pytest.fixture
+def toy_target() -> torch.Tensor:
+    """Two images of the toy's target, which is output 0.
+
+    Activations [4 2 0 0, 1 0 0 0] and [2 0 0 2, 3 0 0 0]; scores [5 3 2] and [5 1 6]; ranks 0 and 1.
+    """
+    return torch.stack([picture([4, 2, 0, 0], [1, 0, 0, 0], [0, 0, 3, 0]), picture([2, 0, 0, 2], [3, 0, 0, 0], [0] * 4)])
+
+
+@pytest.fixture
+def toy_others() -> torch.Tensor:
+    """Two images of the others; activations [0 1 2 0, 0 4 0 0] and [2 1 0 0, 0 0 0 2]."""
+    return torch.stack([picture([0, 1, 2, 0], [0, 4, 0, 0], [0] * 4), picture([2, 1, 0, 0], [0, 0, 0, 2], [0, 5, 0, 0])])
+
+
+@pytest.fixture
+def random_network() -> Callable[[str], nn.Module]:
+    """Builds a model with random weights, biases and statistics.
+
+    As torch initialises them, the norms are neutral, and the scores hardly depend on the image.
+    """
+
+    def make(model: str) -> nn.Module:
+        network = networks.build(model, 10, seed=1)
+        generator = torch.Generator().manual_seed(2)
+        with torch.no_grad():
+            for module in network.modules():
+                if isinstance(module, nn.Conv2d | nn.Linear):
+                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+                if isinstance(module, nn.BatchNorm2d):
+                    module.running_mean.normal_(0, 0.2, generator=generator)
+                    module.running_var.uniform_(0.5, 1.5, generator=generator)
+                if getattr(module, "bias", None) is not None:
+                    module.bias.normal_(0, 0.2, generator=generator)
+        return network
+
+    return make
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    """Twelve random images [12, 3, 32, 32]."""
+    return torch.randn(12, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+
+
+def write_activations(path: Path, values: np.ndarray, *, image_id=None, fold=None, rows: int = 25) -> None:
+    """A file of activations [images, units] as the step writes it, `rows` images at a time."""
+    count, units = values.shape
+    image_id = np.arange(count) if image_id is None else image_id
+    fold = np.arange(count) % 5 if fold is None else fold
+    columns = {"image_id": image_id.tolist(), "fold": fold.tolist(), "activation": values.tolist()}
+    table = pa.table(columns, schema=activations.schema(units))
+    with parquet.Writer(path, table.schema) as writer:
+        for start in range(0, count, rows):
+            writer.write(table.slice(start, rows))

@@ -1,0 +1,162 @@
+"""Code: the hash of the modules that a step depends on, so that a changed line recomputes what depends on it."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from jobs import code
+
+STEPS = ("images", "networks", "activations", "cells", "probes", "ablations", "tables", "claims", "figures")
+
+
+def _modules(step):
+    return {str(path.relative_to(code.ROOT)) for path in code.modules(step)}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_depends_on_its_own_module(step):
+    """And on the package's errors."""
+    entry = "scripts/figures.py" if step == "figures" else f"jobs/{step}.py"
+    assert {entry, "readout/__init__.py"} <= _modules(step)
+
+
+# What a changed line must not recompute: a step's modules against the modules that it has no business with.
+APART = [
+    ("images", ["networks", "activations", "cells", "probes", "ablations", "tables", "claims", "figures"]),
+    ("networks", ["activations", "cells", "probes", "ablations", "tables", "claims", "figures"]),
+    ("activations", ["cells", "probes", "ablations", "tables", "claims", "figures"]),
+    ("cells", ["probes", "ablations", "tables", "claims", "figures"]),
+    ("probes", ["ablations", "tables", "claims", "figures"]),
+    ("ablations", ["probes", "tables", "claims", "figures"]),
+    ("tables", ["claims", "figures"]),
+    ("claims", ["figures"]),
+]
+
+
+@pytest.mark.parametrize(("step", "apart"), APART, ids=[step for step, _ in APART])
+def test_a_step_does_not_depend_on_later_ones(step, apart):
+    """A line of the ablations changed must not fit the probes again."""
+    found = _modules(step)
+    assert not found & {f"{package}/{other}.py" for package in ("jobs", "readout") for other in apart}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_no_step_depends_on_the_enumeration(step):
+    """`study.py` and what builds the DAG change nothing in a job but its inputs and params."""
+    assert not _modules(step) & {"jobs/study.py", "jobs/code.py", "jobs/progress.py"}
+
+
+@pytest.mark.parametrize(
+    ("step", "needed"),
+    [
+        ("images", ["readout/images.py", "jobs/listing.py", "jobs/parquet.py"]),
+        ("networks", ["readout/networks.py", "readout/relatives.py", "readout/training.py", "readout/images.py"]),
+        ("activations", ["readout/activations.py", "readout/scores.py", "readout/networks.py", "jobs/memory.py"]),
+        ("cells", ["readout/cells.py"]),
+        ("probes", ["readout/probes.py", "jobs/cells.py"]),
+        ("ablations", ["readout/ablations.py", "readout/scores.py", "readout/networks.py", "readout/relatives.py"]),
+        ("tables", ["readout/tables.py"]),
+        ("claims", ["readout/claims.py", "jobs/tables.py"]),
+        ("figures", ["readout/figures.py"]),
+    ],
+)
+def test_a_step_depends_on_its_mathematics(step, needed):
+    """Directly or by way of other modules."""
+    assert set(needed) <= _modules(step)
+
+
+def test_every_module_that_is_loaded_is_counted():
+    """In a fresh process: what importing a step really loads of the project is what its hash covers."""
+    program = f"""
+import importlib, json, sys
+sys.path.insert(0, {str(code.ROOT)!r})
+found = {{}}
+for step in {STEPS[:-1]!r}:
+    for name in [name for name in sys.modules if name.split(".")[0] in ("jobs", "readout")]:
+        del sys.modules[name]
+    importlib.import_module(f"jobs.{{step}}")
+    found[step] = [m.__file__ for name, m in sys.modules.items() if name.split(".")[0] in ("jobs", "readout")]
+print(json.dumps(found))
+"""
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    for step, files in json.loads(out).items():
+        assert {str(Path(file).relative_to(code.ROOT)) for file in files} == _modules(step), step
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """The project's code in a copy that a test may change, and a way to take its hashes anew."""
+    for package in ("jobs", "readout", "scripts"):
+        shutil.copytree(code.ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def digests() -> dict[str, str]:
+        spec = importlib.util.spec_from_file_location("copied_code", tmp_path / "jobs" / "code.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return {step: module.digest(step) for step in STEPS}
+
+    return tmp_path, digests
+
+
+@pytest.mark.parametrize(
+    ("file", "changed"),
+    [
+        ("readout/ablations.py", {"ablations", "tables", "claims"}),
+        ("jobs/ablations.py", {"ablations", "tables", "claims"}),
+        ("readout/probes.py", {"probes", "tables", "claims"}),
+        ("readout/claims.py", {"claims"}),
+        ("readout/tables.py", {"tables", "claims"}),
+        ("readout/figures.py", {"figures"}),
+        ("scripts/figures.py", {"figures"}),
+        ("jobs/study.py", set()),
+        ("readout/relatives.py", set(STEPS) - {"images", "figures"}),
+        ("readout/__init__.py", set(STEPS)),
+    ],
+)
+def test_a_changed_line_changes_the_hashes_that_it_should(copy, file, changed):
+    """And no others; the tables read the schemas of the steps before them."""
+    root, digests = copy
+    before = digests()
+    assert before == {step: code.digest(step) for step in STEPS}
+    with (root / file).open("a") as source:
+        source.write("# a line more\n")
+    after = digests()
+    assert {step for step in STEPS if before[step] != after[step]} == changed
+
+
+def test_hashes_do_not_depend_on_the_place(copy, monkeypatch):
+    """A clone elsewhere over kept results must not compute again."""
+    monkeypatch.chdir(copy[0])
+    assert copy[1]() == {step: code.digest(step) for step in STEPS}
+    assert all(len(digest) == 16 and int(digest, 16) >= 0 for digest in copy[1]().values())
+
+
+def test_imports_inside_functions_count(copy):
+    """A module imported late is depended on all the same."""
+    root, digests = copy
+    before = digests()
+    with (root / "readout" / "scores.py").open("a") as source:
+        source.write("\n\ndef late():\n    import readout.figures as f\n    from readout import claims\n    return f, claims\n")
+    middle = digests()
+    assert before["activations"] != middle["activations"]
+    for file in ("figures", "claims"):
+        with (root / "readout" / f"{file}.py").open("a") as source:
+            source.write("# a line more\n")
+        after = digests()
+        assert after["activations"] != middle["activations"]
+        middle = after
+
+
+def test_the_hash_of_a_file(tmp_path):
+    """Content alone: the name and the time do not matter."""
+    (tmp_path / "a").write_text("x")
+    (tmp_path / "b").write_text("x")
+    os.utime(tmp_path / "b", (0, 0))
+    assert code.file_digest(tmp_path / "a") == code.file_digest(str(tmp_path / "b"))
+    (tmp_path / "b").write_text("y")
+    assert code.file_digest(tmp_path / "a") != code.file_digest(tmp_path / "b")

@@ -1,0 +1,564 @@
+"""Networks: names of layers, graphs without in-place operations, the cut, files of weights, training."""
+
+import copy
+import pickle
+import threading
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from jobs import networks as job
+from readout import StudyError, activations, layers, networks, training
+from readout.relatives import BUILDERS
+from torch import nn
+from torch.nn import functional as F
+
+
+def _layers(network, size=32):
+    return networks.layers(network, networks.trace(network), torch.zeros(1, 3, size, size))
+
+
+def _graph(model):
+    return networks.trace(networks.build(model, 10, seed=0)).graph
+
+
+@pytest.mark.parametrize("model", BUILDERS)
+def test_names_on_the_graph_are_the_known_ones(model):
+    """The workflow is planned with `layers.KNOWN` before torch is loaded."""
+    found = _layers(networks.build(model, 10, seed=0))
+    assert tuple(layer.name for layer in found) == layers.KNOWN[model]
+    assert [layer.depth for layer in found] == list(range(len(found)))
+    assert len({layer.node for layer in found}) == len(found)
+
+
+def test_every_model_has_known_layers():
+    """A model without names could not be planned."""
+    assert set(layers.KNOWN) == set(BUILDERS)
+
+
+# Number of layers of the originals, counted in the papers: five convolutions and two dense layers; 13 and 2; 17 blocks
+# of two, less the first's expansion, with stem and head; 8 blocks of three, and the stem.
+@pytest.mark.parametrize(
+    ("model", "count"), [("small_alexnet", 7), ("small_vgg16", 15), ("small_mobilenet_v2", 35), ("small_resnet", 25)]
+)
+def test_number_of_layers(model, count):
+    """By hand, and without repeats."""
+    assert len(set(layers.KNOWN[model])) == len(layers.KNOWN[model]) == count
+
+
+@pytest.mark.parametrize("model", BUILDERS)
+def test_shapes_are_those_of_the_activations(model, images):
+    """Channels, height and width of each layer; a dense layer has 1 x 1 positions."""
+    network = networks.build(model, 10, seed=0)
+    found = _layers(network)
+    shapes = {}
+    activations.record(
+        networks.trace(network), images[:1], [f.node for f in found], lambda n, v: shapes.update({n: v.shape[1:]})
+    )
+    for layer in found:
+        assert (layer.channels, layer.height, layer.width) == (*shapes[layer.node], 1, 1)[:3]
+        assert layer.units == shapes[layer.node].numel()
+
+
+def test_layers_of_the_small_alexnet_by_hand():
+    """32 pixels: stride 2 to 16, pooled to 8, to 4; dense layers of 256."""
+    found = _layers(networks.build("small_alexnet", 10, seed=0))
+    shapes = [(layer.name, layer.channels, layer.height, layer.width) for layer in found]
+    assert shapes == [
+        ("conv1", 16, 16, 16),
+        ("conv2", 48, 8, 8),
+        ("conv3", 96, 4, 4),
+        ("conv4", 64, 4, 4),
+        ("conv5", 64, 4, 4),
+        ("dense1", 256, 1, 1),
+        ("dense2", 256, 1, 1),
+    ]
+
+
+def test_all_selects_every_layer():
+    """In the order of execution."""
+    assert layers.select("small_resnet", "all") == layers.KNOWN["small_resnet"]
+
+
+@pytest.mark.parametrize(
+    ("count", "chosen"), [(1, [6]), (2, [0, 6]), (3, [0, 3, 6]), (4, [0, 2, 4, 6]), (7, [0, 1, 2, 3, 4, 5, 6])]
+)
+def test_a_number_of_layers_is_spread_evenly(count, chosen):
+    """From the first to the last; one alone is the last."""
+    known = layers.KNOWN["small_alexnet"]
+    assert layers.select("small_alexnet", count) == tuple(known[i] for i in chosen)
+
+
+@pytest.mark.parametrize("model", layers.KNOWN)
+def test_any_number_of_layers_has_no_repeats(model):
+    """Rounding must not choose one twice."""
+    for count in range(1, len(layers.KNOWN[model]) + 1):
+        assert len(set(layers.select(model, count))) == count
+
+
+def test_a_list_of_layers_is_put_in_order():
+    """The order in a configuration changes nothing."""
+    assert layers.select("small_alexnet", ["dense1", "conv2"]) == ("conv2", "dense1")
+
+
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [(0, "has 7 layers; choose from 1 to 7"), (8, "has 7 layers"), (["conv1", "conv9"], "no layer conv9.*conv1, conv2")],
+)
+def test_a_layer_that_is_not_there_is_an_error(choice, words):
+    """The message has the valid choices."""
+    with pytest.raises(StudyError, match=words):
+        layers.select("small_alexnet", choice)
+
+
+def test_layers_that_differ_from_the_plan_are_an_error(tmp_path):
+    """Or the workflow would wait for files that nobody writes."""
+    with pytest.raises(StudyError, match="small_alexnet: the traced layers are conv1, .*expected conv1, conv7"):
+        job.list_layers(
+            tmp_path / "l.parquet", model="small_alexnet", outputs=10, size=32, expected=["conv1", "conv7"], log=tmp_path / "log"
+        )
+    assert not (tmp_path / "l.parquet").exists()
+
+
+def test_the_table_of_layers(tmp_path):
+    """Rows by layer, with the node to cut at."""
+    known = layers.KNOWN["small_resnet"]
+    job.list_layers(
+        tmp_path / "l.parquet", model="small_resnet", outputs=10, size=32, expected=known, log=tmp_path / "log"
+    )
+    rows = job.layer_nodes(tmp_path / "l.parquet")
+    assert tuple(rows) == known
+    assert all(row["units"] == row["channels"] * row["height"] * row["width"] for row in rows.values())
+    assert [row["depth"] for row in rows.values()] == list(range(25))
+    # Expanded fourfold from 64 planes.
+    assert rows["block8.out"]["channels"] == 256
+    assert rows["block8.out"]["node"] in {node.name for node in _graph("small_resnet").nodes}
+
+
+class Variant(nn.Module):
+    """Convolution, a non-linearity, something done to its output, a dense layer."""
+
+    def __init__(self, nonlinearity, then=lambda x, identity: x):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.nonlinearity, self.then = nonlinearity, then
+        self.dense = nn.Linear(4 * 8 * 8, 5)
+
+    def forward(self, x):
+        identity = self.conv(x)
+        out = self.nonlinearity(identity * 1.0)
+        return self.dense(self.then(out, identity).flatten(1))
+
+
+def _iadd(out, identity):
+    out += identity
+    return out
+
+
+def _isub(out, identity):
+    out -= identity
+    return out
+
+
+def _imul(out, identity):
+    out *= 2
+    return out
+
+
+def _idiv(out, identity):
+    out /= 2
+    return out
+
+
+NONLINEARITIES = {
+    "nn.ReLU(inplace)": nn.ReLU(inplace=True),
+    "nn.ReLU6(inplace)": nn.ReLU6(inplace=True),
+    "F.relu(inplace=True)": lambda x: F.relu(x, inplace=True),
+    "F.relu(x, True)": lambda x: F.relu(x, True),
+    "F.relu6(inplace=True)": lambda x: F.relu6(x, inplace=True),
+    "torch.relu_": lambda x: torch.relu_(x),
+    "x.relu_()": lambda x: x.relu_(),
+    "x.relu()": lambda x: x.relu(),
+}
+OPERATIONS = {
+    "+=": _iadd,
+    "-=": _isub,
+    "*=": _imul,
+    "/=": _idiv,
+    "add_": lambda out, identity: out.add_(identity),
+    "mul_": lambda out, identity: out.mul_(2),
+    "sub_": lambda out, identity: out.sub_(identity),
+    "div_": lambda out, identity: out.div_(2),
+    "clamp_": lambda out, identity: out.clamp_(max=0.5),
+    "F.hardtanh(inplace=True)": lambda out, identity: F.hardtanh(out, inplace=True),
+}
+VARIANTS = {name: (f,) for name, f in NONLINEARITIES.items()} | {name: (torch.relu, f) for name, f in OPERATIONS.items()}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_in_place_operations_overwrite_nothing(name):
+    """The kept layer is the ReLU's own output, the cached prefix survives the tail, the scores are the network's own."""
+    torch.manual_seed(0)
+    network = Variant(*copy.deepcopy(VARIANTS[name])).eval()
+    x = torch.randn(2, 3, 8, 8)
+    with torch.inference_mode():
+        expected, layer = network(x), network.conv(x).clamp(min=0, max=6)
+    assert layer.max() < 6
+    traced = networks.trace(network)
+    (found,) = networks.layers(network, traced, x[:1])
+    kept = []
+    assert torch.equal(activations.record(traced, x, [found.node], lambda n, v: kept.append(v)), expected)
+    assert torch.equal(kept[0], layer)
+    cut = networks.cut(traced, found.node)
+    with torch.inference_mode():
+        alive = cut.prefix(x)
+        assert torch.equal(cut.tail(*alive), expected)
+        assert torch.equal(alive[0], layer)
+        assert torch.equal(cut.tail(*alive), expected)
+
+
+class Statement(nn.Module):
+    """In-place ReLUs whose results are not used by name."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.conv, self.dense, self.relu, self.way = nn.Conv2d(3, 4, 3), nn.Linear(4 * 6 * 6, 5), nn.ReLU(True), way
+
+    def forward(self, x):
+        x = self.conv(x)
+        if self.way == "module":
+            self.relu(x)
+        elif self.way == "function":
+            F.relu(x, inplace=True)
+        else:
+            x.relu_()
+        return self.dense(x.flatten(1))
+
+
+@pytest.mark.parametrize("way", ["module", "function", "method"])
+def test_an_in_place_relu_as_a_statement_is_not_lost(way):
+    """Made out of place it does nothing: the graph must give the network's own scores, or be refused."""
+    torch.manual_seed(0)
+    network = Statement(way).eval()
+    x = torch.randn(2, 3, 8, 8)
+    with torch.inference_mode():
+        expected = network(x)
+    try:
+        traced = networks.trace(network)
+    except StudyError:
+        return
+    with torch.inference_mode():
+        assert torch.equal(traced(x), expected)
+
+
+@pytest.mark.parametrize("model", BUILDERS)
+def test_the_tail_leaves_the_prefix_as_it_is(model, random_network, images):
+    """At every layer: twice the same scores, those of the whole network, and the same tensors alive before and after."""
+    network = random_network(model)
+    traced = networks.trace(network)
+    with torch.inference_mode():
+        expected = random_network(model)(images[:2])
+        for layer in networks.layers(network, traced, images[:1]):
+            cut = networks.cut(traced, layer.node)
+            alive = cut.prefix(images[:2])
+            before = [tensor.clone() for tensor in alive]
+            assert torch.equal(cut.tail(*alive), expected), layer.name
+            assert torch.equal(cut.tail(*alive), expected), layer.name
+            assert all(torch.equal(a, b) for a, b in zip(alive, before, strict=True)), layer.name
+
+
+@pytest.mark.parametrize(
+    ("model", "layer", "count"),
+    [
+        ("small_vgg16", "conv7", 1),
+        ("small_resnet", "stem", 1),
+        ("small_resnet", "block2.conv2", 2),
+        ("small_resnet", "block2.out", 1),
+        ("small_mobilenet_v2", "block3.expand", 2),
+    ],
+)
+def test_tensors_alive_at_a_cut(model, layer, count, images):
+    """One in a chain and between blocks; inside a block the shortcut lives on."""
+    network = networks.build(model, 10, seed=0)
+    traced = networks.trace(network)
+    node = next(f.node for f in networks.layers(network, traced, images[:1]) if f.name == layer)
+    with torch.inference_mode():
+        assert len(networks.cut(traced, node).prefix(images[:1])) == count
+
+
+class Offset(nn.Module):
+    """A parameter used before and after the layer, without a module of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.offset = nn.Parameter(torch.tensor([0.5]))
+        self.dense = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.dense(F.relu(x + self.offset)) - self.offset
+
+
+def test_parameters_belong_to_both_parts():
+    """They are no tensors to keep: one alive at the cut, and the same scores."""
+    network = Offset().eval()
+    x = torch.randn(3, 4)
+    cut = networks.cut(networks.trace(network), "relu")
+    with torch.inference_mode():
+        alive = cut.prefix(x)
+        assert len(alive) == 1
+        assert torch.equal(cut.tail(*alive), network(x))
+
+
+def test_tracing_leaves_other_threads_alone(random_network, images):
+    """torch.fx traces by hooking every module of the process: other threads' networks must pass through it untouched."""
+    running = {model: random_network(model) for model in ("small_alexnet", "small_resnet")}
+    x = images[:2]
+    with torch.inference_mode():
+        expected = {model: network(x) for model, network in running.items()}
+    stop, failures, rounds = threading.Event(), [], dict.fromkeys(running, 0)
+
+    def run(model: str) -> None:
+        try:
+            with torch.inference_mode():
+                while not stop.is_set():
+                    assert torch.equal(running[model](x), expected[model])
+                    rounds[model] += 1
+        except BaseException as error:
+            failures.append(error)
+
+    def trace(model: str) -> None:
+        try:
+            network = random_network(model)
+            found = networks.layers(network, networks.trace(network), x[:1])
+            assert tuple(layer.name for layer in found) == layers.KNOWN[model]
+        except BaseException as error:
+            failures.append(error)
+
+    runners = [threading.Thread(target=run, args=(model,)) for model in running]
+    for thread in runners:
+        thread.start()
+    try:
+        # Two at a time, so that tracings meet too.
+        for model in ["small_mobilenet_v2", "small_resnet"] * 3:
+            tracers = [threading.Thread(target=trace, args=(m,)) for m in (model, "small_vgg16")]
+            for thread in tracers:
+                thread.start()
+            for thread in tracers:
+                thread.join()
+    finally:
+        stop.set()
+        for thread in runners:
+            thread.join()
+    assert not failures, failures
+    assert min(rounds.values()) > 0
+
+
+def test_weights_depend_on_the_seed_alone():
+    """Whatever random numbers were drawn before; and the caller's own are left alone."""
+    torch.manual_seed(7)
+    before = torch.random.get_rng_state()
+    first = networks.build("small_alexnet", 10, seed=3)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.rand(5)
+    again, other = networks.build("small_alexnet", 10, seed=3), networks.build("small_alexnet", 10, seed=4)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    assert not torch.equal(next(first.parameters()), next(other.parameters()))
+    assert not first.training
+
+
+@pytest.fixture
+def weights(tmp_path) -> Path:
+    """Weights of a small AlexNet with 10 outputs."""
+    torch.save(networks.build("small_alexnet", 10, seed=5).state_dict(), tmp_path / "weights.pt")
+    return tmp_path / "weights.pt"
+
+
+def test_weights_are_loaded(weights, images):
+    """The network that was saved, in evaluation mode."""
+    network = networks.load("small_alexnet", 10, weights)
+    assert not network.training
+    with torch.inference_mode():
+        assert torch.equal(network(images), networks.build("small_alexnet", 10, seed=5)(images))
+
+
+def _not_weights(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+    with warnings.catch_warnings():
+        # torch warns of the odd pickles that random bytes look like.
+        warnings.simplefilter("ignore")
+        with pytest.raises(StudyError, match=rf"{file.name}.*state dict"):
+            networks.load("small_alexnet", 10, file)
+
+
+def test_a_missing_file_of_weights_is_named(tmp_path):
+    """Not a traceback out of torch."""
+    with pytest.raises(StudyError, match=r"nowhere\.pt.*No such file"):
+        networks.load("small_alexnet", 10, tmp_path / "nowhere.pt")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\n", b"hello", b"not a pickle\n", b"jpeg jpeg jpeg", b"(text)", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"PK\3\4", b"<html>"],
+)
+def test_a_file_that_is_no_pickle_is_named(tmp_path, content):
+    """A download that went wrong is often an error page or an image."""
+    _not_weights(tmp_path / "weights.pt", content)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("part", ["1", "5", "20", "50", "100", "1000", "half", "all but one"])
+def test_a_truncated_file_is_named(weights, zipped, part):
+    """Cut short anywhere, in either of torch's formats."""
+    torch.save(networks.build("small_alexnet", 10, 0).state_dict(), weights, _use_new_zipfile_serialization=zipped)
+    content = weights.read_bytes()
+    size = {"half": len(content) // 2, "all but one": len(content) - 1}.get(part) or int(part)
+    _not_weights(weights, content[:size])
+
+
+def test_messages_do_not_ask_for_unsafe_loading(tmp_path):
+    """torch's own message advises `weights_only=False`, which would execute what is in the file."""
+    (tmp_path / "weights.pt").write_bytes(pickle.dumps([1, 2, 3]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(StudyError) as caught:
+            networks.load("small_alexnet", 10, tmp_path / "weights.pt")
+    assert "weights_only` set to `False`" not in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+
+
+class Creates:
+    """An object whose pickle creates a file when it is loaded."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("how", ["torch", "legacy", "pickle", "in a state dict"])
+def test_code_in_a_file_of_weights_is_not_executed(tmp_path, how):
+    """A pickle can hold any call; weights come from strangers."""
+    file, trace = tmp_path / "weights.pt", tmp_path / "executed"
+    if how == "pickle":
+        file.write_bytes(pickle.dumps(Creates(trace)))
+    else:
+        content = {"features.0.weight": torch.zeros(1), "x": Creates(trace)} if "dict" in how else Creates(trace)
+        torch.save(content, file, _use_new_zipfile_serialization=how != "legacy")
+    assert not trace.exists()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(StudyError, match=r"weights\.pt"):
+            networks.load("small_alexnet", 10, file)
+    assert not trace.exists()
+
+
+def test_the_trap_works(tmp_path):
+    """Negative control: unpickled without care, the file of the test above is created."""
+    pickle.loads(pickle.dumps(Creates(tmp_path / "executed")))
+    assert (tmp_path / "executed").exists()
+
+
+def _drop(state):
+    del state["features.3.bias"]
+
+
+def _rename(state):
+    state["module.features.3.bias"] = state.pop("features.3.bias")
+
+
+def _reshape(state):
+    state["features.3.bias"] = torch.zeros(47)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_drop, r"features\.3\.bias is missing"),
+        (_rename, r"features\.3\.bias is missing; module\.features\.3\.bias is unknown"),
+        (_reshape, r"features\.3\.bias is \[47\] instead of \[48\]"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(weights, change, words):
+    """File, model, key and shape."""
+    state = torch.load(weights)
+    change(state)
+    torch.save(state, weights)
+    with pytest.raises(StudyError, match=rf"weights\.pt.*small_alexnet with 10 outputs: {words}"):
+        networks.load("small_alexnet", 10, weights)
+
+
+def test_another_number_of_outputs_is_named(weights):
+    """The commonest mistake: weights for other classes."""
+    with pytest.raises(StudyError, match=r"classifier\.4\.weight is \[10, 256\] instead of \[7, 256\]"):
+        networks.load("small_alexnet", 7, weights)
+
+
+def test_long_lists_of_faults_are_cut(weights):
+    """Weights of another model: three faults and a number."""
+    # 35 parameters and no buffers against 14: three are listed.
+    with pytest.raises(StudyError, match=r"small_vgg16.*; .*; .*; and \d+ more$"):
+        networks.load("small_vgg16", 10, weights)
+
+
+@pytest.mark.parametrize("content", [None, 3, [torch.zeros(2)], {"epoch": 3}, {"state_dict": {"w": torch.zeros(2)}}])
+def test_a_file_without_a_state_dict_is_named(tmp_path, content):
+    """Checkpoints often hold more than the weights."""
+    torch.save(content, tmp_path / "weights.pt")
+    with pytest.raises(StudyError, match=r"weights\.pt.*not a state dict.*network\.state_dict\(\)"):
+        networks.load("small_alexnet", 10, tmp_path / "weights.pt")
+
+
+def _trained(seed, count=40, batch=16):
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(count, 3, 32, 32, generator=generator), torch.arange(count) % 10
+    network = networks.build("small_alexnet", 10, seed)
+    return training.train(network, x, y, epochs=1, batch=batch, learning_rate=0.002, seed=seed)
+
+
+def test_training_twice_gives_equal_weights():
+    """The seed decides; nothing is taken from torch's global random numbers."""
+    first = _trained(0).state_dict()
+    torch.rand(3)
+    again, other = _trained(0).state_dict(), _trained(1).state_dict()
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not all(torch.equal(first[key], other[key]) for key in first)
+
+
+def test_training_moves_the_weights_and_ends_in_evaluation_mode():
+    """Negative control of the test above: something was trained; the caller's random numbers are left alone."""
+    before = torch.random.get_rng_state()
+    network = _trained(0)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert not network.training
+    untrained = networks.build("small_alexnet", 10, 0)
+    assert not torch.equal(network.features[0].weight, untrained.features[0].weight)
+
+
+def test_training_learns():
+    """Two classes, black and white images, are told apart after a few steps."""
+    y = torch.arange(64) % 2
+    x = (y * 2.0 - 1).view(-1, 1, 1, 1).expand(64, 3, 32, 32).contiguous()
+    network = networks.build("small_alexnet", 2, 0)
+    training.train(network, x, y, epochs=8, batch=16, learning_rate=0.002, seed=0)
+    with torch.inference_mode():
+        assert torch.equal(network(x).argmax(1), y)
+
+
+def test_a_last_batch_of_one_trains():
+    """Batch norm cannot normalise one image; 33 images in batches of 16 leave one over."""
+    generator = torch.Generator().manual_seed(0)
+    network = networks.build("small_mobilenet_v2", 10, 0)
+    x = torch.randn(33, 3, 32, 32, generator=generator)
+    training.train(network, x, torch.arange(33) % 10, epochs=1, batch=16, learning_rate=0.001, seed=0)
+    with torch.inference_mode():
+        assert torch.isfinite(network(x)).all()
+
+
+def test_a_gpu_that_is_not_there_is_an_error(monkeypatch):
+    """Running on the CPU in silence would take days."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(StudyError, match=r"device: cuda.*no GPU.*cpu or auto"):
+        job.device("cuda")
+    assert job.device("auto") == torch.device("cpu")

@@ -1,0 +1,498 @@
+"""Probes: the solvers, the published protocol and the held-out probe, against plain scikit-learn."""
+
+import math
+import warnings
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_activations
+from jobs import cells as cells_job
+from jobs import parquet
+from jobs import probes as job
+from readout import StudyError, probes
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+
+def _reference(C: float, **settings) -> LogisticRegression:
+    """scikit-learn's probe, converged: its gradient is that of the mean loss, ours that of the sum."""
+    return LogisticRegression(C=C, tol=1e-8, max_iter=100_000, solver="newton-cholesky", **settings)
+
+
+def _data(images: int, units: int, seed: int = 0, shift: float = 0.5, share: float = 0.3) -> tuple:
+    """Activations as a ReLU gives them, float32, a target that drives the units by `shift`, and folds."""
+    generator = np.random.default_rng(seed)
+    is_target = np.arange(images) < round(share * images)
+    drive = generator.normal(size=(images, units)) + shift * is_target[:, None] * generator.normal(size=units)
+    fold = np.empty(images, np.int8)
+    for side in (is_target, ~is_target):
+        fold[side] = np.arange(side.sum()) % 5
+    return np.maximum(drive, 0).astype(np.float32), is_target, fold
+
+
+def _fit(x: np.ndarray, is_target: np.ndarray, C: float, weights: np.ndarray) -> tuple[np.ndarray, float]:
+    y = torch.from_numpy(np.where(is_target, 1.0, -1.0))
+    w, b = probes.fit(torch.from_numpy(x)[None], y, C, torch.from_numpy(weights))
+    return w[0].numpy(), b.item()
+
+
+def _fit_dual(x: np.ndarray, is_target: np.ndarray, C: float, weights: np.ndarray) -> tuple[np.ndarray, float]:
+    y, x = torch.from_numpy(np.where(is_target, 1.0, -1.0)), torch.from_numpy(x)
+    a, b = probes.fit_dual(x @ x.T, y, C, torch.from_numpy(weights))
+    return (x.T @ a).numpy(), b.item()
+
+
+@pytest.mark.parametrize("solve", [_fit, _fit_dual])
+def test_a_probe_by_hand(solve):
+    """One unit at -1 and 1, C = 1: w = 2 sigma(-w), b = 0, to be solved by bisection."""
+    low, high = 0.0, 2.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if middle < 2 / (1 + math.exp(middle)) else (low, middle)
+    w, b = solve(np.array([[1.0], [-1.0]]), np.array([True, False]), 1.0, np.ones(2))
+    assert w.item() == pytest.approx(low, abs=1e-7)
+    assert b == pytest.approx(0, abs=1e-7)
+
+
+@pytest.mark.parametrize("solve", [_fit, _fit_dual])
+def test_an_unpenalised_intercept_by_hand(solve):
+    """Units that are silent: w = 0 and b = log odds of the sides, here 3 to 1, or weighted 3 to 2."""
+    silent, is_target = np.zeros((4, 2)), np.array([True, True, True, False])
+    w, b = solve(silent, is_target, 1.0, np.ones(4))
+    assert np.abs(w).max() == 0
+    assert b == pytest.approx(math.log(3), abs=1e-7)
+    assert solve(silent, is_target, 1.0, np.array([1.0, 1, 1, 2]))[1] == pytest.approx(math.log(1.5), abs=1e-7)
+
+
+@pytest.mark.parametrize("solve", [_fit, _fit_dual])
+@pytest.mark.parametrize("C", [0.01, 1.0, 100.0])
+@pytest.mark.parametrize(("images", "units"), [(80, 6), (60, 60), (40, 150)])
+def test_solvers_equal_scikit_learn(solve, C, images, units):
+    """Coefficients, intercept and decisions; images weighted unevenly."""
+    x, is_target, _ = _data(images, units)
+    x = x.astype(np.float64)
+    weights = np.random.default_rng(1).uniform(0.5, 2, images)
+    w, b = solve(x, is_target, C, weights)
+    reference = _reference(C).fit(x, is_target, sample_weight=weights)
+    # The reference stops where the gradient of its mean loss is 1e-8, that is 1e-8 C n of ours; the Hessian, which
+    # divides it, is 1 at least for w, and for b as small as the curvature of separable data. Seen: 2e-6.
+    np.testing.assert_allclose(w, reference.coef_[0], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(b, reference.intercept_[0], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(x @ w + b, reference.decision_function(x), rtol=0, atol=1e-4)
+
+
+def test_solvers_equal_scikit_learns_default():
+    """Its default solver at tol 1e-8, which is the stated reference; it stops at 1e-4 by default, and differs more."""
+    x, is_target, _ = _data(100, 20)
+    x = x.astype(np.float64)
+    w, _ = _fit(x, is_target, 1.0, np.ones(100))
+    strict, loose = (LogisticRegression(tol=tol, max_iter=10_000).fit(x, is_target).coef_[0] for tol in (1e-8, 1e-4))
+    # Seen: 1e-7.
+    np.testing.assert_allclose(w, strict, rtol=0, atol=1e-6)
+    assert np.abs(w - strict).max() < np.abs(w - loose).max()
+
+
+@pytest.mark.parametrize("C", [0.01, 1.0, 1000.0])
+@pytest.mark.parametrize(("images", "units"), [(80, 6), (40, 150)])
+def test_primal_and_dual_are_one_problem(C, images, units):
+    """Two algorithms for one minimum; both stop at a gradient of 1e-8 per unit of C."""
+    x, is_target, _ = _data(images, units)
+    x = x.astype(np.float64)
+    weights = np.random.default_rng(1).uniform(0.5, 2, images)
+    primal, dual = _fit(x, is_target, C, weights), _fit_dual(x, is_target, C, weights)
+    # The gradient may be 1e-8 C, the curvature along w is at least 1, and Newton's last step overshoots its goal by far.
+    np.testing.assert_allclose(primal[0], dual[0], rtol=0, atol=1e-7 * max(C, 1))
+    np.testing.assert_allclose(x @ primal[0] + primal[1], x @ dual[0] + dual[1], rtol=0, atol=1e-5 * max(C, 1))
+
+
+def test_problems_of_a_batch_do_not_meet():
+    """Problems that differ in activations, signs, C and weights: each as if solved alone."""
+    parts = [_data(50, 7, seed) for seed in range(4)]
+    x = torch.from_numpy(np.stack([part[0] for part in parts])).double()
+    generator = np.random.default_rng(0)
+    y = torch.from_numpy(np.stack([generator.permutation(np.where(part[1], 1.0, -1.0)) for part in parts]))
+    C = torch.tensor([0.01, 1.0, 100.0, 5.0], dtype=torch.float64)
+    weights = torch.from_numpy(generator.uniform(0, 2, (4, 50)))
+    w, b = probes.fit(x, y, C, weights)
+    for i in range(4):
+        alone = probes.fit(x[i : i + 1], y[i], C[i].item(), weights[i])
+        # Steps and stops are the same; sums of a batch differ in the last bits.
+        torch.testing.assert_close(w[i], alone[0][0], rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(b[i], alone[1][0], rtol=1e-6, atol=1e-7)
+
+
+def test_a_weight_of_zero_leaves_an_image_out():
+    """The same solution as without the image, however far out it lies."""
+    x, is_target, _ = _data(50, 7)
+    x = x.astype(np.float64)
+    x[10] = 1000
+    weights = np.ones(50)
+    weights[10] = 0
+    rest = np.arange(50) != 10
+    with_it, without = _fit(x, is_target, 1.0, weights), _fit(x[rest], is_target[rest], 1.0, weights[rest])
+    np.testing.assert_allclose(with_it[0], without[0], atol=1e-7)
+    np.testing.assert_allclose(with_it[1], without[1], atol=1e-7)
+
+
+@pytest.mark.parametrize("solve", [_fit, _fit_dual])
+def test_units_that_say_the_same_share_the_weight(solve):
+    """A unit twice: the penalty makes both weights equal, where the unpenalised problem has no single solution."""
+    x, is_target, _ = _data(60, 4)
+    twice = np.concatenate([x, x], 1).astype(np.float64)
+    w, _ = solve(twice, is_target, 1.0, np.ones(60))
+    np.testing.assert_allclose(w[:4], w[4:], atol=1e-8)
+    assert np.abs(w).max() > 0.1
+
+
+@pytest.mark.parametrize(("scale", "C"), [(1e-3, 1e6), (1.0, 1.0), (1.0, 1e4), (1e3, 1.0), (1e3, 1e4)])
+def test_separable_data_converge(scale, C):
+    """A plane between the sides: the penalty alone keeps the weights finite, and every image is on its side."""
+    generator = np.random.default_rng(0)
+    is_target = np.arange(40) < 15
+    x = (generator.normal(size=(40, 5)) + 6 * is_target[:, None]) * scale
+    w, b = _fit(x, is_target, C, np.ones(40))
+    assert np.isfinite(w).all()
+    assert np.array_equal(x @ w + b > 0, is_target)
+
+
+@pytest.mark.parametrize("kind", ["large", "offset", "heavy", "dead", "one image apart"])
+def test_units_as_they_come_converge(kind):
+    """The published probe does not standardise."""
+    x, is_target, _ = _data(80, 20)
+    x = x.astype(np.float64)
+    match kind:
+        case "large":
+            x *= 1000
+        case "offset":
+            x += 300
+        case "heavy":
+            x = np.exp(3 * x)
+        case "dead":
+            x[:, ::2] = 0
+        case "one image apart":
+            x[0] *= 1e4
+    w, b = _fit(x, is_target, 1.0, np.ones(80))
+    y = np.where(is_target, 1.0, -1.0)
+    gradient = w - x.T @ (y * expit(-y * (x @ w + b)))
+    # At the minimum the gradient vanishes; 1e-8 asked for, and rounding of sums of up to 1e6.
+    assert np.abs(gradient).max() < 1e-7
+
+
+@pytest.mark.parametrize("solve", [_fit, _fit_dual])
+def test_activations_that_are_not_finite_are_an_error(solve):
+    """An activation that is no number must not pass for a solution."""
+    x, is_target, _ = _data(40, 5)
+    x = x.astype(np.float64)
+    x[3, 2] = np.nan
+    with pytest.raises(StudyError, match="probe"):
+        solve(x, is_target, 1.0, np.ones(40))
+
+
+def test_too_few_steps_are_an_error():
+    """The message says what to change."""
+    x, is_target, _ = _data(40, 5)
+    y, x = torch.from_numpy(np.where(is_target, 1.0, -1.0)), torch.from_numpy(x).double()
+    ones = torch.ones(40, dtype=torch.float64)
+    with pytest.raises(StudyError, match="did not converge in 2 Newton steps; choose a smaller C"):
+        probes.fit(x[None], y, 1.0, ones, steps=2)
+    with pytest.raises(StudyError, match="did not converge in 2 Newton steps; choose a smaller strength"):
+        probes.fit_dual(x @ x.T, y, 1.0, ones, steps=2)
+
+
+def _published(x, is_target, draws, units, C, seed=0):
+    return probes.published(x, is_target, draws=draws, units=units, C=C, generator=np.random.default_rng(seed))
+
+
+def _published_plainly(x, is_target, draws, units, C, seed=0) -> tuple[list[float], list[float]]:
+    """Scores and accuracies of the draws, in a loop with scikit-learn."""
+    generator = np.random.default_rng(seed)
+    scores, accuracies = [], []
+    for _ in range(draws):
+        columns = generator.choice(x.shape[1], min(units, x.shape[1]), replace=False)
+        part = x[:, columns].astype(np.float64)
+        predicted = _reference(C).fit(part, is_target).predict(part)
+        # What the prediction gave to the right side: 1 or 0, clipped.
+        p = np.where(predicted == is_target, 1 - 2.2e-16, 2.2e-16)
+        scores.append(math.exp(np.log(p).mean()))
+        accuracies.append((predicted == is_target).mean())
+    return scores, accuracies
+
+
+@pytest.mark.parametrize(
+    ("images", "size", "units", "C"), [(90, 60, 10, 1.0), (90, 60, 40, 0.1), (50, 200, 100, 1.0), (90, 11, 10, 100.0)]
+)
+def test_the_published_probe_equals_a_plain_loop(images, size, units, C):
+    """With the same draws: equal predictions, and so the same score."""
+    x, is_target, _ = _data(images, size, shift=0.3)
+    found = _published(x, is_target, 6, units, C)
+    scores, accuracies = _published_plainly(x, is_target, 6, units, C)
+    # Counts of right predictions are equal; the rest is rounding.
+    assert found.accuracy == pytest.approx(np.mean(accuracies), abs=1e-12)
+    assert found.score == pytest.approx(np.mean(scores), rel=1e-9)
+    assert found.draws == 6
+
+
+def test_the_published_probe_differs_between_draws():
+    """Negative control: other draws, another score; the same generator, the same score."""
+    x, is_target, _ = _data(90, 60, shift=0.3)
+    assert _published(x, is_target, 6, 10, 1.0, seed=0) == _published(x, is_target, 6, 10, 1.0, seed=0)
+    assert _published(x, is_target, 6, 10, 1.0, seed=0) != _published(x, is_target, 6, 10, 1.0, seed=1)
+
+
+@pytest.mark.parametrize("units", [12, 100])
+def test_a_cell_no_larger_than_a_draw_is_drawn_whole(units):
+    """Then all draws are the same, and the score is that of one fit on the cell."""
+    x, is_target, _ = _data(90, 12, shift=0.3)
+    scores, accuracies = _published_plainly(x, is_target, 1, units, 1.0)
+    found = _published(x, is_target, 5, units, 1.0)
+    assert found.accuracy == pytest.approx(accuracies[0], abs=1e-12)
+    assert found.score == pytest.approx(scores[0], rel=1e-9)
+
+
+def test_the_published_score_by_hand():
+    """Silent units predict the larger side. 1 of 4 wrong: the score is 2.2e-16 to the power 1/4; none wrong: 1."""
+    silent = np.zeros((4, 2), np.float32)
+    found = _published(silent, np.array([True, False, False, False]), 3, 5, 1.0)
+    assert found.accuracy == 0.75
+    assert found.score == pytest.approx(2.2e-16**0.25, rel=1e-9)
+    is_target = np.array([True, True, False, False])
+    found = _published(is_target[:, None].astype(np.float32) * 9, is_target, 3, 5, 1.0)
+    assert (found.accuracy, found.score) == (1.0, pytest.approx(1.0, abs=1e-12))
+
+
+def test_the_published_probe_is_scored_on_what_it_was_fitted_on():
+    """Its flaw: noise is decoded perfectly where there are more units than images; the held-out probe is at chance."""
+    x, is_target, fold = _data(60, 300, shift=0.0, share=0.5)
+    assert _published(x, is_target, 3, 100, 100.0).accuracy == 1.0
+    # 60 images: a deviation of 0.065, three of them.
+    assert abs(probes.held_out(x, is_target, fold, 1.0).accuracy - 0.5) < 0.2
+
+
+def _pipeline(units: int, C: float):
+    """The held-out probe's fit: standardised over what it is fitted on, divided by the square root of the units."""
+    root = FunctionTransformer(lambda x: x / np.sqrt(units))
+    return make_pipeline(StandardScaler(), root, _reference(C, class_weight="balanced"))
+
+
+def _held_out_plainly(x, is_target, fold, C) -> np.ndarray:
+    """Held-out decisions, in a loop with scikit-learn."""
+    decision = np.empty(len(x))
+    for k in np.unique(fold):
+        train = fold != k
+        fitted = _pipeline(x.shape[1], C).fit(x[train].astype(np.float64), is_target[train])
+        decision[~train] = fitted.decision_function(x[~train].astype(np.float64))
+    return decision
+
+
+# Training folds have 64 of 80 images: 20 and 64 units take the primal form, 65 and 300 the dual.
+@pytest.mark.parametrize("units", [20, 64, 65, 300])
+@pytest.mark.parametrize("C", [0.01, 1.0, 100.0])
+@pytest.mark.parametrize("chunk", [None, 80 * 7])
+def test_the_held_out_probe_equals_a_plain_pipeline(monkeypatch, units, C, chunk):
+    """Every measure; also where the Gram matrix is summed up from 7 units at a time."""
+    if chunk is not None:
+        monkeypatch.setattr(probes, "CHUNK", chunk)
+    x, is_target, fold = _data(80, units, shift=0.4)
+    found = probes.held_out(x, is_target, fold, C)
+    decision = _held_out_plainly(x, is_target, fold, C)
+    p = 1 / (1 + np.exp(-decision))
+    # Both are converged to 1e-8; seen: 1e-7.
+    np.testing.assert_allclose(found.p, p, rtol=0, atol=2e-6)
+    assert found.accuracy == pytest.approx(balanced_accuracy_score(is_target, decision > 0), abs=1e-12)
+    assert found.auroc == pytest.approx(roc_auc_score(is_target, decision), abs=1e-12)
+    sides = np.where(is_target, 0.5 / is_target.sum(), 0.5 / (~is_target).sum())
+    assert found.log_loss == pytest.approx(log_loss(is_target, p, sample_weight=sides), abs=1e-5)
+
+
+def _chosen_plainly(x, is_target, fold, strengths) -> tuple[np.ndarray, list[float]]:
+    """Nested cross-validation in plain loops: within the training folds each strength is scored by its log-loss.
+
+    Units are standardised once over all training folds, which the images held out in the end are no part of.
+    """
+    decision, chosen = np.empty(len(x)), []
+    for k in np.unique(fold):
+        train = fold != k
+        scaled = StandardScaler().fit(x[train].astype(np.float64)).transform(x.astype(np.float64)) / np.sqrt(x.shape[1])
+        losses = []
+        for C in strengths:
+            inner = []
+            for j in np.unique(fold[train]):
+                fitted, scored = train & (fold != j), fold == j
+                probe = _reference(C, class_weight="balanced").fit(scaled[fitted], is_target[fitted])
+                side = is_target[scored]
+                weights = np.where(side, 0.5 / side.sum(), 0.5 / (~side).sum())
+                inner.append(log_loss(side, probe.predict_proba(scaled[scored])[:, 1], sample_weight=weights))
+            losses.append(np.mean(inner))
+        chosen.append(strengths[int(np.argmin(losses))])
+        probe = _reference(chosen[-1], class_weight="balanced").fit(scaled[train], is_target[train])
+        decision[~train] = probe.decision_function(scaled[~train])
+    return decision, chosen
+
+
+@pytest.mark.parametrize("units", [15, 120])
+@pytest.mark.parametrize("shift", [0.0, 2.0])
+def test_choosing_the_strength_equals_plain_nested_loops(units, shift):
+    """In both forms; noise wants a strong penalty, a clear class a weak one."""
+    strengths = [0.01, 1.0, 100.0]
+    x, is_target, fold = _data(60, units, shift=shift)
+    decision, chosen = _chosen_plainly(x, is_target, fold, strengths)
+    assert (0.01 in chosen) == (shift == 0)
+    found = probes.held_out(x, is_target, fold, strengths)
+    np.testing.assert_allclose(found.p, 1 / (1 + np.exp(-decision)), rtol=0, atol=2e-6)
+
+
+def test_a_list_of_one_strength_is_that_strength():
+    """Nothing to choose."""
+    x, is_target, fold = _data(60, 10)
+    assert np.array_equal(
+        probes.held_out(x, is_target, fold, [3.0]).p, probes.held_out(x, is_target, fold, 3.0).p
+    )
+
+
+@pytest.mark.parametrize("units", [10, 200])
+def test_dead_units_change_nothing_but_their_number(units):
+    """Units that never fire, or always the same: the probe of the rest, with the root of all units.
+
+    sqrt(2 p) instead of sqrt(p) divides the activations by sqrt(2) more, which is half the C.
+    """
+    x, is_target, fold = _data(60, units)
+    constant = np.tile(np.random.default_rng(5).random(units, np.float32) * 6, (60, 1))
+    for silent in (np.zeros_like(x), constant):
+        found = probes.held_out(np.concatenate([x, silent], 1), is_target, fold, 2.0)
+        np.testing.assert_allclose(found.p, probes.held_out(x, is_target, fold, 1.0).p, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("units", [6, 200])
+def test_a_unit_constant_over_the_training_images_is_ignored(units):
+    """It fires for one image alone, with a value that is constant otherwise: that image's prediction must not explode."""
+    x, is_target, fold = _data(60, units)
+    changed = x.copy()
+    changed[:, 0] = np.float32(0.1)
+    same = probes.held_out(changed, is_target, fold, 1.0).p
+    changed[7, 0] = 50
+    found = probes.held_out(changed, is_target, fold, 1.0).p
+    assert found[7] == pytest.approx(same[7], abs=1e-9)
+    # Negative control: where image 7 is fitted on, the unit counts.
+    assert not np.allclose(found[fold != fold[7]], same[fold != fold[7]], atol=1e-6)
+
+
+@pytest.mark.parametrize("units", [10, 200])
+def test_all_units_dead_is_chance(units):
+    """Many cells of real networks: every probability is 1/2, and no measure tells more."""
+    _, is_target, fold = _data(60, units)
+    found = probes.held_out(np.zeros((60, units), np.float32), is_target, fold, 1.0)
+    np.testing.assert_allclose(found.p, 0.5, atol=1e-9)
+    assert found.accuracy == pytest.approx(0.5)
+    assert found.log_loss == pytest.approx(math.log(2))
+    # Folds' intercepts differ in the last bits, and order images by fold.
+    assert abs(found.auroc - 0.5) < 0.1
+
+
+@pytest.mark.parametrize("units", [20, 500])
+@pytest.mark.parametrize("strength", [1.0, [0.1, 10.0]])
+def test_true_labels_are_read_and_permuted_ones_are_not(units, strength):
+    """The negative control of every probe: labels permuted within the folds are at chance."""
+    x, is_target, fold = _data(400 if units == 20 else 200, units, shift=1.0, share=0.5)
+    assert probes.held_out(x, is_target, fold, strength).accuracy > 0.9
+    permuted, generator = is_target.copy(), np.random.default_rng(3)
+    for k in range(5):
+        permuted[fold == k] = generator.permutation(permuted[fold == k])
+    # n binomial predictions: a deviation of 0.5 / sqrt(n); four of them.
+    assert abs(probes.held_out(x, permuted, fold, strength).accuracy - 0.5) < 4 * 0.5 / math.sqrt(len(x))
+
+
+@pytest.mark.parametrize("units", [20, 200])
+@pytest.mark.parametrize("strength", [1.0, [0.1, 10.0]])
+def test_no_label_leaks_into_its_own_prediction(units, strength):
+    """The labels of a fold turned over: its own predictions stay, to the bit; those of the other folds do not."""
+    x, is_target, fold = _data(80, units)
+    turned = np.where(fold == 2, ~is_target, is_target)
+    before, after = (probes.held_out(x, labels, fold, strength).p for labels in (is_target, turned))
+    assert np.array_equal(before[fold == 2], after[fold == 2])
+    assert not np.isclose(before[fold != 2], after[fold != 2], atol=1e-6).any()
+
+
+@pytest.mark.parametrize("units", [20, 200])
+def test_no_held_out_image_touches_another(units):
+    """An image's activations change its own prediction and those of the other folds, which are fitted on it."""
+    x, is_target, fold = _data(80, units)
+    changed = x.copy()
+    changed[4] += 3
+    before, after = (probes.held_out(a, is_target, fold, 1.0).p for a in (x, changed))
+    own = fold == fold[4]
+    moved = np.abs(before - after) > 1e-9
+    assert np.array_equal(np.flatnonzero(moved & own), [4])
+    assert moved[~own].all()
+
+
+@pytest.mark.parametrize("units", [20, 200])
+def test_the_scale_of_a_unit_does_not_matter(units):
+    """Units are standardised: each in its own measure, shifted and stretched, gives the same predictions."""
+    x, is_target, fold = _data(80, units)
+    generator = np.random.default_rng(0)
+    stretched = x * 2.0 ** generator.integers(-8, 8, units) + generator.normal(size=units)
+    found, same = (probes.held_out(a, is_target, fold, 1.0).p for a in (stretched, x))
+    np.testing.assert_allclose(found, same, atol=1e-7)
+
+
+def test_a_fold_that_takes_a_whole_side_is_an_error():
+    """Without images of the target among the training folds there is nothing to fit."""
+    x, is_target, _ = _data(40, 5)
+    fold = np.where(is_target, 0, 1 + np.arange(40) % 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(StudyError, match="fold"):
+            probes.held_out(x, is_target, fold, 1.0)
+
+
+@pytest.fixture
+def group(tmp_path):
+    """Activations of a target and two others, 10 images each and 12 units, in two cells; runs the job of a cell."""
+    x, _, _ = _data(30, 12, share=1 / 3, shift=2.0)
+    # Ids of the target lie between those of the others.
+    ids = {"target": np.arange(10, 20), "one": np.arange(10), "two": np.arange(20, 30)}
+    file = {name: str(tmp_path / f"{name}.parquet") for name in (*ids, "cells", "out")}
+    for (name, own), values in zip(ids.items(), x.reshape(3, 10, 12), strict=True):
+        write_activations(file[name], values, image_id=own, fold=own % 5)
+    columns = dict.fromkeys(cells_job.SCHEMA.names, [0.0] * 12)
+    columns |= {"unit": list(range(12)), "cell": ["s0m0", "s1m0"] * 6}
+    parquet.write(file["cells"], columns, cells_job.SCHEMA)
+    paths, others = SimpleNamespace(cells=file["cells"], target=file["target"]), [file["one"], file["two"]]
+    settings = {"seed": 0, "draws": 4, "units": 3, "C": 1.0, "strength": 1.0}
+
+    def run(cell: str, **changes) -> dict:
+        place = SimpleNamespace(network="n", layer="l", class_id="t", cell=cell)
+        job.probe(file["out"], paths, others, place, **settings | changes, log=tmp_path / "log")
+        (row,) = parquet.read(file["out"], job.SCHEMA).to_pylist()
+        return row
+
+    return SimpleNamespace(run=run, x=x)
+
+
+def test_the_job_fits_the_cells_units(group):
+    """One row: the cell's units alone, the target's images against all others', held-out rows by image."""
+    row = group.run("s1m0")
+    assert (row["network"], row["layer"], row["class_id"], row["cell"]) == ("n", "l", "t", "s1m0")
+    assert (row["units"], row["draws"], row["chance"]) == (6, 4, 0.5)
+    assert row["chance_majority"] == pytest.approx(2 / 3)
+    assert [i["image_id"] for i in row["held_out"]] == list(range(30))
+    assert [i["y"] for i in row["held_out"]] == [0] * 10 + [1] * 10 + [0] * 10
+    is_target = np.arange(30) < 10
+    found = probes.held_out(group.x[:, 1::2], is_target, np.arange(30) % 5, 1.0)
+    by_id = np.concatenate([found.p[10:20], found.p[:10], found.p[20:]])
+    assert [i["p"] for i in row["held_out"]] == pytest.approx(by_id.tolist(), abs=1e-12)
+    assert row["accuracy"] == found.accuracy
+    assert row["accuracy"] > 0.8
+
+
+def test_the_jobs_draws_depend_on_seed_and_place(group):
+    """The same again in whatever order; another seed, other draws."""
+    first = group.run("s0m0", draws=1)
+    group.run("s1m0", draws=1)
+    assert group.run("s0m0", draws=1) == first
+    assert len({group.run("s0m0", draws=1, units=2, seed=seed)["score_published"] for seed in range(8)}) > 1

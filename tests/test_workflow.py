@@ -1,0 +1,282 @@
+"""The study through Snakemake: the tables it makes, what it recomputes after a change, and what it says of bad input."""
+
+import copy
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+from jobs import images
+from readout import images as readout_images
+from readout import networks
+from workflow import ROOT, TINY, Project
+
+pytestmark = pytest.mark.workflow
+
+LAYERS, TARGETS, CELLS = 3, 2, 16
+BEHIND = {"tables": 1, "claims": 1, "figure2": 1, "figure3": 1, "supplement_depth": 1, "supplement_claims": 1}
+"""What follows from the rows of the cells, wherever one of them changed."""
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """The tiny study, run to its end; not to be changed."""
+    project = Project.create(tmp_path_factory.mktemp("finished") / "project", TINY)
+    project.printed = project.run()
+    return project
+
+
+@pytest.fixture
+def project(finished, tmp_path):
+    """A copy of the finished study, to change something in."""
+    return finished.copy(tmp_path / "project")
+
+
+def changed(project, **changes):
+    """The project with keys of its network or of its study replaced; mappings are merged."""
+    config = copy.deepcopy(project.config)
+    for key, value in changes.items():
+        place = config["networks"][0] if key in config["networks"][0] else config
+        place[key] = {**place.get(key, {}), **value} if isinstance(value, dict) else value
+    project.write(config)
+    return project
+
+
+def append(path, line):
+    path.write_text(path.read_text() + line + "\n")
+
+
+def test_every_table_has_the_columns_of_the_documentation(finished):
+    """docs/tables.md is the study's public interface: the tables it lists are there with the columns it lists."""
+    documented = {}
+    for line in (ROOT / "docs" / "tables.md").read_text().splitlines():
+        if line.startswith("| `") and line.count("|") == 4:
+            _, file, columns, _, _ = (part.strip() for part in line.split("|"))
+            documented[file.strip("`")] = columns.replace("`", "").split(", ")
+    assert len(documented) >= 12
+    for pattern, columns in documented.items():
+        path = finished.results / pattern.format(network="alexnet", layer="dense1", class_id="0", cell="s3m3")
+        assert pq.read_schema(path).names == columns, pattern
+
+
+def test_cells_table_is_complete_and_agrees_with_the_files_of_the_cells(finished):
+    table = pd.read_parquet(finished.results / "tables" / "cells.parquet")
+    assert len(table) == LAYERS * TARGETS * CELLS
+    assert not table.isna().any().any()
+    for row in table.sample(12, random_state=0).to_dict("records"):
+        place = f"{row['network']}/{row['layer']}/{row['class_id']}"
+        ablation = pd.read_parquet(finished.results / "ablations" / place / f"{row['cell']}.parquet")
+        change = ablation["rank_ablated"] - ablation["rank_baseline"]
+        assert row["rank_change"] == pytest.approx(change.mean())
+        assert row["rank_deficit"] == pytest.approx(change.clip(lower=0).mean())
+        grid = pd.read_parquet(finished.results / "cells" / f"{place}.parquet")
+        members = grid[grid["cell"] == row["cell"]]
+        assert row["units"] == len(members)
+        assert row["selectivity_mean"] == pytest.approx(members["selectivity"].mean(), abs=1e-6)
+        probe = pd.read_parquet(finished.results / "probes" / place / f"{row['cell']}.parquet").iloc[0]
+        assert row["accuracy"] == probe["accuracy"]
+        held_out = pd.DataFrame(list(probe["held_out"]))
+        right = (held_out["p"] > 0.5) == (held_out["y"] == 1)
+        assert row["accuracy"] == pytest.approx(right.groupby(held_out["y"]).mean().mean())
+
+
+def test_cells_follow_from_the_activations(finished):
+    """Selectivity and magnitude are the rotation of the class means."""
+    base = finished.results / "activations" / "alexnet" / "conv5"
+    means = {c: np.stack(pd.read_parquet(base / f"{c}.parquet")["activation"]).mean(0, dtype=float) for c in "0123"}
+    grid = pd.read_parquet(finished.results / "cells" / "alexnet" / "conv5" / "0.parquet")
+    t, o = means["0"], np.mean([means[c] for c in "123"], axis=0)
+    np.testing.assert_allclose(grid["selectivity"], (t - o) / np.sqrt(2), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(grid["magnitude"], (t + o) / np.sqrt(2), rtol=1e-5, atol=1e-6)
+
+
+def test_claims_table_judges_all_eight(finished):
+    claims = pd.read_parquet(finished.results / "claims.parquet")
+    assert set(claims["claim"]) == set(range(1, 9))
+    assert set(claims["verdict"]) <= {"holds", "does not hold", "inconclusive"}
+    # A study without a MobileNetV2 cannot speak of it, and says so.
+    lacking = claims[claims["network"] == "mobilenet_v2"]
+    assert lacking["verdict"].tolist() == ["inconclusive"]
+    assert lacking["estimate"].isna().all()
+
+
+def test_progress_is_readable(finished):
+    """A message a percent, none a cell."""
+    assert "(100%) done" in finished.printed
+    assert "rule probes" not in finished.printed
+    assert len(finished.printed.splitlines()) < 600
+
+
+def test_logs_of_cells_are_written_only_when_they_fail(finished):
+    assert not list((finished.results / "logs" / "probes").rglob("*.log"))
+    assert "top-1" in (finished.results / "logs" / "networks" / "alexnet.log").read_text()
+
+
+def test_second_run_finds_nothing_to_do(project):
+    before = project.stamps()
+    assert "Nothing to be done" in project.run()
+    assert project.stamps() == before
+
+
+def test_report(project):
+    """The captions render, the figures are in."""
+    project.run("--report", "report.zip")
+    assert (project.folder / "report.zip").stat().st_size > 100_000
+
+
+def test_target_added_makes_only_its_jobs(project):
+    cells = LAYERS * CELLS
+    assert changed(project, targets=["0", "1", "2"]).planned() == BEHIND | {
+        "others": 1,
+        "cells": LAYERS,
+        "probes": cells,
+        "ablations": cells,
+        "layer_tables": LAYERS,
+    }
+
+
+def test_class_added_to_the_pool_makes_its_activations_and_the_cells_whose_others_change(project):
+    """With so few classes every target is contrasted with all others, so every cell's others change."""
+    cells = LAYERS * TARGETS * CELLS
+    assert changed(project, classes=["0", "1", "2", "3", "4"]).planned() == BEHIND | {
+        "others": 1,
+        "activations_alexnet": 1,
+        "cells": LAYERS * TARGETS,
+        "probes": cells,
+        "ablations": cells,
+        "layer_tables": LAYERS,
+        "figure1": 1,
+    }
+
+
+def test_order_of_classes_changes_nothing(project):
+    assert changed(project, classes=["3", "1", "0", "2"], targets=["1", "0"]).planned() == {}
+
+
+def test_layer_dropped_gathers_anew(project):
+    assert changed(project, layers=["conv5", "dense1"]).planned() == BEHIND
+
+
+def test_layer_added_makes_the_network_anew_from_its_activations(project):
+    layers, cells = LAYERS + 1, (LAYERS + 1) * TARGETS * CELLS
+    assert changed(project, layers=["conv4", "conv5", "dense1", "dense2"]).planned() == BEHIND | {
+        "activations_alexnet": 4,
+        "cells": layers * TARGETS,
+        "probes": cells,
+        "ablations": cells,
+        "layer_tables": layers,
+        "figure1": 1,
+    }
+
+
+@pytest.mark.parametrize("setting", [{"strength": 2.0}, {"draws": 3}, {"strength": [1.0, 10.0]}])
+def test_probe_setting_makes_the_probes_anew(project, setting):
+    cells = LAYERS * TARGETS * CELLS
+    assert changed(project, probes=setting).planned() == BEHIND | {"probes": cells, "layer_tables": LAYERS}
+
+
+@pytest.mark.parametrize("module", ["readout/ablations.py", "jobs/ablations.py"])
+def test_line_of_the_ablation_module_makes_the_ablations_anew(project, module):
+    append(project.folder / "workflow" / module, "# a comment")
+    assert project.planned() == BEHIND | {"ablations": LAYERS * TARGETS * CELLS, "layer_tables": LAYERS}
+
+
+@pytest.mark.parametrize("module", ["scripts/figures.py", "readout/figures.py"])
+def test_line_of_the_figures_draws_anew(project, module):
+    append(project.folder / "workflow" / module, "# a comment")
+    figures = ("figure1", "figure2", "figure3", "supplement_depth", "supplement_claims")
+    assert project.planned() == dict.fromkeys(figures, 1)
+
+
+def test_registry_of_claims_judges_anew(project):
+    append(project.folder / "workflow" / "claims.yaml", "# a comment")
+    assert project.planned() == {"claims": 1, "supplement_claims": 1}
+
+
+def test_readme_changes_nothing(project):
+    (project.folder / "README.md").write_text("changed")
+    assert project.planned() == {}
+
+
+def test_device_and_a_figure_s_target_leave_the_cells(project):
+    assert changed(project, device="auto").planned() == {}
+    assert changed(project, figures={"target": "1"}).planned() == {"figure1": 1}
+
+
+def test_one_figure_as_a_target(project):
+    figure = project.results / "figures" / "figure3.png"
+    figure.unlink()
+    project.run("results/tiny/figures/figure3.png")
+    assert figure.stat().st_size > 10_000
+
+
+def test_table_cut_short_is_named_and_nothing_else_is_lost(project):
+    """The message says what to delete; after that, the next run mends it."""
+    victim = project.results / "ablations" / "alexnet" / "dense1" / "0" / "s1m1.parquet"
+    victim.write_bytes(victim.read_bytes()[:100])
+    steps = ("activations", "baseline", "cells", "probes", "ablations", "networks")
+    before = {path: stamp for path, stamp in project.stamps().items() if path.startswith(steps)}
+    printed = project.fail()
+    assert "results/tiny/ablations/alexnet/dense1/0/s1m1.parquet: cannot be read" in printed
+    assert "delete the file" in printed
+    after = project.stamps()
+    assert {path: after.get(path) for path in before} == before
+    victim.unlink()
+    project.run()
+    assert pq.read_table(victim).num_rows == 20
+
+
+def test_config_error_is_one_message_without_a_traceback(project):
+    printed = changed(project, probes={"drawz": 3}).fail("--dry-run")
+    assert "probes.drawz: unknown key; did you mean draws?" in printed
+    assert "Traceback" not in printed
+
+
+@pytest.fixture
+def folder_study(tmp_path):
+    """A folder of images of several kinds, classes with awkward names, and weights from a file."""
+    project = Project.create(tmp_path / "project", TINY)
+    modes = ["RGB", "L", "P", "CMYK", "RGBA", "1"]
+    digits = images.digits()
+    for name, digit in {"null": 0, "one half": 1, "-zwei ü": 2}.items():
+        folder = project.folder / "data" / name
+        folder.mkdir(parents=True)
+        for i, pixels in enumerate(digits[0][digits[1] == digit][:12]):
+            mode = modes[i % len(modes)]
+            readout_images.pad_digit(pixels).convert(mode).save(folder / f"{i}.{'jpg' if mode == 'CMYK' else 'png'}")
+    torch.save(networks.build("small_alexnet", 3, seed=1).state_dict(), project.folder / "weights.pt")
+    network = TINY["networks"][0] | {
+        "weights": "weights.pt",
+        "classes": "all",
+        "targets": ["one half"],
+        "layers": ["dense1", "dense2"],
+        "transform": TINY["networks"][0]["transform"] | {"resize": 36},
+    }
+    data = {"dataset": "folder", "path": "data", "study": 10}
+    figures = {"target": None, "layer": None}
+    project.write(TINY | {"study": "folder", "images": data, "networks": [network], "figures": figures})
+    return project
+
+
+def test_folder_of_images_with_given_weights(folder_study):
+    """The whole study; then an image cut short is named, and what the other classes gave stays."""
+    folder_study.run()
+    table = pd.read_parquet(folder_study.results / "tables" / "cells.parquet")
+    assert len(table) == 2 * CELLS
+    assert set(table["class_id"]) == {"one half"}
+    accuracy = pd.read_parquet(folder_study.results / "networks" / "alexnet" / "accuracy.parquet")
+    assert accuracy["images"].tolist() == [30]
+    listed = pd.read_parquet(folder_study.results / "images.parquet")
+    assert set(listed["split"]) == {"study"}
+
+    source = listed[listed["class_id"] == "null"]["source"].iloc[0]
+    broken = folder_study.folder / "data" / source
+    broken.write_bytes(broken.read_bytes()[:60])
+    before = folder_study.stamps()
+    printed = folder_study.fail("--forcerun", "results/folder/baseline/alexnet/null.parquet")
+    assert f"data/{source}: cannot be read as an image" in printed
+    kept = [path for path in before if path.startswith(("activations", "cells")) and "null" not in path]
+    after = folder_study.stamps()
+    assert kept
+    assert all(after[path] == before[path] for path in kept)

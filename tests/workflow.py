@@ -1,0 +1,94 @@
+"""A small study in a copy of the project, for tests that run Snakemake."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("Snakefile", "config.yaml", "workflow", "profiles", "envs")
+
+TINY = {
+    "study": "tiny",
+    "images": {"study": 20},
+    "networks": [
+        {
+            "name": "alexnet",
+            "model": "small_alexnet",
+            "weights": {"epochs": 1, "batch": 128, "learning_rate": 0.002},
+            "transform": {"resize": None, "crop": 32, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
+            "layers": ["conv5", "dense1", "dense2"],
+            "classes": ["0", "1", "2", "3"],
+            "targets": ["0", "1"],
+        }
+    ],
+    "probes": {"draws": 2, "units": 10},
+    "claims": {"replicates": 100},
+    "figures": {"target": "0"},
+    "device": "cpu",
+}
+
+
+class Project:
+    """A copy of the project with a study; `config` is what the study changes of config.yaml."""
+
+    def __init__(self, folder: Path, config: dict):
+        self.folder = folder
+        self.write(config)
+
+    @classmethod
+    def create(cls, folder: Path, config: dict) -> "Project":
+        folder.mkdir(parents=True)
+        for part in PARTS:
+            source = ROOT / part
+            if source.is_dir():
+                shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy2(source, folder / part)
+        return cls(folder, config)
+
+    def copy(self, folder: Path) -> "Project":
+        """The same, results and Snakemake's records included, to change something in."""
+        shutil.copytree(self.folder, folder)
+        return Project(folder, self.config)
+
+    def write(self, config: dict) -> None:
+        self.config = config
+        (self.folder / "study.yaml").write_text(yaml.safe_dump(config))
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results" / self.config["study"]
+
+    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments, "--configfile", "study.yaml"]
+        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
+
+    def run(self, *arguments: str) -> str:
+        """Run the workflow; what it printed."""
+        done = self.snakemake(*arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def fail(self, *arguments: str) -> str:
+        """Run the workflow, which must fail; what it printed."""
+        done = self.snakemake(*arguments)
+        assert done.returncode != 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def planned(self, *arguments: str) -> dict[str, int]:
+        """Number of jobs of each rule that a dry run announces; `all` and `total` apart."""
+        printed = self.run("--dry-run", "--quiet", "rules", *arguments)
+        rows = re.findall(r"^([A-Za-z_]\w*)\s+(\d+)\s*$", printed, flags=re.MULTILINE)
+        return {rule: int(count) for rule, count in rows if rule not in ("all", "total")}
+
+    def stamps(self) -> dict[str, int]:
+        """Time of change of every file of the results but the logs."""
+        return {
+            str(path.relative_to(self.results)): path.stat().st_mtime_ns
+            for path in self.results.rglob("*")
+            if path.is_file() and "logs" not in path.parts
+        }
