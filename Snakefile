@@ -31,12 +31,13 @@ report: "workflow/report/workflow.rst"
 
 
 wildcard_constraints:
-    network="|".join(map(re.escape, STUDY.networks)),
+    network=r"[^/]+",
     layer=r"[^/]+",
     class_id=r"[^/]+",
     cell=r"s\d+m\d+",
 
 
+include: "workflow/rules/places.smk"
 include: "workflow/rules/images.smk"
 include: "workflow/rules/networks.smk"
 include: "workflow/rules/activations.smk"

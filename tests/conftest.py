@@ -8,10 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from torch import nn
+
 from jobs import activations, parquet
 from readout import networks
 from readout.relatives import BUILDERS
-from torch import nn
 
 # The same examples in every run, no time limits on a shared machine, no database of examples.
 hypothesis.settings.register_profile("study", derandomize=True, deadline=None, database=None)
@@ -74,13 +75,17 @@ def toy_target() -> torch.Tensor:
 
     Activations [4 2 0 0, 1 0 0 0] and [2 0 0 2, 3 0 0 0]; scores [5 3 2] and [5 1 6]; ranks 0 and 1.
     """
-    return torch.stack([picture([4, 2, 0, 0], [1, 0, 0, 0], [0, 0, 3, 0]), picture([2, 0, 0, 2], [3, 0, 0, 0], [0] * 4)])
+    return torch.stack(
+        [picture([4, 2, 0, 0], [1, 0, 0, 0], [0, 0, 3, 0]), picture([2, 0, 0, 2], [3, 0, 0, 0], [0] * 4)]
+    )
 
 
 @pytest.fixture
 def toy_others() -> torch.Tensor:
     """Two images of the others; activations [0 1 2 0, 0 4 0 0] and [2 1 0 0, 0 0 0 2]."""
-    return torch.stack([picture([0, 1, 2, 0], [0, 4, 0, 0], [0] * 4), picture([2, 1, 0, 0], [0, 0, 0, 2], [0, 5, 0, 0])])
+    return torch.stack(
+        [picture([0, 1, 2, 0], [0, 4, 0, 0], [0] * 4), picture([2, 1, 0, 0], [0, 0, 0, 2], [0, 5, 0, 0])]
+    )
 
 
 @pytest.fixture

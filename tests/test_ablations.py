@@ -5,13 +5,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from jobs import ablations as job
 from jobs import activations as activations_job
 from jobs import cells as cells_job
 from jobs import images as images_job
 from jobs import networks as networks_job
 from jobs import parquet
-from PIL import Image
 from readout import layers, networks, scores
 from readout.ablations import ablate
 from readout.relatives import BUILDERS

@@ -5,9 +5,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import write_activations
 from hypothesis import given
 from hypothesis import strategies as st
+
+from conftest import write_activations
 from jobs import activations as job
 from jobs import parquet
 from readout import StudyError, activations, networks, scores
@@ -133,7 +134,9 @@ def test_another_table_is_no_activations(tmp_path, kind):
         "float64": pa.array([[1.0], [2.0]], pa.list_(pa.float64(), 1)),
         "lists of any size": pa.array([[1.0], [2.0]], pa.list_(pa.float32())),
     }[kind]
-    table = pa.table({"image_id": pa.array([1, 2], pa.int32()), "fold": pa.array([0, 1], pa.int8()), "activation": values})
+    table = pa.table(
+        {"image_id": pa.array([1, 2], pa.int32()), "fold": pa.array([0, 1], pa.int8()), "activation": values}
+    )
     with parquet.Writer(tmp_path / "a.parquet", table.schema) as writer:
         writer.write(table)
     with pytest.raises(StudyError, match=r"a\.parquet: is no table of activations.*delete"):

@@ -3,10 +3,11 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import write_activations
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+
+from conftest import write_activations
 from jobs import cells as job
 from jobs import parquet
 from readout import StudyError, cells
@@ -61,7 +62,9 @@ def test_the_draw_depends_on_seed_and_target():
     """Each target has its own draw."""
     rest = [c for c in CLASSES if c not in ("c00", "c01")]
     draws = {
-        frozenset(cells.others([*rest, target], target, "random_10", seed)) for target in ("c00", "c01") for seed in (0, 1)
+        frozenset(cells.others([*rest, target], target, "random_10", seed))
+        for target in ("c00", "c01")
+        for seed in (0, 1)
     }
     assert len(draws) == 4
 
@@ -129,12 +132,14 @@ bins_and_units = st.tuples(st.integers(1, 6), st.integers(1, 6)).flatmap(
 
 @given(bins_and_units, st.data(), st.sampled_from([0, 1, 4, 1000]))
 def test_cells_partition_the_units(bins_and_units, data, distinct):
-    """Each unit is in one cell, sizes follow numpy.array_split, ties go by unit index; with 2 * 0 + 1 to 2001 values."""
+    """Each unit is in one cell, sizes follow numpy.array_split, ties go by unit index; from one value to 2001."""
     bins, units = bins_and_units
     values = arrays.arrays(np.float32, units, elements=st.integers(-distinct, distinct).map(float))
     selectivity, magnitude = data.draw(values), data.draw(values)
     s, m = cells.grid(selectivity, magnitude, bins)
-    sizes = [[len(part) for part in np.array_split(strip, bins[1])] for strip in np.array_split(np.arange(units), bins[0])]
+    sizes = [
+        [len(part) for part in np.array_split(strip, bins[1])] for strip in np.array_split(np.arange(units), bins[0])
+    ]
     assert [[int(((s == i) & (m == j)).sum()) for j in range(bins[1])] for i in range(bins[0])] == sizes
     for i, strip in enumerate(_strips(selectivity, range(units), bins[0])):
         for j, cell in enumerate(_strips(magnitude, strip, bins[1])):
@@ -170,7 +175,7 @@ def test_names_go_from_the_lowest_cell():
 
 @pytest.mark.parametrize("rows", [1, 7, 20])
 def test_cells_of_the_same_activations_are_the_same(tmp_path, rows):
-    """Cells depend on the activations alone, not on the batches in which they were written; others' images weigh equally."""
+    """Cells do not depend on the batches in which the activations were written; the others' images weigh equally."""
     generator = np.random.default_rng(0)
     target, one, two = (np.maximum(generator.normal(size=(n, 40)), 0).astype(np.float32) for n in (20, 20, 5))
     for name, activations in (("t", target), ("o1", one), ("o2", two)):

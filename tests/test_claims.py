@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+
 from jobs import claims as job
 from jobs import parquet, tables
 from readout import claims
@@ -89,7 +90,12 @@ KNOWN = {
     "depth does not matter": ("depth", "deficit", {"change": 2.0}, 0),
     "two layers are no trend": ("depth", "deficit", {"layers": 2}, None),
     # Two classes up, one down.
-    "depth by class": ("depth", "deficit", {"change": np.array([[1.0, 2, 3], [2, 5, 9], [3, 2, 1]])[..., None, None]}, 1 / 3),
+    "depth by class": (
+        "depth",
+        "deficit",
+        {"change": np.array([[1.0, 2, 3], [2, 5, 9], [3, 2, 1]])[..., None, None]},
+        1 / 3,
+    ),
     "a peak": ("peak", "deficit", {"change": _one_cell(3, 3, 10) + _one_cell(0, 1, 4)}, 6),
     "a peak elsewhere": ("peak", "deficit", {"change": _one_cell(3, 3, 10) + _one_cell(0, 1, 12)}, -2),
     # Neighbours are s2m3, s3m2 and s2m2; the cell s0m3 is none.
@@ -97,18 +103,43 @@ KNOWN = {
     "a slope": ("step", "deficit", {"change": _one_cell(3, 3, 10) + _one_cell(3, 2, 7)}, -4),
     "a diagonal slope": ("step", "deficit", {"change": _one_cell(3, 3, 10) + _one_cell(2, 2, 6)}, -2),
     # 5 of 1000 ranks in s0, where all cells decode well.
-    "spared": ("spared_against", "change", {"change": _by_strip(5, 0, 0, 90), "accuracy": _by_strip(0.8, 0.6, 0.6, 0.9)}, 0.005),
-    "nothing decodes well": ("spared_against", "change", {"change": 5.0, "accuracy": _by_strip(0.7, 0.9, 0.9, 0.9)}, None),
+    "spared": (
+        "spared_against",
+        "change",
+        {"change": _by_strip(5, 0, 0, 90), "accuracy": _by_strip(0.8, 0.6, 0.6, 0.9)},
+        0.005,
+    ),
+    "nothing decodes well": (
+        "spared_against",
+        "change",
+        {"change": 5.0, "accuracy": _by_strip(0.7, 0.9, 0.9, 0.9)},
+        None,
+    ),
     # Only s0m1 decodes well, at the bound; it loses 30.
-    "spared by cell": ("spared_against", "change", {"change": 30 * (M == 2) * (S == 1), "accuracy": _one_cell(0, 1, 0.75, 0.74)}, 0.03),
+    "spared by cell": (
+        "spared_against",
+        "change",
+        {"change": 30 * (M == 2) * (S == 1), "accuracy": _one_cell(0, 1, 0.75, 0.74)},
+        0.03,
+    ),
     # s3m0 and s3m1 decode well and lose 10 and 30; the higher magnitudes do not count.
-    "spared for": ("spared_for", "change", {"change": np.array([10.0, 30, 900, 900]) * (S == 4), "accuracy": _by_strip(0.5, 0.5, 0.5, 0.9)}, 0.02),
+    "spared for": (
+        "spared_for",
+        "change",
+        {"change": np.array([10.0, 30, 900, 900]) * (S == 4), "accuracy": _by_strip(0.5, 0.5, 0.5, 0.9)},
+        0.02,
+    ),
     "gains are seen": ("spared_for", "change", {"change": -10.0, "accuracy": 0.9}, -0.01),
     # Each class peaks in its own layer, in either half.
     "peak layers differ": ("peak_layer", "deficit", {"change": np.eye(3)[..., None, None] * 5}, 1),
     "peak layers agree": ("peak_layer", "deficit", {"change": np.array([0.0, 5, 0])[:, None, None]}, 0),
     # Layers 0, 0, 1: of the six pairs of different classes four differ.
-    "two of three agree": ("peak_layer", "deficit", {"change": np.array([[5.0, 0, 0], [5, 0, 0], [0, 5, 0]])[..., None, None]}, 2 / 3),
+    "two of three agree": (
+        "peak_layer",
+        "deficit",
+        {"change": np.array([[5.0, 0, 0], [5, 0, 0], [0, 5, 0]])[..., None, None]},
+        2 / 3,
+    ),
     "one class has nothing to compare": ("peak_layer", "deficit", {"classes": 1}, None),
     "concentrated": ("concentration", "deficit", {"change": _one_cell(3, 3, 15.0, 1.0)}, 0.5),
     "no deficit is evenly spread": ("concentration", "deficit", {"change": -1.0}, 1 / 16),
@@ -120,7 +151,12 @@ KNOWN = {
     "unrelated": ("relation", "both", {"change": S, "accuracy": M / 9}, 0),
     "constant is unrelated": ("relation", "both", {"change": 1.0, "accuracy": M / 9}, 0),
     # Without noise there is nothing to correct.
-    "nothing to correct": ("relation_corrected", "both", {"change": S * M + M / 9, "accuracy": (S * M + M / 9) / 99}, 1),
+    "nothing to correct": (
+        "relation_corrected",
+        "both",
+        {"change": S * M + M / 9, "accuracy": (S * M + M / 9) / 99},
+        1,
+    ),
     "no reliability": ("relation_corrected", "both", {"change": 1.0, "accuracy": M / 9}, None),
     # The best four by accuracy are s3; by deficit m3: one in common.
     "a corner in common": ("overlap", "both", {"change": M, "accuracy": S / 9}, 0.25),
@@ -132,7 +168,12 @@ KNOWN = {
     "the other bin alone": ("interaction", "deficit", {"change": M}, -6 / 11),
     "nothing to explain": ("interaction", "deficit", {"change": 3.0}, 0),
     # Layers differ in level alone, which is not the grid's to explain.
-    "levels do not matter": ("interaction", "deficit", {"change": S * M + np.array([0.0, 50, 100])[:, None, None]}, 6 / 11),
+    "levels do not matter": (
+        "interaction",
+        "deficit",
+        {"change": S * M + np.array([0.0, 50, 100])[:, None, None]},
+        6 / 11,
+    ),
 }
 
 
@@ -172,7 +213,7 @@ def test_a_relation_is_corrected_for_noise():
 
 
 def test_noise_hides_a_relation_and_the_correction_finds_it():
-    """One true value a cell drives both measures; image noise halves the plain correlation, the corrected one is near 1."""
+    """One true value a cell drives both measures; noise lowers the plain correlation, the corrected one is near 1."""
     generator = np.random.default_rng(0)
     true = generator.normal(size=(40, 16, 1))
     change = 5 + true + generator.normal(size=(40, 16, 10)) * 3
@@ -273,7 +314,7 @@ def _paper(high_magnitude: bool):
 
 
 def _opposite(concentrated: bool):
-    """The middle strips decode best and matter most, at low magnitude; all falls with depth; one layer peaks for all."""
+    """The middle strips decode best and matter most, at low magnitude; all falls with depth, the first layer peaks."""
     accuracy = _by_strip(0.80, 0.90, 0.92, 0.81) - 0.005 * M - 0.01 * DEPTH
     change = 400 * (accuracy - 0.7) + 30 * concentrated * (S == 4) * (M == 4)
     return _outcomes(change, accuracy, accuracy - 0.3, layers=4)
@@ -282,19 +323,25 @@ def _opposite(concentrated: bool):
 @pytest.fixture(scope="module")
 def paper_rows():
     """The claims of the paper's world."""
-    return _evaluate({name: _paper(name in ("mobilenet_v2", "resnet")) for name in ("alexnet", "vgg16", "mobilenet_v2", "resnet")})
+    return _evaluate(
+        {name: _paper(name in ("mobilenet_v2", "resnet")) for name in ("alexnet", "vgg16", "mobilenet_v2", "resnet")}
+    )
 
 
 def test_every_claim_holds_in_the_papers_world(paper_rows):
     """Each claim, in each network and pooled."""
-    assert [(r["claim"], r["network"], r["measure"], r["estimate"]) for r in paper_rows if r["verdict"] != "holds"] == []
+    assert [
+        (r["claim"], r["network"], r["measure"], r["estimate"]) for r in paper_rows if r["verdict"] != "holds"
+    ] == []
 
 
 def test_no_claim_holds_in_the_opposite_world():
     """The negative control of the registry: each estimand and rule can also say no."""
     networks = {"alexnet": False, "vgg16": False, "mobilenet_v2": True, "resnet": True}
     rows = _evaluate({name: _opposite(concentrated) for name, concentrated in networks.items()})
-    assert [(r["claim"], r["network"], r["measure"], r["estimate"]) for r in rows if r["verdict"] != "does not hold"] == []
+    assert [
+        (r["claim"], r["network"], r["measure"], r["estimate"]) for r in rows if r["verdict"] != "does not hold"
+    ] == []
 
 
 def test_rows_come_in_the_registrys_order(paper_rows):

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from jobs import code
 
 STEPS = ("images", "networks", "activations", "cells", "probes", "ablations", "tables", "claims", "figures")
@@ -141,7 +142,9 @@ def test_imports_inside_functions_count(copy):
     root, digests = copy
     before = digests()
     with (root / "readout" / "scores.py").open("a") as source:
-        source.write("\n\ndef late():\n    import readout.figures as f\n    from readout import claims\n    return f, claims\n")
+        source.write(
+            "\n\ndef late():\n    import readout.figures as f\n    from readout import claims\n    return f, claims\n"
+        )
     middle = digests()
     assert before["activations"] != middle["activations"]
     for file in ("figures", "claims"):

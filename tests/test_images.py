@@ -5,8 +5,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from jobs import images as job
 from PIL import Image
+
+from jobs import images as job
 from readout import StudyError, images
 
 PLAIN = {"resize": None, "crop": 2, "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}

@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+
 from jobs import memory as installed
 
 

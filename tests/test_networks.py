@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
+
 from jobs import networks as job
 from readout import StudyError, activations, layers, networks, training
 from readout.relatives import BUILDERS
-from torch import nn
-from torch.nn import functional as F
 
 
 def _layers(network, size=32):
@@ -104,7 +105,11 @@ def test_a_list_of_layers_is_put_in_order():
 
 @pytest.mark.parametrize(
     ("choice", "words"),
-    [(0, "has 7 layers; choose from 1 to 7"), (8, "has 7 layers"), (["conv1", "conv9"], "no layer conv9.*conv1, conv2")],
+    [
+        (0, "has 7 layers; choose from 1 to 7"),
+        (8, "has 7 layers"),
+        (["conv1", "conv9"], "no layer conv9.*conv1, conv2"),
+    ],
 )
 def test_a_layer_that_is_not_there_is_an_error(choice, words):
     """The message has the valid choices."""
@@ -114,9 +119,14 @@ def test_a_layer_that_is_not_there_is_an_error(choice, words):
 
 def test_layers_that_differ_from_the_plan_are_an_error(tmp_path):
     """Or the workflow would wait for files that nobody writes."""
-    with pytest.raises(StudyError, match="small_alexnet: the traced layers are conv1, .*expected conv1, conv7"):
+    with pytest.raises(StudyError, match=r"small_alexnet: the traced layers are conv1, .*expected conv1, conv7"):
         job.list_layers(
-            tmp_path / "l.parquet", model="small_alexnet", outputs=10, size=32, expected=["conv1", "conv7"], log=tmp_path / "log"
+            tmp_path / "l.parquet",
+            model="small_alexnet",
+            outputs=10,
+            size=32,
+            expected=["conv1", "conv7"],
+            log=tmp_path / "log",
         )
     assert not (tmp_path / "l.parquet").exists()
 
@@ -193,12 +203,14 @@ OPERATIONS = {
     "clamp_": lambda out, identity: out.clamp_(max=0.5),
     "F.hardtanh(inplace=True)": lambda out, identity: F.hardtanh(out, inplace=True),
 }
-VARIANTS = {name: (f,) for name, f in NONLINEARITIES.items()} | {name: (torch.relu, f) for name, f in OPERATIONS.items()}
+VARIANTS = {name: (f,) for name, f in NONLINEARITIES.items()} | {
+    name: (torch.relu, f) for name, f in OPERATIONS.items()
+}
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_in_place_operations_overwrite_nothing(name):
-    """The kept layer is the ReLU's own output, the cached prefix survives the tail, the scores are the network's own."""
+    """The kept layer is the ReLU's output, the cached prefix survives the tail, the scores are the network's own."""
     torch.manual_seed(0)
     network = Variant(*copy.deepcopy(VARIANTS[name])).eval()
     x = torch.randn(2, 3, 8, 8)
@@ -254,7 +266,7 @@ def test_an_in_place_relu_as_a_statement_is_not_lost(way):
 
 @pytest.mark.parametrize("model", BUILDERS)
 def test_the_tail_leaves_the_prefix_as_it_is(model, random_network, images):
-    """At every layer: twice the same scores, those of the whole network, and the same tensors alive before and after."""
+    """At every layer: twice the scores of the whole network, and the same tensors alive before and after."""
     network = random_network(model)
     traced = networks.trace(network)
     with torch.inference_mode():
@@ -311,7 +323,7 @@ def test_parameters_belong_to_both_parts():
 
 
 def test_tracing_leaves_other_threads_alone(random_network, images):
-    """torch.fx traces by hooking every module of the process: other threads' networks must pass through it untouched."""
+    """torch.fx traces by patching every module of the process: other threads' networks must pass untouched."""
     running = {model: random_network(model) for model in ("small_alexnet", "small_resnet")}
     x = images[:2]
     with torch.inference_mode():
@@ -399,7 +411,17 @@ def test_a_missing_file_of_weights_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\n", b"hello", b"not a pickle\n", b"jpeg jpeg jpeg", b"(text)", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"PK\3\4", b"<html>"],
+    [
+        b"",
+        b"\n",
+        b"hello",
+        b"not a pickle\n",
+        b"jpeg jpeg jpeg",
+        b"(text)",
+        b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
+        b"PK\3\4",
+        b"<html>",
+    ],
 )
 def test_a_file_that_is_no_pickle_is_named(tmp_path, content):
     """A download that went wrong is often an error page or an image."""

@@ -2,6 +2,7 @@
 
 import pyarrow as pa
 import pytest
+
 from jobs import parquet
 from readout import StudyError
 

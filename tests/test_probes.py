@@ -7,16 +7,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import write_activations
-from jobs import cells as cells_job
-from jobs import parquet
-from jobs import probes as job
-from readout import StudyError, probes
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from conftest import write_activations
+from jobs import cells as cells_job
+from jobs import parquet
+from jobs import probes as job
+from readout import StudyError, probes
 
 
 def _reference(C: float, **settings) -> LogisticRegression:
@@ -105,7 +106,7 @@ def test_primal_and_dual_are_one_problem(C, images, units):
     x = x.astype(np.float64)
     weights = np.random.default_rng(1).uniform(0.5, 2, images)
     primal, dual = _fit(x, is_target, C, weights), _fit_dual(x, is_target, C, weights)
-    # The gradient may be 1e-8 C, the curvature along w is at least 1, and Newton's last step overshoots its goal by far.
+    # The gradient may be 1e-8 C, and the curvature along w is 1 or more.
     np.testing.assert_allclose(primal[0], dual[0], rtol=0, atol=1e-7 * max(C, 1))
     np.testing.assert_allclose(x @ primal[0] + primal[1], x @ dual[0] + dual[1], rtol=0, atol=1e-5 * max(C, 1))
 
@@ -349,9 +350,7 @@ def test_choosing_the_strength_equals_plain_nested_loops(units, shift):
 def test_a_list_of_one_strength_is_that_strength():
     """Nothing to choose."""
     x, is_target, fold = _data(60, 10)
-    assert np.array_equal(
-        probes.held_out(x, is_target, fold, [3.0]).p, probes.held_out(x, is_target, fold, 3.0).p
-    )
+    assert np.array_equal(probes.held_out(x, is_target, fold, [3.0]).p, probes.held_out(x, is_target, fold, 3.0).p)
 
 
 @pytest.mark.parametrize("units", [10, 200])
@@ -369,7 +368,7 @@ def test_dead_units_change_nothing_but_their_number(units):
 
 @pytest.mark.parametrize("units", [6, 200])
 def test_a_unit_constant_over_the_training_images_is_ignored(units):
-    """It fires for one image alone, with a value that is constant otherwise: that image's prediction must not explode."""
+    """It differs in one image alone: that image's prediction must not explode."""
     x, is_target, fold = _data(60, units)
     changed = x.copy()
     changed[:, 0] = np.float32(0.1)

@@ -8,9 +8,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+
 from jobs import ablations, activations, cells, images, networks, parquet, probes
 from jobs import tables as job
-from PIL import Image
 from readout import StudyError
 from readout.tables import effect
 
@@ -99,7 +100,7 @@ def _change(before: list[float], after: list[float]) -> float:
 def test_the_toy_through_every_step(study):
     """Each cell's row, on paper: units {2, 7}, {1, 5}, {3, 6}, {0, 4} (test_cells), ranks as in test_ablations.
 
-    Selectivity is t - o = -1 -1 | 0 -2 | 1 0 | 2 2, magnitude t + o = 1 1 | 2 2 | 1 0 | 4 2, over sqrt(2); unit 6 is dead.
+    t - o is -1 -1 | 0 -2 | 1 0 | 2 2 and t + o is 1 1 | 2 2 | 1 0 | 4 2, both over sqrt(2); unit 6 is dead.
     """
     rows = parquet.read(study.study, job.CELLS).to_pylist()
     assert [row["cell"] for row in rows] == ["s0m0", "s0m1", "s1m0", "s1m1"]

@@ -1,4 +1,4 @@
-"""The study through Snakemake: the tables it makes, what it recomputes after a change, and what it says of bad input."""
+"""The study through Snakemake: its tables, what it recomputes after a change, what it says of bad input."""
 
 import copy
 
@@ -7,6 +7,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
+
 from jobs import images
 from readout import images as readout_images
 from readout import networks

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import yaml
 
@@ -27,6 +28,11 @@ SCHEMA = pa.schema(
         ("section", pa.string()),
     ]
 )
+
+
+HEAD = """<!doctype html><meta charset="utf-8"><title>Claims</title>
+<style>body{font:14px sans-serif} td,th{padding:4px 8px; text-align:left; border-bottom:1px solid #ddd}</style>
+"""
 
 
 def _outcomes(paths: Sequence[str], targets: Sequence[str], bins: tuple[int, int], outputs: int) -> claims.Outcomes:
@@ -59,6 +65,7 @@ def _outcomes(paths: Sequence[str], targets: Sequence[str], bins: tuple[int, int
 @logged
 def judge(
     output: str,
+    page: str,
     *,
     layers: Sequence[str],
     registry: str,
@@ -69,11 +76,17 @@ def judge(
     confidence: float,
     seed: int,
 ) -> None:
-    """Write `claims.parquet`; `layers` are the layer tables, those of a network in order of depth."""
+    """Write `claims.parquet`, and the same for people as HTML.
+
+    `layers` are the layer tables, those of a network in order of depth.
+    """
     networks = {
         name: _outcomes([path for path in layers if Path(path).parent.name == name], targets[name], tuple(bins), count)
         for name, count in outputs.items()
     }
     claimed = yaml.safe_load(Path(registry).read_text())
-    rows = claims.evaluate(networks, claimed, replicates=replicates, confidence=confidence, seed=seed)
-    parquet.write(output, list(rows), SCHEMA)
+    rows = list(claims.evaluate(networks, claimed, replicates=replicates, confidence=confidence, seed=seed))
+    parquet.write(output, rows, SCHEMA)
+    shown = pd.DataFrame(rows)[["claim", "statement", "section", *SCHEMA.names[1:6], "rule", "p", "verdict"]]
+    table = shown.to_html(index=False, border=0, na_rep="", float_format="{:.3g}".format)
+    Path(page).write_text(f"{HEAD}{table}\n")

@@ -1,11 +1,12 @@
 """Step `networks`: layers of a network, training where the study asks for it, and loading for the other steps."""
 
-import argparse
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pyarrow as pa
 import torch
@@ -128,21 +129,29 @@ def layer_nodes(path_to_layers: str) -> dict[str, dict]:
     return {row["layer"]: row for row in table.to_pylist()}
 
 
-def main() -> None:
-    """Train from the command line: training has a process to itself.
+def train_apart(images: str, weights: str, accuracy: str, settings: Mapping, log: str) -> None:
+    """`train` in a process of its own, which writes to `log`.
 
-    In the workflow's own process it would share the global state of torch, and hold back the cell jobs.
+    In the workflow's process a training would share the global state of torch, and hold back the jobs of the cells.
     """
-    parser = argparse.ArgumentParser(description=train.__doc__.splitlines()[0])
-    parser.add_argument("--images", required=True, help="images.parquet of the study")
-    parser.add_argument("--weights", required=True, help="file to write the weights to")
-    parser.add_argument("--accuracy", required=True, help="table to write the accuracy to")
-    parser.add_argument("--settings", required=True, type=json.loads, help="the other arguments of `train`, as JSON")
-    given = parser.parse_args()
+    command = [sys.executable, "-m", "jobs.networks", images, weights, accuracy, json.dumps(settings)]
+    packages = str(Path(__file__).resolve().parents[1])
+    with Path(log).open("w") as file:
+        done = subprocess.run(
+            command, env=os.environ | {"PYTHONPATH": packages}, stdout=file, stderr=subprocess.STDOUT, check=False
+        )
+    if done.returncode:
+        last = (Path(log).read_text().strip().splitlines() or ["nothing was printed"])[-1]
+        raise StudyError(f"training of {weights} failed: {last} (log: {log})")
+
+
+def main() -> None:
+    """`python -m jobs.networks IMAGES WEIGHTS ACCURACY SETTINGS`, as `train_apart` calls it."""
+    images_file, weights, accuracy, settings = sys.argv[1:]
     try:
-        train(given.images, given.weights, given.accuracy, **given.settings)
+        train(images_file, weights, accuracy, **json.loads(settings))
     except StudyError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

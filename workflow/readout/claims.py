@@ -175,12 +175,18 @@ def relation_corrected(x: Sample, of: str) -> float | None:
     return relation(x, of) / float(np.sqrt(np.prod(reliability))) if min(reliability) > 0 else None
 
 
+def _top(values: np.ndarray, count: int) -> np.ndarray:
+    """Membership of each cell among the `count` largest; cells that tie for the last places share them."""
+    last = np.sort(values, axis=-1)[..., -count, None]
+    above, tied = values > last, values == last
+    return above + tied * (count - above.sum(-1, keepdims=True)) / tied.sum(-1, keepdims=True)
+
+
 def overlap(x: Sample, of: str) -> float:
     """Share of common cells among the quarter best decoded and the quarter of largest deficit."""
-    a, b = (_flat(v) for v in (x.accuracy, x.deficit))
+    a, b = _flat(x.accuracy), _flat(x.deficit)
     quarter = a.shape[-1] // 4
-    top = [np.argsort(-v, axis=-1, kind="stable")[..., :quarter] for v in (a, b)]
-    return float((top[0][..., :, None] == top[1][..., None, :]).any(-1).mean())
+    return float((_top(a, quarter) * _top(b, quarter)).sum(-1).mean() / quarter)
 
 
 def interaction(x: Sample, of: str) -> float:

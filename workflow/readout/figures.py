@@ -55,6 +55,7 @@ def _label_bins(axes: Axes, grid: np.ndarray) -> None:
 def _annotated(axes: Axes, grid: np.ndarray, cmap: str, label: str, form: str = "{:.2f}", **limits: float) -> None:
     """A grid with its numbers and its own colour bar."""
     image = axes.imshow(grid, origin="lower", cmap=cmap, **limits)
+    sns.despine(ax=axes, left=True, bottom=True)
     for (m, s), value in np.ndenumerate(grid):
         red, green, blue, _ = image.cmap(image.norm(value))
         ink = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
@@ -105,7 +106,7 @@ def figure1(units: pd.DataFrame, title: str) -> Figure:
     predicted = units.assign(distance=units["selectivity"].abs(), magnitude_bin=cells["m"], selectivity_bin=cells["s"])
     grid = _grid(predicted, "distance")
     _annotated(c, grid / grid.max(), PROBES, "mean |selectivity|, relative to the largest", vmin=0, vmax=1)
-    _panel(c, "c", "Predicted: what separates the means decodes, and matters")
+    _panel(c, "c", "Predicted grid of probes and of deficits")
     sns.despine(ax=a)
     sns.despine(ax=b)
     return figure
@@ -187,7 +188,7 @@ def figure3(cells: pd.DataFrame, networks: Sequence[str]) -> Figure:
         for axis, network in zip(row, networks, strict=True):
             grid = _grid(cells[cells["network"] == network], value)
             limits = {"vmin": 0} if value == "rank_deficit" else {}
-            _annotated(axis, grid, cmap, label, form, **limits)
+            _annotated(axis, grid, cmap, label if network == networks[-1] else "", form, **limits)
             if letter == "a":
                 axis.set_title(network, fontsize=11, weight="bold")
         row[0].set_ylabel("magnitude", fontsize=9)

@@ -2,12 +2,6 @@
 ACTIVATIONS = f"{R}/activations/{{network}}/{{layer}}/{{class_id}}.parquet"
 
 
-def activations_of_others(wildcards):
-    """Activations of the classes that a target is contrasted with: when those change, the jobs' inputs change."""
-    others = STUDY.others(wildcards.network, wildcards.class_id)
-    return [f"{R}/activations/{wildcards.network}/{wildcards.layer}/{other}.parquet" for other in others]
-
-
 rule others:
     output:
         f"{R}/others/{{network}}.parquet",

@@ -6,7 +6,13 @@ rule claims:
     input:
         layers=rules.tables.input,
     output:
-        f"{R}/claims.parquet",
+        table=f"{R}/claims.parquet",
+        page=report(
+            f"{R}/claims.html",
+            caption="../report/claims.rst",
+            category="Claims",
+            labels={"figure": "table", "shows": "estimates and verdicts"},
+        ),
     log:
         f"{R}/logs/claims.log",
     params:
@@ -23,7 +29,8 @@ rule claims:
         from jobs import claims
 
         claims.judge(
-            output[0],
+            output.table,
+            output.page,
             layers=input.layers,
             registry=REGISTRY,
             **params.settings,

@@ -2,13 +2,6 @@
 FIRST = STUDY.figure1()
 
 
-def figures():
-    """All figures of the study."""
-    names = ["figure1", "figure2", "figure3", "supplement_depth", "supplement_claims"]
-    names += [f"figure2_{network}" for network in STUDY.networks if network != STUDY.config["figures"]["network"]]
-    return [f"{R}/figures/{name}.{suffix}" for name in names for suffix in ("png", "svg")]
-
-
 rule figure1:
     input:
         f"{R}/cells/{FIRST['network']}/{FIRST['layer']}/{FIRST['target']}.parquet",
@@ -113,7 +106,7 @@ use rule figure2 as supplement_depth with:
 
 use rule figure2 as supplement_claims with:
     input:
-        rules.claims.output[0],
+        rules.claims.output.table,
     output:
         report(
             f"{R}/figures/supplement_claims.png",

@@ -1,33 +1,4 @@
 # The networks: their layers, and their weights and accuracy.
-import json
-
-TRAINED = [network.name for network in STUDY.networks.values() if network.trained]
-GIVEN = [network.name for network in STUDY.networks.values() if not network.trained]
-
-
-def architecture(wildcards):
-    """What it takes to build a network."""
-    network = STUDY.networks[wildcards.network]
-    return {"model": network.model, "outputs": network.outputs}
-
-
-def weights(wildcards):
-    """The file of a network's weights: trained here, or the user's."""
-    given = STUDY.networks[wildcards.network].weights
-    return given or f"{R}/networks/{wildcards.network}/weights.pt"
-
-
-def recipe(wildcards):
-    """The arguments of a training, as JSON."""
-    network = STUDY.networks[wildcards.network]
-    return json.dumps(
-        {
-            **architecture(wildcards),
-            **STUDY.image_settings(),
-            "recipe": {"seed": STUDY.seed, **network.training},
-            "transform": network.transform,
-        }
-    )
 
 
 rule layers:
@@ -61,16 +32,15 @@ rule networks:
     log:
         f"{R}/logs/networks/{{network}}.log",
     wildcard_constraints:
-        network="|".join(map(re.escape, TRAINED)) or "(?!)",
+        network=one_of(network.name for network in STUDY.networks.values() if network.trained),
     priority: 100
-    conda:
-        "../../envs/study.yaml"
     params:
-        settings=recipe,
+        settings=training,
         code=digest("networks"),
-    shell:
-        "PYTHONPATH={PACKAGES:q} {sys.executable:q} -m jobs.networks --images {input.images:q}"
-        " --weights {output.weights:q} --accuracy {output.accuracy:q} --settings {params.settings:q} > {log:q} 2>&1"
+    run:
+        from jobs import networks
+
+        networks.train_apart(input.images, output.weights, output.accuracy, params.settings, log=log[0])
 
 
 rule accuracy:
@@ -81,7 +51,7 @@ rule accuracy:
     log:
         f"{R}/logs/accuracy/{{network}}.log",
     wildcard_constraints:
-        network="|".join(map(re.escape, GIVEN)) or "(?!)",
+        network=one_of(network.name for network in STUDY.networks.values() if not network.trained),
     params:
         code=digest("activations"),
     run:

@@ -1,17 +1,6 @@
 # The rows of all cells: gathered a layer at a time, with each image's part, and then for the study.
 
 
-def of_layer(step):
-    """The files of a step for all targets and cells of a layer."""
-
-    def paths(wildcards):
-        targets = STUDY.networks[wildcards.network].targets
-        pattern = f"{R}/{step}/{wildcards.network}/{wildcards.layer}/{{target}}/{{cell}}.parquet"
-        return [pattern.format(target=target, cell=cell) for target in targets for cell in STUDY.cells]
-
-    return paths
-
-
 rule layer_tables:
     input:
         layers=rules.layers.output[0],

@@ -1,0 +1,162 @@
+"""The config: what a study enumerates, and the message for each mistake."""
+
+import copy
+
+import pytest
+import yaml
+
+from jobs.study import Study
+from readout import StudyError
+from workflow import ROOT
+
+ONE_CLASS = {
+    "name": "one",
+    "model": "small_alexnet",
+    "weights": {"epochs": 1, "batch": 32, "learning_rate": 0.1},
+    "transform": {"resize": None, "crop": 32, "mean": [0, 0, 0], "std": [1, 1, 1]},
+    "layers": "all",
+    "classes": ["0"],
+    "targets": "all",
+}
+
+
+@pytest.fixture
+def config():
+    return yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+def folder(tmp_path, config, counts, **images):
+    """A config whose images are (empty) files in sub-folders."""
+    for name, count in counts.items():
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(count):
+            (tmp_path / "data" / name / f"{i}.png").touch()
+    data = {"dataset": "folder", "path": str(tmp_path / "data"), "labels": None, "study": 10}
+    networks = [entry | {"targets": "all"} for entry in config["networks"]]
+    return config | {"images": data | images, "networks": networks, "figures": config["figures"] | {"target": None}}
+
+
+def test_default_study_is_of_the_promised_size(config):
+    """3,000 to 4,500 cell jobs: all layers of the AlexNet, six of each other network, at least four targets."""
+    study = Study(config)
+    groups = list(study.groups())
+    assert 3000 <= 2 * len(study.cells) * len(groups) <= 4500
+    assert study.networks["alexnet"].layers == ("conv1", "conv2", "conv3", "conv4", "conv5", "dense1", "dense2")
+    for network in study.networks.values():
+        assert len(network.layers) >= 6
+        assert network.layers[0] == network.known_layers[0]
+        assert network.layers[-1] == network.known_layers[-1]
+        assert len(network.targets) >= 4
+        assert all(len(study.others(network.name, target)) == 9 for target in network.targets)
+
+
+def test_order_of_classes_and_layers_changes_nothing(config):
+    other = copy.deepcopy(config)
+    for entry in other["networks"]:
+        entry["targets"] = list(reversed(entry["targets"]))
+        entry["classes"] = [str(i) for i in reversed(range(10))]
+    assert list(Study(other).groups()) == list(Study(config).groups())
+
+
+def test_classes_may_be_written_as_numbers(config):
+    other = copy.deepcopy(config)
+    for entry in other["networks"]:
+        entry["targets"] = [0, 3, 5, 8]
+    assert list(Study(other).groups()) == list(Study(config).groups())
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        (["probs"], {}, ["probs: unknown key", "did you mean probes?"]),
+        (["probes", "drawz"], 3, ["probes.drawz: unknown key", "did you mean draws?"]),
+        (["networks", 0, "layer"], "all", ["networks[0].layer: unknown key", "did you mean layers?"]),
+        (["probes", "draws"], "ten", ["probes.draws", "'ten'", "integer"]),
+        (["probes", "C"], -1, ["probes.C", "-1"]),
+        (["grid", "selectivity"], 1, ["grid.selectivity", "minimum"]),
+        (["others"], "random_5", ["others", "random_10, all"]),
+        (["device"], "gpu", ["device", "cpu, cuda, auto"]),
+        (["study"], "../up", ["study", "letters, digits"]),
+        (["images", "study"], 3, ["images.study", "10"]),
+        (["networks", 0, "model"], "alexnot", ["unknown model alexnot", "small_alexnet"]),
+        (["networks", 0, "layers"], ["conv9"], ["alexnet", "no layer conv9", "conv1, conv2"]),
+        (["networks", 0, "layers"], 8, ["alexnet", "8", "7 layers"]),
+        (["networks", 0, "classes"], ["0", "ten"], ["alexnet", "no class ten", "0, 1, 2"]),
+        (["networks", 0], ONE_CLASS, ["classes", "at least one other class"]),
+        (["networks", 0, "targets"], ["11"], ["targets", "no class 11"]),
+        (["networks", 0, "weights"], "nowhere.pt", ["weights", "nowhere.pt", "no such file"]),
+        (["networks", 0, "outputs"], 4, ["class 4", "4 outputs"]),
+        (["networks", 1, "name"], "alexnet", ["two networks have one name"]),
+        (["networks", 0, "name"], "a/b", ["a/b", "cannot be part of a name"]),
+        (["images", "study"], 500, ["class 0", "500 images", "lower images.study"]),
+        (["figures", "network"], "resnet50", ["figures.network", "resnet50", "alexnet, vgg16"]),
+        (["figures", "layer"], "conv6", ["figures.layer", "conv6", "null takes the last"]),
+        (["figures", "target"], "9", ["figures.target", "9"]),
+        (["images", "labels"], "labels.tsv", ["images.labels", "labels.tsv"]),
+    ],
+)
+def test_mistake_is_named_with_the_way_out(config, path, value, words):
+    place = config
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    with pytest.raises(StudyError) as error:
+        Study(config)
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
+def test_missing_key_is_named(config):
+    del config["probes"]["draws"]
+    with pytest.raises(StudyError, match=r"probes: draws is missing"):
+        Study(config)
+
+
+def test_folder_gives_its_sub_folders_as_classes(tmp_path, config):
+    study = Study(folder(tmp_path, config, {"b": 12, "a": 11}))
+    assert study.classes == ("a", "b")
+    assert study.labels == {"a": 0, "b": 1}
+
+
+@pytest.mark.parametrize(
+    ("counts", "images", "words"),
+    [
+        ({"a": 12, "b": 9}, {}, ["class b", "9 images", "images.study asks for 10"]),
+        ({"a": 12, "b": 10}, {}, ["class b", "one more to train on"]),
+        ({}, {}, ["images.path", "one sub-folder a class"]),
+        ({"a": 12, "b": 12}, {"path": "nowhere"}, ["images.path", "nowhere"]),
+        ({"a": 12, "b": 12}, {"labels": {"a": 0}}, ["no output is given for class b"]),
+        ({"a": 12, "b{x}": 12}, {}, ["b{x}", "rename it"]),
+    ],
+)
+def test_folder_that_does_not_serve_is_refused(tmp_path, config, counts, images, words):
+    with pytest.raises(StudyError) as error:
+        Study(folder(tmp_path, config, counts, **images))
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
+def test_labels_come_from_a_table(tmp_path, config):
+    table = tmp_path / "labels.tsv"
+    table.write_text("class_id\tname\tlabel\na\tfirst\t7\nb\tsecond\t3\n")
+    assert Study(folder(tmp_path, config, {"a": 12, "b": 12}, labels=str(table))).labels == {"a": 7, "b": 3}
+    table.write_text("class\tlabel\na\t7\n")
+    with pytest.raises(StudyError, match="columns class_id and label"):
+        Study(config | {"images": config["images"] | {"labels": str(table)}})
+
+
+def test_listing_digest_sees_files_come_and_go(tmp_path, config):
+    study = folder(tmp_path, config, {"a": 12, "b": 12})
+    before = Study(study).listing_digest()
+    assert Study(study).listing_digest() == before
+    (tmp_path / "data" / "a" / "new.png").touch()
+    assert Study(study).listing_digest() != before
+
+
+def test_config_is_complete():
+    """config.yaml has every required key of the schema, so that another study needs only what differs."""
+    schema = yaml.safe_load((ROOT / "workflow" / "schemas" / "config.schema.yaml").read_text())
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    assert list(schema["properties"]) == list(config)
+    for name, part in schema["properties"].items():
+        if part.get("type") == "object":
+            assert part["additionalProperties"] is False
+            assert list(part["properties"]) == list(config[name])

@@ -1,0 +1,48 @@
+# What rules take by wildcards: files and settings of a network, a grid or a layer.
+
+
+def one_of(names):
+    """A pattern for wildcards that matches these names, or nothing where there are none."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def architecture(wildcards):
+    """What it takes to build a network."""
+    network = STUDY.networks[wildcards.network]
+    return {"model": network.model, "outputs": network.outputs}
+
+
+def weights(wildcards):
+    """The file of a network's weights: trained here, or the user's."""
+    given = STUDY.networks[wildcards.network].weights
+    return given or f"{R}/networks/{wildcards.network}/weights.pt"
+
+
+def training(wildcards):
+    """How a network is trained, and on what."""
+    network = STUDY.networks[wildcards.network]
+    return {**STUDY.engine(network), "recipe": {"seed": STUDY.seed, **network.training}}
+
+
+def activations_of_others(wildcards):
+    """Activations of the classes that a target is contrasted with: when those change, the jobs' inputs change."""
+    others = STUDY.others(wildcards.network, wildcards.class_id)
+    return [f"{R}/activations/{wildcards.network}/{wildcards.layer}/{other}.parquet" for other in others]
+
+
+def of_layer(step):
+    """The files of a step for all targets and cells of a layer."""
+
+    def paths(wildcards):
+        targets = STUDY.networks[wildcards.network].targets
+        pattern = f"{R}/{step}/{wildcards.network}/{wildcards.layer}/{{target}}/{{cell}}.parquet"
+        return [pattern.format(target=target, cell=cell) for target in targets for cell in STUDY.cells]
+
+    return paths
+
+
+def figures():
+    """All figures of the study."""
+    names = ["figure1", "figure2", "figure3", "supplement_depth", "supplement_claims"]
+    names += [f"figure2_{network}" for network in STUDY.networks if network != STUDY.config["figures"]["network"]]
+    return [f"{R}/figures/{name}.{suffix}" for name in names for suffix in ("png", "svg")]
