@@ -7,7 +7,7 @@ from snakemake.utils import min_version
 PACKAGES = f"{workflow.basedir}/workflow"
 sys.path.insert(0, PACKAGES)
 
-from jobs import progress
+from jobs import logs, progress
 from jobs.code import digest, file_digest
 from jobs.study import Study
 from readout import StudyError
@@ -57,6 +57,14 @@ rule all:
         rules.tables.output,
         rules.claims.output,
         figures(),
+
+
+onsuccess:
+    logs.sweep(f"{R}/logs")
+
+
+onerror:
+    logs.sweep(f"{R}/logs")
 
 
 onstart:

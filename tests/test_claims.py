@@ -161,6 +161,15 @@ KNOWN = {
     # The best four by accuracy are s3; by deficit m3: one in common.
     "a corner in common": ("overlap", "both", {"change": M, "accuracy": S / 9}, 0.25),
     "all in common": ("overlap", "both", {"change": S, "accuracy": S / 9}, 1),
+    # Every deficit ties: each cell is a quarter among the best four, as by chance.
+    "ties share": ("overlap", "both", {"change": 1.0, "accuracy": (S + M / 9) / 9}, 0.25),
+    # Four of deficit 5 tie for three places behind s3m3: three quarters each; s3 decodes best.
+    "some ties": (
+        "overlap",
+        "both",
+        {"change": _one_cell(3, 3, 9.0) + 5 * (M == 1), "accuracy": S / 9},
+        (1 + 0.75) / 4,
+    ),
     "none in common": ("overlap", "both", {"change": 9 - S, "accuracy": S / 9}, 0),
     # Values s m: all explained by the product; by s alone (mean m)^2 var s / var sm = 6.25 * 1.25 / 17.1875 = 5 / 11.
     "a product": ("interaction", "deficit", {"change": S * M}, 6 / 11),
@@ -568,6 +577,7 @@ def test_the_job_reads_the_layer_tables(tmp_path):
     (tmp_path / "registry.yaml").write_text(yaml.safe_dump(REGISTRY))
     job.judge(
         tmp_path / "claims.parquet",
+        tmp_path / "claims.html",
         layers=[str(file) for file in files],
         registry=str(tmp_path / "registry.yaml"),
         targets={"net": targets},
@@ -579,3 +589,5 @@ def test_the_job_reads_the_layer_tables(tmp_path):
     found = parquet.read(tmp_path / "claims.parquet", job.SCHEMA).to_pylist()
     expected = list(claims.evaluate({"net": world}, REGISTRY, **settings))
     assert found == expected
+    page = (tmp_path / "claims.html").read_text()
+    assert all(row["verdict"] in page and row["section"] in page for row in found)

@@ -100,7 +100,7 @@ def _read(path: str) -> Activations:
     table = parquet.read(path)
     units = table.schema[-1].type.list_size if pa.types.is_fixed_size_list(table.schema[-1].type) else 0
     if table.schema != schema(units):
-        raise StudyError(f"{path}: is no table of activations; delete the file, the next run makes it again")
+        raise StudyError(f"{path}: is no table of activations; {parquet.again(path)}")
     values = np.concatenate([chunk.flatten().to_numpy().reshape(-1, units) for chunk in table["activation"].chunks])
     return Activations(table["image_id"].to_numpy(), table["fold"].to_numpy(), values)
 

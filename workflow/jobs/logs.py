@@ -8,6 +8,13 @@ from pathlib import Path
 from readout import StudyError
 
 
+def sweep(folder: str | Path) -> None:
+    """Remove empty log files: Snakemake makes one for each job that writes none, which every good cell is."""
+    for path in Path(folder).rglob("*.log"):
+        if path.stat().st_size == 0:
+            path.unlink()
+
+
 def logged(job: Callable) -> Callable:
     """Let a job take the keyword `log`, the path of its log file, written when the job fails.
 

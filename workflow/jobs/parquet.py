@@ -1,6 +1,7 @@
 """Tables on disk: Parquet, typed, written atomically, one writer a file."""
 
 import os
+import shlex
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -44,6 +45,11 @@ def write(path: str | Path, content: Mapping[str, object] | Iterable[Mapping], s
         writer.write(table)
 
 
+def again(path: str | Path) -> str:
+    """How a user mends a file of the results; the rest of a message."""
+    return f"make it again: snakemake --cores 1 --force {shlex.quote(str(path))}"
+
+
 def read(path: str | Path, schema: pa.Schema | None = None, columns: list[str] | None = None) -> pa.Table:
     """Read a table; StudyError names the file where it is missing, cut short, or lacks columns."""
     try:
@@ -52,14 +58,13 @@ def read(path: str | Path, schema: pa.Schema | None = None, columns: list[str] |
     except FileNotFoundError as error:
         raise StudyError(f"{path}: no such file; run the workflow for it") from error
     except (pa.ArrowException, OSError) as error:
-        raise StudyError(f"{path}: cannot be read ({error}); delete the file, the next run makes it again") from error
+        raise StudyError(f"{path}: cannot be read ({error}); {again(path)}") from error
     if schema is not None:
         for field in schema:
             if columns is not None and field.name not in columns:
                 continue
             if field.name not in table.column_names or table.schema.field(field.name).type != field.type:
                 raise StudyError(
-                    f"{path}: column {field.name} ({field.type}) is missing or of another type; "
-                    "delete the file, the next run makes it again"
+                    f"{path}: column {field.name} ({field.type}) is missing or of another type; {again(path)}"
                 )
     return table

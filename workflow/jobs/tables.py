@@ -56,7 +56,7 @@ def _row(probe: str, ablation: str, grid: dict[str, dict], depth: int) -> dict:
     effects = parquet.read(ablation, ablations.SCHEMA)
     columns = {name: effects[name].to_numpy() for name in effects.column_names}
     if not np.isfinite(columns["log_p_ablated"]).all():
-        raise StudyError(f"{ablation}: a log-probability is not finite; delete the file and run again")
+        raise StudyError(f"{ablation}: a log-probability is not finite; {parquet.again(ablation)}")
     deficit, change = effect(columns["rank_baseline"], columns["rank_ablated"])
     place = grid[row["cell"]]
     s, m = row["cell"][1:].split("m")

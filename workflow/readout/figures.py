@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 PROBES, ACCURACY, DEFICITS = "viridis", "cividis", "magma"
 VERDICTS = {"holds": "#1b7837", "does not hold": "#b2182b", "inconclusive": "#777777"}
 GROUPS = ("#7b3294", "#c2a5cf", "#999999", "#008837")
+MOST_LABELS = 15
 INCHES = 0.62
 """Side of a small grid of figure 2."""
 
@@ -141,7 +142,7 @@ def figure2(cells: pd.DataFrame, title: str) -> Figure:
     beside = len(layers) <= 8
     bins_s, bins_m = cells["selectivity_bin"].max() + 1, cells["magnitude_bin"].max() + 1
     width = INCHES * (len(layers) + 1) * (bins_s + 1) / 4 + 2.2
-    height = INCHES * rows * (bins_m + 0.6) / 4 + 1.0
+    height = INCHES * rows * (bins_m + 1) / 4 + 1.3
     size = (2 * width, height + 0.4) if beside else (width, 2 * height + 0.4)
     figure = plt.figure(figsize=size, layout="constrained")
     figure.suptitle(title, fontsize=12, weight="bold")
@@ -165,7 +166,8 @@ def figure2(cells: pd.DataFrame, title: str) -> Figure:
                 )
                 axes[i].xaxis.tick_top()
                 axes[i].tick_params(length=0)
-            bar = part.colorbar(image, ax=axes[i], fraction=0.03, pad=0.01, aspect=8)
+            # The same inches in a figure of five layers and of a hundred.
+            bar = part.colorbar(image, ax=axes[i], fraction=0.35 / width, pad=0.1 / width, aspect=8)
             bar.ax.tick_params(labelsize=7)
             bar.locator = matplotlib.ticker.MaxNLocator(3)
             bar.update_ticks()
@@ -222,7 +224,8 @@ def supplement_depth(cells: pd.DataFrame, networks: Sequence[str]) -> Figure:
             for (name, group), colour in zip(_groups(frame).items(), GROUPS, strict=True):
                 means = group.groupby("layer")[value].mean().reindex(layers)
                 axis.plot(range(len(layers)), means, marker="o", markersize=3.5, color=colour, label=name)
-            axis.set_xticks(range(len(layers)), layers, rotation=60, ha="right", fontsize=7)
+            shown = range(0, len(layers), -(-len(layers) // MOST_LABELS))
+            axis.set_xticks(shown, [layers[i] for i in shown], rotation=60, ha="right", fontsize=7)
             sns.despine(ax=axis)
             if network == networks[0]:
                 axis.set_ylabel(label)
