@@ -139,5 +139,5 @@ def test_another_table_is_no_activations(tmp_path, kind):
     )
     with parquet.Writer(tmp_path / "a.parquet", table.schema) as writer:
         writer.write(table)
-    with pytest.raises(StudyError, match=r"a\.parquet: is no table of activations.*delete"):
+    with pytest.raises(StudyError, match=r"a\.parquet: is no table of activations.*make it again"):
         job.load(tmp_path / "a.parquet")

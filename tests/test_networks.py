@@ -230,6 +230,38 @@ def test_in_place_operations_overwrite_nothing(name):
         assert torch.equal(cut.tail(*alive), expected)
 
 
+class Late(nn.Module):
+    """A tensor that is alive at the first layer, used as it is, and then put through a non-linearity."""
+
+    def __init__(self, nonlinearity):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 4, 3, padding=1)
+        self.nonlinearity, self.dense = nonlinearity, nn.Linear(2 * 4 * 8 * 8, 5)
+
+    def forward(self, x):
+        alive = self.conv1(x) * 1.0
+        total = torch.relu(self.conv2(x)) + alive
+        return self.dense(torch.cat([total, self.nonlinearity(alive)], 1).flatten(1))
+
+
+@pytest.mark.parametrize("name", NONLINEARITIES)
+def test_a_tensor_alive_at_the_cut_is_not_overwritten(name):
+    """In place, the second cell's tail would find it changed by the first."""
+    torch.manual_seed(0)
+    network = Late(copy.deepcopy(NONLINEARITIES[name])).eval()
+    x = torch.randn(2, 3, 8, 8)
+    with torch.inference_mode():
+        expected = network(x)
+        traced = networks.trace(network)
+        first, second = networks.layers(network, traced, x[:1])
+        cut = networks.cut(traced, first.node)
+        alive = cut.prefix(x)
+        assert len(alive) == 2
+        for _ in range(2):
+            assert torch.equal(cut.tail(*alive), expected)
+        assert torch.equal(networks.cut(traced, second.node).prefix(x)[0], alive[1].clamp(min=0, max=6))
+
+
 class Statement(nn.Module):
     """In-place ReLUs whose results are not used by name."""
 
@@ -341,7 +373,8 @@ def test_tracing_leaves_other_threads_alone(random_network, images):
 
     def trace(model: str) -> None:
         try:
-            network = random_network(model)
+            # Also a network that runs at the moment.
+            network = running.get(model) or random_network(model)
             found = networks.layers(network, networks.trace(network), x[:1])
             assert tuple(layer.name for layer in found) == layers.KNOWN[model]
         except BaseException as error:

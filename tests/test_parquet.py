@@ -103,7 +103,7 @@ def test_a_file_cut_short_is_named(file, size):
     """Whatever is left of it; -1 is all but the last byte."""
     content = file.read_bytes()
     file.write_bytes(content[:size])
-    with pytest.raises(StudyError, match=r"table\.parquet: cannot be read .*delete the file"):
+    with pytest.raises(StudyError, match=r"table\.parquet: cannot be read .*make it again: snakemake .*--force"):
         parquet.read(file, SCHEMA)
 
 

@@ -153,5 +153,5 @@ def test_a_log_probability_that_is_not_finite_is_an_error(study):
     file = study.gathered.ablations[2]
     table = parquet.read(file, ablations.SCHEMA).to_pydict()
     parquet.write(file, table | {"log_p_ablated": [math.nan, 0.0]}, ablations.SCHEMA)
-    with pytest.raises(StudyError, match=r"ablations/a/s1m0\.parquet: a log-probability is not finite.*delete"):
+    with pytest.raises(StudyError, match=r"ablations/a/s1m0\.parquet: a log-probability is not finite.*make it again"):
         job.gather_layer(study.layer, study.gathered, "conv1", log=study.log)

@@ -28,13 +28,16 @@ def _group(
     node: str,
     rows: Mapping[str, np.ndarray],
     opening: Mapping,
-    transform: Mapping,
     on: torch.device,
-) -> tuple[Cut, tuple[torch.Tensor, ...], torch.Tensor]:
-    """The cut network, the tensors alive at the cut, and the labels: shared by the cells of a group."""
+) -> tuple[Cut, list[tuple[torch.Tensor, ...]]]:
+    """The cut network, and the tensors alive at the cut for each batch of images: shared by the cells of a group.
+
+    The batches are those of the baseline, so that an ablation without effect gives the baseline to the last bit.
+    """
     parts = cut(traced, node)
-    x = images.load(rows["source"], **opening, transform=transform).to(on)
-    return parts, parts.prefix(x), torch.tensor(rows["label"]).long().to(on)
+    sources = rows["source"]
+    batches = [sources[start : start + activations.BATCH] for start in range(0, len(sources), activations.BATCH)]
+    return parts, [parts.prefix(images.load(batch, **opening).to(on)) for batch in batches]
 
 
 @logged
@@ -59,26 +62,19 @@ def ablate(
     `paths` has `cells`, `weights` and `baseline`; `place` is network, layer, class_id and cell.
     """
     on = networks.device(device)
-    opening = {"dataset": dataset, "path": path}
+    opening = {"dataset": dataset, "path": path, "transform": transform}
+    rows = images.rows(path_to_images, class_id=place.class_id)
 
     def group() -> tuple:
         traced = networks.load(paths.weights, model=model, outputs=outputs, on=on)
-        node = networks.layer_nodes(path_to_layers)[place.layer]["node"]
-        return _group(traced, node, images.rows(path_to_images, class_id=place.class_id), opening, transform, on)
+        return _group(traced, networks.layer_nodes(path_to_layers)[place.layer]["node"], rows, opening, on)
 
-    key = (
-        "cut",
-        memory.stamp(paths.weights),
-        memory.stamp(path_to_images),
-        model,
-        outputs,
-        place.layer,
-        place.class_id,
-        str(transform),
-        str(on),
-    )
-    parts, alive, labels = memory.shared(key, group)
-    logits = parts.tail(ablations.ablate(alive[0], cells.units(paths.cells, place.cell), value), *alive[1:])
+    files = (paths.weights, path_to_images, path_to_layers)
+    key = ("cut", *map(memory.stamp, files), model, outputs, place.layer, place.class_id, str(opening), str(on))
+    parts, batches = memory.shared(key, group)
+    units = cells.units(paths.cells, place.cell)
+    logits = torch.cat([parts.tail(ablations.ablate(first, units, value), *rest) for first, *rest in batches])
+    labels = torch.tensor(rows["label"]).long().to(on)
     baseline = parquet.read(paths.baseline, activations.BASELINE)
     columns = {
         "image_id": baseline["image_id"],

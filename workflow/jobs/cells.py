@@ -13,8 +13,8 @@ OTHERS = pa.schema([("class_id", pa.string()), ("other_class_id", pa.string())])
 SCHEMA = pa.schema(
     [
         ("unit", pa.int32()),
-        ("target_mean", pa.float64()),
-        ("others_mean", pa.float64()),
+        ("target_mean", pa.float32()),
+        ("others_mean", pa.float32()),
         ("selectivity", pa.float32()),
         ("magnitude", pa.float32()),
         ("cell", pa.string()),
@@ -41,8 +41,8 @@ def assign(output: str, *, target: str, others: Sequence[str], bins: Sequence[in
     names = np.array(cells.names(tuple(bins)))
     columns = {
         "unit": np.arange(len(s), dtype=np.int32),
-        "target_mean": target_mean,
-        "others_mean": others_mean,
+        "target_mean": target_mean.astype(np.float32),
+        "others_mean": others_mean.astype(np.float32),
         "selectivity": selectivity,
         "magnitude": magnitude,
         "cell": names[s.astype(int) * bins[1] + m],

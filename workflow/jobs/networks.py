@@ -107,8 +107,11 @@ def train(
     rows = [_accuracy(network, *sets[split], split) for split in sets]
     print("\n".join(f"{row['split']}: top-1 {row['top1']:.4f} over {row['images']} images" for row in rows))
     partial = f"{weights}.partial"
-    torch.save({key: value.contiguous() for key, value in network.state_dict().items()}, partial)
-    os.replace(partial, weights)
+    try:
+        torch.save({key: value.contiguous() for key, value in network.state_dict().items()}, partial)
+        os.replace(partial, weights)
+    finally:
+        Path(partial).unlink(missing_ok=True)
     parquet.write(accuracy, rows, ACCURACY)
 
 

@@ -5,7 +5,6 @@ chains: at a cut all tensors that are still needed later are kept.
 """
 
 import operator
-import pickle
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from readout.relatives import BUILDERS
 MODULES = (nn.ReLU, nn.ReLU6)
 FUNCTIONS = (F.relu, F.relu6, torch.relu, torch.relu_)
 METHODS = ("relu", "relu_")
-ADDITIONS = (operator.add, operator.iadd, torch.add)
+ADDITIONS = (operator.add, torch.add)
 BLOCKS = (InvertedResidual, Bottleneck, BasicBlock)
 
 _tracing = threading.Lock()
@@ -73,10 +72,12 @@ def load(model: str, outputs: int, path: Path) -> nn.Module:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be read ({error.strerror or error}); give a file of weights") from error
+    except Exception as error:
+        # torch meets a foreign file with many kinds of errors, and with advice that is not safe: only the kind is told.
         raise StudyError(
-            f"{path}: not a readable file of weights ({reason}); give a state dict saved by torch.save"
+            f"{path}: not a readable file of weights ({type(error).__name__}); give a state dict saved by torch.save"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise StudyError(f"{path}: holds {type(state).__name__}, not a state dict; save `network.state_dict()`")
@@ -130,12 +131,14 @@ def trace(network: nn.Module) -> fx.GraphModule:
     with _tracing:
         traced = fx.GraphModule(network, _Tracer().trace(network))
     for node in traced.graph.nodes:
-        if node.target is operator.iadd:
-            node.target = operator.add
+        written = node.op == "call_method" and node.target.endswith("_") and not node.target.endswith("__")
+        if not node.users and (written or _is_layer(traced, node)):
+            # The graph cannot tell that the operation changes what later nodes read.
+            raise StudyError(f"{node.name}: an in-place operation whose result is not used cannot be traced; assign it")
+        if written:
+            node.target = node.target.removesuffix("_")
         elif node.target is torch.relu_:
             node.target = torch.relu
-        elif node.op == "call_method" and node.target in ("relu_", "add_", "mul_"):
-            node.target = node.target.rstrip("_")
         elif node.kwargs.get("inplace"):
             node.kwargs = {**node.kwargs, "inplace": False}
     traced.recompile()

@@ -54,6 +54,11 @@ def _objective(margins: torch.Tensor, c: torch.Tensor, norm: torch.Tensor) -> to
     return norm / 2 + (c * torch.nn.functional.softplus(-margins)).sum(-1)
 
 
+def _check_finite(values: torch.Tensor) -> None:
+    if not torch.isfinite(values).all():
+        raise StudyError("a probe met an activation that is not finite; the network or its weights are broken")
+
+
 def _newton(
     x: torch.Tensor, curvature: torch.Tensor, penalty: torch.Tensor, gradient: torch.Tensor
 ) -> torch.Tensor | None:
@@ -76,6 +81,7 @@ def fit(
     does not converge.
     """
     batch, images, units = x.shape
+    _check_finite(x)
     # The intercept is one more unit, always active and not penalised.
     x = torch.cat([x, x.new_ones(batch, images, 1)], 2)
     penalty = torch.ones(units + 1, dtype=x.dtype)
@@ -100,6 +106,8 @@ def fit(
         step = _newton(single if taken < SINGLE else x, c * miss * (1 - miss), penalty, gradient)
         if step is None:
             step = _newton(x, c * miss * (1 - miss), penalty, gradient)
+        if step is None:
+            break
         # Newton's full step can overshoot where an image is far on the wrong side: halve it until the objective falls.
         scale = x.new_ones(len(left))
         for _ in range(HALVINGS):
@@ -125,6 +133,7 @@ def fit_dual(
     pull - a - S q; it is solved through the well-conditioned matrix 1 + S^1/2 gram S^1/2.
     """
     images, c = len(y), C * weights
+    _check_finite(gram)
     a, b, f = gram.new_zeros(images), gram.new_zeros(()), gram.new_zeros(images)
     single, identity = gram.float(), torch.eye(images)
     value = _objective(y * f, c, b)
@@ -136,7 +145,9 @@ def fit_dual(
         if slope.abs().amax() <= tolerance and pull.sum().abs() <= tolerance:
             return a, b
         root = (c * miss * (1 - miss)).sqrt()
-        factor = torch.linalg.cholesky(identity + root.float()[:, None] * single * root.float())
+        factor, failed = torch.linalg.cholesky_ex(identity + root.float()[:, None] * single * root.float())
+        if failed:
+            break
         right = torch.stack([root * slope, root], 1)
         solved = torch.cholesky_solve(right.float(), factor).double()
         db = (pull.sum() - root @ solved[:, 0]) / (root @ solved[:, 1])
@@ -191,6 +202,8 @@ def _weights(fitted: np.ndarray, is_target: np.ndarray) -> np.ndarray:
     """Weights of the images of a probe fitted on the images `fitted`; 0 leaves an image out."""
     # ASSUME: both sides weigh the same in sum, so that a probability of 1/2 is the balanced accuracy's threshold.
     sides = [fitted & is_target, fitted & ~is_target]
+    if not all(side.any() for side in sides):
+        raise StudyError("a fold holds all images of one side, which leaves none to fit on; spread both over the folds")
     return sum(side * (fitted.sum() / (2 * side.sum())) for side in sides)
 
 
@@ -232,7 +245,10 @@ def _balanced_log_loss(decision: np.ndarray, is_target: np.ndarray) -> float:
 def _best(
     activations: np.ndarray, is_target: np.ndarray, fold: np.ndarray, train: np.ndarray, strengths: Sequence[float]
 ) -> int:
-    """Index of the strength with the lowest log-loss in a cross-validation over the training folds."""
+    """Index of the strength with the lowest log-loss in a cross-validation over the training folds.
+
+    Units are standardised over all training folds, for every one of its inner folds alike.
+    """
     inner = np.unique(fold[train])
     weights = np.stack([_weights(train & (fold != k), is_target) for _ in strengths for k in inner])
     C = [strength for strength in strengths for _ in inner]
