@@ -7,6 +7,11 @@ ENVIRONMENT := $(VENV)/.complete
 
 study: $(ENVIRONMENT)
 	$(VENV)/bin/snakemake --cores all
+	@$(MAKE) --no-print-directory results/digits/report.zip
+
+# Snakemake's report: figures, captions and claims in one page.
+results/digits/report.zip: $(wildcard results/digits/figures/*.png) $(wildcard results/digits/claims.html)
+	$(VENV)/bin/snakemake --report $@
 
 test: $(ENVIRONMENT)
 	$(VENV)/bin/python -m pytest

@@ -1,5 +1,9 @@
 # The study, in the order of its steps. Configuration: config.yaml; documentation: docs/.
+import os
 import sys
+
+# One thread a job, whatever --cores is: set before any library reads it. The parallelism is in the jobs.
+os.environ |= dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"], "1")
 
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version

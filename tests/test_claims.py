@@ -200,11 +200,11 @@ def test_every_estimand_is_tried_by_hand():
 
 
 def test_a_relation_is_corrected_for_noise():
-    """Accuracies are those of the deficits in one half of the images; the correction divides by the reliabilities.
+    """Accuracies are those of the deficits in one half of the images; the correction divides by the agreements.
 
     Cells in the order 0 to 15 in either measure's even half. In the odd half of the deficits cells 0 and 15 change
-    places: d = 15 twice, so the halves correlate by 1 - 6 * 450 / (16 * 255) = 0.338235, which makes a reliability of
-    2 r / (1 + r) = 0.505495. The mean of both halves ranks cells 0 and 15 in the middle.
+    places: d = 15 twice, so the halves correlate by r = 1 - 6 * 450 / (16 * 255) = 0.338235. Across halves accuracy and
+    deficit correlate by (1 + r) / 2; accuracy agrees with itself by 1, the deficit by r. The mean of both halves ranks cells 0 and 15 in the middle.
     """
     order = np.arange(16.0)
     swapped = order.copy()
@@ -217,8 +217,7 @@ def test_a_relation_is_corrected_for_noise():
     mean_ranks = np.array([8.5, *range(1, 8), *range(10, 17), 8.5])
     plain = np.corrcoef(mean_ranks, order)[0, 1]
     assert claims.relation(sample, "both") == pytest.approx(plain, abs=1e-6)
-    reliability = 2 * 0.3382352941 / 1.3382352941
-    assert claims.relation_corrected(sample, "both") == pytest.approx(plain / np.sqrt(reliability), abs=1e-6)
+    assert claims.relation_corrected(sample, "both") == pytest.approx(0.6691176471 / np.sqrt(0.3382352941), abs=1e-6)
 
 
 def test_noise_hides_a_relation_and_the_correction_finds_it():
@@ -502,12 +501,13 @@ def test_missing_networks_are_inconclusive():
     assert {row["network"] for row in rows if row["claim"] != 6} == {"mine", "all"}
 
 
-def test_a_contrast_takes_the_networks_that_are_there():
-    """AlexNet against ResNet alone; with one whole side missing there is nothing to compare."""
+def test_a_contrast_needs_all_its_networks():
+    """Two against two; with one missing there is no such comparison, and none of fewer is passed off for it."""
     registry = _registry(estimand="peak", above=0, contrast=[["alexnet", "vgg16"], ["mobilenet_v2", "resnet"]])
-    networks = {"alexnet": _outcomes(_one_cell(3, 3, 6.0)), "resnet": _outcomes(_one_cell(3, 3, 2.0))}
-    assert _evaluate(networks, registry)[0]["estimate"] == pytest.approx(4)
-    del networks["resnet"]
+    sizes = {"alexnet": 6.0, "vgg16": 4.0, "mobilenet_v2": 1.0, "resnet": 2.0}
+    networks = {name: _outcomes(_one_cell(3, 3, size)) for name, size in sizes.items()}
+    assert _evaluate(networks, registry)[0]["estimate"] == pytest.approx(3.5)
+    del networks["vgg16"]
     (row,) = _evaluate(networks, registry)
     assert (row["estimate"], row["verdict"]) == (None, "inconclusive")
 

@@ -22,7 +22,7 @@ def _modules(step):
 @pytest.mark.parametrize("step", STEPS)
 def test_a_step_depends_on_its_own_module(step):
     """And on the package's errors."""
-    entry = "scripts/figures.py" if step == "figures" else f"jobs/{step}.py"
+    entry = f"jobs/{step}.py"
     assert {entry, "readout/__init__.py"} <= _modules(step)
 
 
@@ -92,7 +92,7 @@ print(json.dumps(found))
 @pytest.fixture
 def copy(tmp_path):
     """The project's code in a copy that a test may change, and a way to take its hashes anew."""
-    for package in ("jobs", "readout", "scripts"):
+    for package in ("jobs", "readout"):
         shutil.copytree(code.ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
 
     def digests() -> dict[str, str]:
@@ -113,7 +113,7 @@ def copy(tmp_path):
         ("readout/claims.py", {"claims"}),
         ("readout/tables.py", {"tables", "claims"}),
         ("readout/figures.py", {"figures"}),
-        ("scripts/figures.py", {"figures"}),
+        ("jobs/figures.py", {"figures"}),
         ("jobs/study.py", set()),
         ("readout/relatives.py", set(STEPS) - {"images", "figures"}),
         ("readout/__init__.py", set(STEPS)),

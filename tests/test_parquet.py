@@ -94,7 +94,7 @@ def test_content_that_does_not_fit_is_not_written(tmp_path, content):
 
 def test_a_missing_file_is_named(tmp_path):
     """With what to do."""
-    with pytest.raises(StudyError, match=r"nowhere\.parquet: no such file; run the workflow"):
+    with pytest.raises(StudyError, match=r"nowhere\.parquet: no such file; make it again: snakemake"):
         parquet.read(tmp_path / "nowhere.parquet")
 
 

@@ -23,7 +23,7 @@ BEHIND = {"tables": 1, "claims": 1, "figure2": 1, "figure3": 1, "supplement_dept
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """The tiny study, run to its end; not to be changed."""
-    project = Project.create(tmp_path_factory.mktemp("finished") / "project", TINY)
+    project = Project.create(tmp_path_factory.mktemp("finished") / "my project", TINY)
     project.printed = project.run()
     return project
 
@@ -183,7 +183,7 @@ def test_line_of_the_ablation_module_makes_the_ablations_anew(project, module):
     assert project.planned() == BEHIND | {"ablations": LAYERS * TARGETS * CELLS, "layer_tables": LAYERS}
 
 
-@pytest.mark.parametrize("module", ["scripts/figures.py", "readout/figures.py"])
+@pytest.mark.parametrize("module", ["jobs/figures.py", "readout/figures.py"])
 def test_line_of_the_figures_draws_anew(project, module):
     append(project.folder / "workflow" / module, "# a comment")
     figures = ("figure1", "figure2", "figure3", "supplement_depth", "supplement_claims")

@@ -9,7 +9,7 @@ import torch
 
 from jobs import activations, cells, images, memory, networks, parquet
 from jobs.logs import logged
-from readout import ablations, scores
+from readout import StudyError, ablations, scores
 from readout.networks import Cut, cut
 
 SCHEMA = pa.schema(
@@ -76,6 +76,8 @@ def ablate(
     logits = torch.cat([parts.tail(ablations.ablate(first, units, value), *rest) for first, *rest in batches])
     labels = torch.tensor(rows["label"]).long().to(on)
     baseline = parquet.read(paths.baseline, activations.BASELINE)
+    if not np.array_equal(baseline["image_id"], rows["image_id"]):
+        raise StudyError(f"{paths.baseline}: is not of the images of {path_to_images}; {parquet.again(paths.baseline)}")
     columns = {
         "image_id": baseline["image_id"],
         "rank_baseline": baseline["rank"],

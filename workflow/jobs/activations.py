@@ -37,7 +37,7 @@ def extract(
     path: str | None,
     transform: Mapping,
     device: str,
-) -> None:
+) -> str:
     """Write the activations of each layer and the baseline for the study images of a class.
 
     `paths` has `images`, `layers` and `weights`; `layers` are the files to write, `.../{layer}/{class_id}.parquet`.
@@ -78,6 +78,7 @@ def extract(
             )
     columns = {name: np.concatenate([part[name] for part in results]) for name in results[0]}
     parquet.write(baseline, columns | {"rank": columns["rank"].astype(np.int32)}, BASELINE)
+    return f"{len(columns['rank'])} images, {len(files)} layers, top-1 {(columns['rank'] == 0).mean():.4f}"
 
 
 @logged

@@ -1,13 +1,14 @@
 """Step `cells`: which classes a target is contrasted with, and the grid of a layer's units."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from jobs import activations, memory, parquet
 from jobs.logs import logged
-from readout import cells
+from readout import StudyError, cells
 
 OTHERS = pa.schema([("class_id", pa.string()), ("other_class_id", pa.string())])
 SCHEMA = pa.schema(
@@ -37,7 +38,10 @@ def assign(output: str, *, target: str, others: Sequence[str], bins: Sequence[in
     total = sum(activations.load(path).values.sum(0, dtype=np.float64) for path in others)
     others_mean = total / images
     selectivity, magnitude = cells.coordinates(target_mean, others_mean)
-    s, m = cells.grid(selectivity, magnitude, tuple(bins))
+    try:
+        s, m = cells.grid(selectivity, magnitude, tuple(bins))
+    except StudyError as error:
+        raise StudyError(f"grid: layer {Path(output).parent.name}: {error}") from error
     names = np.array(cells.names(tuple(bins)))
     columns = {
         "unit": np.arange(len(s), dtype=np.int32),

@@ -89,4 +89,6 @@ def judge(
     parquet.write(output, rows, SCHEMA)
     shown = pd.DataFrame(rows)[["claim", "statement", "section", *SCHEMA.names[1:6], "rule", "p", "verdict"]]
     table = shown.to_html(index=False, border=0, na_rep="", float_format="{:.3g}".format)
-    Path(page).write_text(f"{HEAD}{table}\n")
+    partial = Path(f"{page}.partial")
+    partial.write_text(f"{HEAD}{table}\n", encoding="utf-8")
+    partial.replace(page)

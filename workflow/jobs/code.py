@@ -31,9 +31,8 @@ def _imported(path: Path) -> frozenset[Path]:
 
 
 def modules(step: str) -> tuple[Path, ...]:
-    """The project's modules that a step depends on, directly or not; its entry is in `jobs` or in `scripts`."""
-    entry = ROOT / "jobs" / f"{step}.py"
-    seen, queue = set(), [entry if entry.is_file() else ROOT / "scripts" / f"{step}.py"]
+    """The project's modules that `jobs/<step>.py` depends on, directly or not, itself included."""
+    seen, queue = set(), [ROOT / "jobs" / f"{step}.py"]
     while queue:
         path = queue.pop()
         if path not in seen:

@@ -46,7 +46,7 @@ def _sources(dataset: str, path: str | None, class_id: str) -> list[tuple[int, s
 @logged
 def list_images(
     output: str, *, dataset: str, path: str | None, labels: Mapping[str, int], study: int, train: bool, seed: int
-) -> None:
+) -> str:
     """Write `images.parquet`: all study images of the data set's classes, and the training images where `train`.
 
     `labels` maps each class of the data set to its index among the outputs.
@@ -64,6 +64,7 @@ def list_images(
         offset += len(sources)
     rows.sort()
     parquet.write(output, dict(zip(SCHEMA.names, map(list, zip(*rows, strict=True)), strict=True)), SCHEMA)
+    return f"{len(rows)} images of {len(labels)} classes"
 
 
 def rows(path_to_images: str, *, class_id: str | None = None, split: str = "study") -> Mapping[str, np.ndarray]:

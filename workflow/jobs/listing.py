@@ -21,13 +21,14 @@ def folder_classes(path: str | None) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def folder_files(path: str, class_id: str) -> list[str]:
-    """Names of the image files of a class, sorted; which suffixes are images is PIL's to say."""
+def folder_files(path: str, class_id: str) -> dict[str, int]:
+    """Image files of a class, sorted, and their sizes in bytes; which suffixes are images is PIL's to say."""
     suffixes = Image.registered_extensions()
     folder = Path(path) / class_id
     if not folder.is_dir():
         raise StudyError(f"class {class_id}: {folder} is no folder; add it or take the class out of the config")
-    return sorted(e.name for e in os.scandir(folder) if os.path.splitext(e.name)[1].lower() in suffixes and e.is_file())
+    files = [e for e in os.scandir(folder) if os.path.splitext(e.name)[1].lower() in suffixes and e.is_file()]
+    return {entry.name: entry.stat().st_size for entry in sorted(files, key=lambda entry: entry.name)}
 
 
 def classes(dataset: str, path: str | None) -> tuple[str, ...]:

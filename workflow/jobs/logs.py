@@ -16,9 +16,10 @@ def sweep(folder: str | Path) -> None:
 
 
 def logged(job: Callable) -> Callable:
-    """Let a job take the keyword `log`, the path of its log file, written when the job fails.
+    """Let a job take the keyword `log`, the path of its log file.
 
-    The error that leaves the job is a StudyError whose message is the cause in one line; the log has the traceback.
+    The file gets what the job returns, a line on what it did, or nothing; of a failing job the message, and the
+    traceback where the error is none of ours. The error that leaves a job is always a StudyError.
     """
 
     @functools.wraps(job)
@@ -28,12 +29,15 @@ def logged(job: Callable) -> Callable:
             result = job(*args, **kwargs)
         except Exception as error:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(traceback.format_exc())
             if isinstance(error, StudyError):
+                path.write_text(f"{error}\n")
                 raise
+            path.write_text(traceback.format_exc())
             raise StudyError(f"{type(error).__name__}: {error} (unexpected; the traceback is in {path})") from error
         # A log of an earlier failure would mislead.
         path.unlink(missing_ok=True)
-        return result
+        if result is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{result}\n")
 
     return run

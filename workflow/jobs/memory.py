@@ -9,6 +9,9 @@ import cachetools
 import numpy as np
 import torch
 
+from jobs import parquet
+from readout import StudyError
+
 # ASSUME: one thread a job; the workflow's parallelism is in its jobs, and results do not depend on `--cores`.
 torch.set_num_threads(1)
 
@@ -37,7 +40,10 @@ _making: dict[object, threading.Lock] = {}
 
 def stamp(path: str | Path) -> tuple:
     """A key for a file's content: where it is, its size and its time of change."""
-    status = os.stat(path)
+    try:
+        status = os.stat(path)
+    except FileNotFoundError as error:
+        raise StudyError(f"{path}: no such file; {parquet.again(path)}") from error
     return os.path.abspath(path), status.st_size, status.st_mtime_ns
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -36,11 +35,15 @@ def device(choice: str) -> torch.device:
         raise StudyError("device: cuda is asked for, but torch finds no GPU; set device to cpu or auto")
     if choice == "auto":
         choice = "cuda" if torch.cuda.is_available() else "cpu"
+    if choice == "cuda":
+        # Ranks are compared exactly: no TF32, and the same kernels every time.
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     return torch.device(choice)
 
 
 @logged
-def list_layers(output: str, *, model: str, outputs: int, size: int, expected: Sequence[str]) -> None:
+def list_layers(output: str, *, model: str, outputs: int, size: int, expected: Sequence[str]) -> str:
     """Write `layers.parquet`: all layers on the traced graph, for images of `size` pixels.
 
     `expected` are the layers that the workflow was planned with.
@@ -64,6 +67,7 @@ def list_layers(output: str, *, model: str, outputs: int, size: int, expected: S
         for layer in found
     ]
     parquet.write(output, rows, LAYERS)
+    return f"{len(rows)} layers, {sum(layer.units for layer in found)} units"
 
 
 def _accuracy(network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, split: str) -> dict:
@@ -92,7 +96,6 @@ def train(
     transform: Mapping,
 ) -> None:
     """Train a network on the training images; write its weights and its accuracy on both splits."""
-    torch.use_deterministic_algorithms(True)
     sets = {}
     for split in ("train", "study"):
         listed = images.rows(path_to_images, split=split)
@@ -132,30 +135,9 @@ def layer_nodes(path_to_layers: str) -> dict[str, dict]:
     return {row["layer"]: row for row in table.to_pylist()}
 
 
-def train_apart(images: str, weights: str, accuracy: str, settings: Mapping, log: str) -> None:
-    """`train` in a process of its own, which writes to `log`.
-
-    In the workflow's process a training would share the global state of torch, and hold back the jobs of the cells.
-    """
-    command = [sys.executable, "-m", "jobs.networks", images, weights, accuracy, json.dumps(settings)]
-    packages = str(Path(__file__).resolve().parents[1])
-    with Path(log).open("w") as file:
-        done = subprocess.run(
-            command, env=os.environ | {"PYTHONPATH": packages}, stdout=file, stderr=subprocess.STDOUT, check=False
-        )
-    if done.returncode:
-        last = (Path(log).read_text().strip().splitlines() or ["nothing was printed"])[-1]
-        raise StudyError(f"training of {weights} failed: {last} (log: {log})")
-
-
-def main() -> None:
-    """`python -m jobs.networks IMAGES WEIGHTS ACCURACY SETTINGS`, as `train_apart` calls it."""
-    images_file, weights, accuracy, settings = sys.argv[1:]
+if __name__ == "__main__":
+    torch.use_deterministic_algorithms(True)
     try:
-        train(images_file, weights, accuracy, **json.loads(settings))
+        train(**json.loads(sys.argv[1]))
     except StudyError as error:
         sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    main()

@@ -56,7 +56,7 @@ def read(path: str | Path, schema: pa.Schema | None = None, columns: list[str] |
         # One file, not a data set: folder names as `a=b` are no partitions here.
         table = pq.ParquetFile(path).read(columns=columns)
     except FileNotFoundError as error:
-        raise StudyError(f"{path}: no such file; run the workflow for it") from error
+        raise StudyError(f"{path}: no such file; {again(path)}") from error
     except (pa.ArrowException, OSError) as error:
         raise StudyError(f"{path}: cannot be read ({error}); {again(path)}") from error
     if schema is not None:

@@ -1,6 +1,7 @@
 """Snakemake's own messages, thinned so that a run of thousands of cells can be read."""
 
 import logging
+import re
 import sys
 
 from snakemake_interface_logger_plugins.common import LogEvent
@@ -34,5 +35,6 @@ class Thin(logging.Filter):
 
 def thin(logger: logging.Logger) -> None:
     """Thin the messages of a run; a dry run, whose purpose is the list of jobs, is left as it is."""
-    if not {"-n", "--dry-run", "--dryrun"} & set(sys.argv) and not any(isinstance(f, Thin) for f in logger.filters):
+    dry = any(re.fullmatch(r"--dry-?r.*|-[a-zA-Z]*n[a-zA-Z]*", argument) for argument in sys.argv[1:])
+    if not dry and not any(isinstance(f, Thin) for f in logger.filters):
         logger.addFilter(Thin())

@@ -176,9 +176,11 @@ class Study:
             return {class_id: i for i, class_id in enumerate(self.classes)}
         if isinstance(labels, str):
             try:
-                with Path(labels).open(newline="") as file:
+                with Path(labels).open(newline="", encoding="utf-8-sig") as file:
                     rows = list(csv.DictReader(file, delimiter="\t"))
                 labels = {row["class_id"]: int(row["label"]) for row in rows}
+                if any(label < 0 for label in labels.values()):
+                    raise ValueError("a label is negative")
             except OSError as error:
                 raise StudyError(f"images.labels: {labels}: cannot be read ({error.strerror})") from error
             except (KeyError, TypeError, ValueError) as error:
@@ -232,12 +234,12 @@ class Study:
         return {"network": network.name, "layer": layer, "target": target}
 
     def listing_digest(self) -> str:
-        """Hash of the names of the data set's files, so that a changed folder is listed anew."""
+        """Hash of the names and sizes of the data set's files, so that a changed folder is listed anew."""
         if self.dataset == "digits":
             return "digits"
         content = hashlib.sha256()
         for class_id in self.classes:
-            content.update("\0".join([class_id, *listing.folder_files(self.path, class_id), ""]).encode())
+            content.update(repr((class_id, listing.folder_files(self.path, class_id))).encode())
         return content.hexdigest()[:16]
 
     def engine(self, network: Network) -> dict:

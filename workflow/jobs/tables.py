@@ -75,7 +75,7 @@ def _row(probe: str, ablation: str, grid: dict[str, dict], depth: int) -> dict:
 
 
 @logged
-def gather_layer(output: str, paths: SimpleNamespace, layer: str) -> None:
+def gather_layer(output: str, paths: SimpleNamespace, layer: str) -> str:
     """Write `tables/{network}/{layer}.parquet`: a row a (target, cell), with what each image did.
 
     `paths` has `layers`, `cells` (a file a target), `probes` and `ablations` (a file a target and cell, same order).
@@ -87,13 +87,15 @@ def gather_layer(output: str, paths: SimpleNamespace, layer: str) -> None:
         for probe, ablation in zip(paths.probes, paths.ablations, strict=True)
     ]
     parquet.write(output, rows, LAYER)
+    return f"{len(rows)} cells"
 
 
 @logged
-def gather_study(output: str, *, layers: Sequence[str]) -> None:
+def gather_study(output: str, *, layers: Sequence[str]) -> str:
     """Write `tables/cells.parquet`: a row a cell of the whole study."""
     names = CELLS.names
     table = pa.concat_tables([parquet.read(path, LAYER, columns=names) for path in layers])
     keys = [("network", "ascending"), ("depth", "ascending"), ("class_id", "ascending"), ("cell", "ascending")]
     ordered = table.select(names).sort_by(keys)
     parquet.write(output, {name: ordered[name] for name in names}, CELLS)
+    return f"{len(ordered)} cells"

@@ -170,13 +170,15 @@ def relation(x: Sample, of: str) -> float:
 
 
 def relation_corrected(x: Sample, of: str) -> float | None:
-    """`relation` divided by the geometric mean of the reliabilities of both (halves of images, Spearman-Brown)."""
-    reliability = []
-    for halves in (x.accuracy_halves, x.deficit_halves):
-        r = _spearman(_flat(halves[0]), _flat(halves[1])).mean()
-        reliability.append(2 * r / (1 + r))
+    """`relation` between halves of the images, divided by the geometric mean of either measure's between halves.
+
+    Accuracy and deficit come from the same images: across halves they share no noise.
+    """
+    accuracy, deficit = _flat(x.accuracy_halves), _flat(x.deficit_halves)
+    crossed = (_spearman(accuracy[0], deficit[1]).mean() + _spearman(accuracy[1], deficit[0]).mean()) / 2
+    agreement = [_spearman(halves[0], halves[1]).mean() for halves in (accuracy, deficit)]
     # Measures without any reliability leave nothing to say about their relation.
-    return relation(x, of) / float(np.sqrt(np.prod(reliability))) if min(reliability) > 0 else None
+    return float(crossed / np.sqrt(np.prod(agreement))) if min(agreement) > 0 else None
 
 
 def _top(values: np.ndarray, count: int) -> np.ndarray:
@@ -299,10 +301,11 @@ def evaluate(
         head = {"claim": claim["claim"], "statement": claim["statement"], "section": claim["section"]}
         column = {name: [row[i] for row in draws[name]] for name in networks}
         if "contrast" in test:
-            sides = [[name for name in side if name in networks] for side in test["contrast"]]
+            sides = test["contrast"]
 
             def contrast(values: Mapping[str, float | None], sides: list = sides) -> float | None:
-                means = [_pooled([values[name] for name in side], "mean") if side else None for side in sides]
+                # With a network of either side missing there is no such comparison.
+                means = [_pooled([values.get(name) for name in side], "mean") for side in sides]
                 return None if None in means else means[0] - means[1]
 
             estimate = contrast({name: points[name][i] for name in networks})

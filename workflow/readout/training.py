@@ -17,7 +17,8 @@ def train(
 ) -> nn.Module:
     """Fit `network` in place on `images` [N, C, H, W] and integer `labels` [N]; returned in evaluation mode.
 
-    Adam with decoupled weight decay under one-cycle learning rates; each image is shifted by up to two pixels each way.
+    Adam with decoupled weight decay under one-cycle learning rates; each batch is shifted by up to two pixels each
+    way, around the border.
     The order and the shifts come from `seed` alone; one thread count gives one result.
     """
     generator = torch.Generator().manual_seed(seed)

@@ -18,9 +18,11 @@ rule figure1:
     conda:
         "../../envs/study.yaml"
     params:
-        figure="figure1",
-        networks=[FIRST["network"]],
-        title="{network} {layer}, target {target}".format(**FIRST),
+        settings={
+            "figure": "figure1",
+            "networks": [FIRST["network"]],
+            "title": "{network} {layer}, target {target}".format(**FIRST),
+        },
         code=digest("figures"),
     script:
         "../scripts/figures.py"
@@ -42,9 +44,11 @@ rule figure2:
     conda:
         "../../envs/study.yaml"
     params:
-        figure="figure2",
-        networks=[STUDY.config["figures"]["network"]],
-        title=STUDY.config["figures"]["network"],
+        settings={
+            "figure": "figure2",
+            "networks": [STUDY.config["figures"]["network"]],
+            "title": STUDY.config["figures"]["network"],
+        },
         code=digest("figures"),
     script:
         "../scripts/figures.py"
@@ -62,9 +66,7 @@ use rule figure2 as figure2_network with:
     log:
         f"{R}/logs/figures/figure2_{{network}}.log",
     params:
-        figure="figure2",
-        networks=lambda w: [w.network],
-        title="{network}",
+        settings=lambda w: {"figure": "figure2", "networks": [w.network], "title": w.network},
         code=digest("figures"),
 
 
@@ -80,9 +82,7 @@ use rule figure2 as figure3 with:
     log:
         f"{R}/logs/figures/figure3.log",
     params:
-        figure="figure3",
-        networks=list(STUDY.networks),
-        title="",
+        settings={"figure": "figure3", "networks": list(STUDY.networks), "title": ""},
         code=digest("figures"),
 
 
@@ -98,9 +98,7 @@ use rule figure2 as supplement_depth with:
     log:
         f"{R}/logs/figures/supplement_depth.log",
     params:
-        figure="supplement_depth",
-        networks=list(STUDY.networks),
-        title="",
+        settings={"figure": "supplement_depth", "networks": list(STUDY.networks), "title": ""},
         code=digest("figures"),
 
 
@@ -118,7 +116,5 @@ use rule figure2 as supplement_claims with:
     log:
         f"{R}/logs/figures/supplement_claims.log",
     params:
-        figure="supplement_claims",
-        networks=list(STUDY.networks),
-        title="",
+        settings={"figure": "supplement_claims", "networks": list(STUDY.networks), "title": ""},
         code=digest("figures"),

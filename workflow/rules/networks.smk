@@ -38,9 +38,10 @@ rule networks:
         settings=training,
         code=digest("networks"),
     run:
-        from jobs import networks
+        from jobs import apart
 
-        networks.train_apart(input.images, output.weights, output.accuracy, params.settings, log=log[0])
+        files = {"path_to_images": input.images, "weights": output.weights, "accuracy": output.accuracy}
+        apart.run("jobs.networks", files | params.settings, log[0])
 
 
 rule accuracy:

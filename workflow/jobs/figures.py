@@ -1,24 +1,19 @@
-"""Step `figures`: one figure from its tables, as PNG and SVG.
+"""Step `figures`: one figure from its table, as PNG and SVG."""
 
-A script and not a job of the workflow's process: matplotlib is not made for threads.
-"""
-
+import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import pandas as pd
 from matplotlib.figure import Figure
 
-from readout import figures
+from jobs import parquet
+from readout import StudyError, figures
 
 
 def draw(figure: str, path_to_table: str, networks: Sequence[str], title: str) -> Figure:
     """Draw the figure `figure1`, `figure2` (of one network), `figure3` or a supplement from its table."""
     figures.style()
-    table = pd.read_parquet(path_to_table)
+    table = parquet.read(path_to_table).to_pandas()
     if figure == "figure1":
         return figures.figure1(table, title)
     if figure == "figure2":
@@ -35,10 +30,9 @@ def save(drawn: Figure, paths: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    drawn = draw(
-        figure=snakemake.params.figure,
-        path_to_table=snakemake.input[0],
-        networks=snakemake.params.networks,
-        title=snakemake.params.title,
-    )
-    save(drawn, list(snakemake.output))
+    given = json.loads(sys.argv[1])
+    paths = given.pop("paths")
+    try:
+        save(draw(**given), paths)
+    except StudyError as error:
+        sys.exit(str(error))
