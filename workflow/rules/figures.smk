@@ -15,8 +15,6 @@ rule figure1:
         f"{R}/figures/figure1.svg",
     log:
         f"{R}/logs/figures/figure1.log",
-    conda:
-        "../../envs/study.yaml"
     params:
         settings={
             "figure": "figure1",
@@ -24,8 +22,10 @@ rule figure1:
             "title": "{network} {layer}, target {target}".format(**FIRST),
         },
         code=digest("figures"),
-    script:
-        "../scripts/figures.py"
+    run:
+        from jobs import apart
+
+        apart.run("jobs.figures", {**params.settings, "path_to_table": input[0], "paths": list(output)}, log[0])
 
 
 rule figure2:
@@ -41,8 +41,6 @@ rule figure2:
         f"{R}/figures/figure2.svg",
     log:
         f"{R}/logs/figures/figure2.log",
-    conda:
-        "../../envs/study.yaml"
     params:
         settings={
             "figure": "figure2",
@@ -50,8 +48,10 @@ rule figure2:
             "title": STUDY.config["figures"]["network"],
         },
         code=digest("figures"),
-    script:
-        "../scripts/figures.py"
+    run:
+        from jobs import apart
+
+        apart.run("jobs.figures", {**params.settings, "path_to_table": input[0], "paths": list(output)}, log[0])
 
 
 use rule figure2 as figure2_network with:
