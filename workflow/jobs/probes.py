@@ -71,7 +71,7 @@ def probe(
         "class_id": place.class_id,
         "cell": place.cell,
         "units": len(members),
-        "draws": draws,
+        "draws": published.draws,
         "score_published": published.score,
         "accuracy_train": published.accuracy,
         "accuracy": held_out.accuracy,
