@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 ENVIRONMENT := $(VENV)/.complete
 
-.PHONY: study test format clean
+.PHONY: study test layers bench format clean
 
 study: $(ENVIRONMENT)
 	$(VENV)/bin/snakemake --cores all
@@ -15,6 +15,15 @@ results/digits/report.zip: $(wildcard results/digits/figures/*.png) $(wildcard r
 
 test: $(ENVIRONMENT)
 	$(VENV)/bin/python -m pytest
+
+# The layers of a network as a configuration lists them: make layers MODEL=googlenet SIZE=224
+SIZE ?= 224
+layers: $(ENVIRONMENT)
+	@PYTHONPATH=workflow $(VENV)/bin/python -m jobs.layers $(MODEL) --size $(SIZE)
+
+# The engine beside other ways to the same numbers; prints a table and writes results/bench.json.
+bench: $(ENVIRONMENT)
+	$(VENV)/bin/python tests/bench.py
 
 # Formats what `make test` checks.
 format: $(ENVIRONMENT)

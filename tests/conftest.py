@@ -12,7 +12,6 @@ from torch import nn
 
 from jobs import activations, parquet
 from readout import networks
-from readout.relatives import BUILDERS
 
 # The same examples in every run, no time limits on a shared machine, no database of examples.
 hypothesis.settings.register_profile("study", derandomize=True, deadline=None, database=None)
@@ -65,7 +64,7 @@ def toy() -> nn.Module:
 @pytest.fixture
 def toy_model(monkeypatch) -> str:
     """The toy's name among the models that a study can choose."""
-    monkeypatch.setitem(BUILDERS, "toy", Toy)
+    monkeypatch.setitem(networks.BUILDERS, "toy", Toy)
     return "toy"
 
 
@@ -118,13 +117,21 @@ def images() -> torch.Tensor:
     return torch.randn(12, 3, 32, 32, generator=torch.Generator().manual_seed(3))
 
 
-def write_activations(path: Path, values: np.ndarray, *, image_id=None, fold=None, rows: int = 25) -> None:
+def write_activations(
+    path: Path, values: np.ndarray, *, image_id=None, fold=None, rows: int = 25, dtype: str = "float32"
+) -> None:
     """A file of activations [images, units] as the step writes it, `rows` images at a time."""
     count, units = values.shape
     image_id = np.arange(count) if image_id is None else image_id
     fold = np.arange(count) % 5 if fold is None else fold
     columns = {"image_id": image_id.tolist(), "fold": fold.tolist(), "activation": values.tolist()}
-    table = pa.table(columns, schema=activations.schema(units))
+    table = pa.table(columns, schema=activations.schema(units, dtype))
     with parquet.Writer(path, table.schema) as writer:
         for start in range(0, count, rows):
             writer.write(table.slice(start, rows))
+
+
+def write_means(path: Path, values: np.ndarray) -> None:
+    """The means of activations [images, units] as the step writes them."""
+    mean = values.mean(0, dtype=np.float64)
+    parquet.write(path, {"unit": np.arange(len(mean), dtype=np.int32), "mean": mean}, activations.MEANS)

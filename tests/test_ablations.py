@@ -13,7 +13,7 @@ from jobs import cells as cells_job
 from jobs import images as images_job
 from jobs import networks as networks_job
 from jobs import parquet
-from readout import layers, networks, scores
+from readout import networks, scores
 from readout.ablations import ablate
 from readout.relatives import BUILDERS
 from readout.tables import effect
@@ -155,8 +155,8 @@ def test_the_tail_equals_the_masked_network(model, memory_format, random_network
 TRANSFORM = {"resize": None, "crop": 32, "mean": [0.5] * 3, "std": [0.25] * 3}
 
 
-def test_an_ablation_of_dead_units_changes_nothing(tmp_path, random_network):
-    """Through the jobs: 35 images, so that the baseline takes two batches; channel 0 is dead, and it is the cell."""
+def test_an_ablation_of_dead_units_changes_nothing(tmp_path, monkeypatch, random_network):
+    """Through the jobs, to the last bit, though the batches differ; channel 0 is dead, and it is the cell."""
     network = random_network("small_alexnet")
     with torch.no_grad():
         network.features[6].bias[0] = -1000
@@ -168,16 +168,22 @@ def test_an_ablation_of_dead_units_changes_nothing(tmp_path, random_network):
         Image.fromarray(pixels).save(tmp_path / "data" / "a" / f"{i:02d}.png")
     paths = SimpleNamespace(
         **{name: str(tmp_path / f"{name}.parquet") for name in ("images", "layers", "baseline", "cells")},
-        weights=str(tmp_path / "weights.pt"),
     )
     place, log = SimpleNamespace(network="n", layer="conv3", class_id="a", cell="s0m0"), tmp_path / "log"
     opening = {"dataset": "folder", "path": str(tmp_path / "data")}
     images_job.list_images(paths.images, **opening, labels={"a": 4}, study=35, train=False, seed=0, log=log)
-    engine = {"model": "small_alexnet", "outputs": 10, "transform": TRANSFORM, "device": "cpu", **opening}
-    known = layers.KNOWN["small_alexnet"]
-    networks_job.list_layers(paths.layers, model="small_alexnet", outputs=10, size=32, expected=known, log=log)
+    network = {
+        "model": "small_alexnet",
+        "outputs": 10,
+        "weights": str(tmp_path / "weights.pt"),
+        "transform": TRANSFORM,
+    }
+    engine = network | opening | {"device": "cpu"}
+    networks_job.list_layers(paths.layers, **network, chosen=["conv3"], cells=16, on="cpu", log=log)
     file = str(tmp_path / "conv3" / "a.parquet")
-    activations_job.extract(paths, [file], paths.baseline, "a", **engine, log=log)
+    # Two batches here, and one for the tail.
+    monkeypatch.setattr(networks_job, "BATCH_BYTES", 20 * 4 * 16 * 16 * 16)
+    activations_job.extract(paths, [file], [], paths.baseline, "a", **engine, dtype="float32", log=log)
     activation = activations_job.load(file).values
     assert activation.shape == (35, 96 * 4 * 4)
     assert not activation[:, :16].any()
@@ -192,8 +198,7 @@ def test_an_ablation_of_dead_units_changes_nothing(tmp_path, random_network):
     table = parquet.read(out, job.SCHEMA).to_pydict()
     assert table["rank_ablated"] == table["rank_baseline"]
     assert table["image_id"] == images_job.rows(paths.images)["image_id"].tolist()
-    # The batches differ, and with them the last bits of float32 scores of about 5.
-    np.testing.assert_allclose(table["log_p_ablated"], table["log_p_baseline"], atol=5e-5)
+    assert table["log_p_ablated"] == table["log_p_baseline"]
 
     # Negative control: the rest of the layer is needed.
     place.cell = "s0m1"

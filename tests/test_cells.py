@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from conftest import write_activations
+from conftest import write_means
 from jobs import cells as job
 from jobs import parquet
 from readout import StudyError, cells
@@ -173,13 +173,12 @@ def test_names_go_from_the_lowest_cell():
     assert cells.names((2, 3)) == ("s0m0", "s0m1", "s0m2", "s1m0", "s1m1", "s1m2")
 
 
-@pytest.mark.parametrize("rows", [1, 7, 20])
-def test_cells_of_the_same_activations_are_the_same(tmp_path, rows):
-    """Cells do not depend on the batches in which the activations were written; the others' images weigh equally."""
+def test_cells_follow_from_the_means(tmp_path):
+    """The job gives the grid of the means over all images, the others' images weighing equally."""
     generator = np.random.default_rng(0)
-    target, one, two = (np.maximum(generator.normal(size=(n, 40)), 0).astype(np.float32) for n in (20, 20, 5))
+    target, one, two = (np.maximum(generator.normal(size=(n, 40)), 0).astype(np.float32) for n in (20, 20, 20))
     for name, activations in (("t", target), ("o1", one), ("o2", two)):
-        write_activations(tmp_path / f"{name}.parquet", activations, rows=rows)
+        write_means(tmp_path / f"{name}.parquet", activations)
     others = [tmp_path / "o1.parquet", tmp_path / "o2.parquet"]
     out = tmp_path / "cells.parquet"
     job.assign(out, target=tmp_path / "t.parquet", others=others, bins=[4, 4], log=tmp_path / "log")

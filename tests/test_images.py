@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -101,6 +102,159 @@ def test_images_are_loaded_in_order(folder):
     x = job.load(sources, dataset="folder", path=str(folder / "data"), transform=PLAIN)
     assert x.shape == (3, 3, 2, 2)
     assert (x[:, 0, 0, 0] * 255).round().tolist() == [3, 0, 11]
+
+
+def rgb(file):
+    """The pixels [H, W, 3] of a file as a study sees them, 0 to 255."""
+    x = job.load([file.name], dataset="folder", path=str(file.parent), transform=PLAIN)
+    return (x[0] * 255).round().permute(1, 2, 0).int().tolist()
+
+
+PALETTE = Image.new("P", (2, 2), 1)
+PALETTE.putpalette([0, 0, 0, 10, 20, 30])
+
+# Images 2 x 2 of one colour (a JPEG may be off by a little), how they are saved, and what they are in RGB.
+KINDS = {
+    "RGB": (Image.new("RGB", (2, 2), (200, 100, 50)), "x.jpg", {}, (200, 100, 50)),
+    "grey": (Image.new("L", (2, 2), 90), "x.jpg", {}, (90, 90, 90)),
+    # Cyan at 51 of 255 leaves 204 of red; black at 51 a share of 204/255 of all: 204 * 0.8 = 163, 255 * 0.8 = 204.
+    "CMYK": (Image.new("CMYK", (2, 2), (51, 0, 255, 51)), "x.jpg", {}, (163, 204, 0)),
+    "PNG named JPEG": (Image.new("RGB", (2, 2), (1, 2, 3)), "x.JPEG", {"format": "PNG"}, (1, 2, 3)),
+    "palette": (PALETTE, "x.png", {}, (10, 20, 30)),
+    "palette, transparent": (PALETTE, "x.png", {"transparency": 1}, (10, 20, 30)),
+    "alpha": (Image.new("RGBA", (2, 2), (40, 50, 60, 7)), "x.png", {}, (40, 50, 60)),
+    "grey and alpha": (Image.new("LA", (2, 2), (70, 0)), "x.png", {}, (70, 70, 70)),
+    "two colours": (Image.new("1", (2, 2), 1), "x.png", {}, (255, 255, 255)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_image_of_any_kind_becomes_rgb(tmp_path, kind):
+    """A transparent pixel has the colour that it hides, as torchvision's loader has it."""
+    image, name, options, expected = KINDS[kind]
+    image.save(tmp_path / name, **options)
+    assert np.abs(np.array(rgb(tmp_path / name)) - expected).max() <= (2 if name == "x.jpg" else 0)
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("x.png", "<u2"), ("x.tif", "<u2"), ("x.tif", ">u2")])
+def test_grey_of_16_bits_is_scaled(tmp_path, name, dtype):
+    """To the nearest of 255 steps of 257; PIL's own conversion makes all but 0 white here."""
+    values = np.array([[0, 257 * 100 + 128], [257 * 100 + 129, 65535]], np.uint16).astype(dtype)
+    Image.frombytes("I;16B" if dtype == ">u2" else "I;16", (2, 2), values.tobytes()).save(tmp_path / name)
+    assert Image.open(tmp_path / name).mode == ("I;16B" if dtype == ">u2" else "I;16")
+    assert rgb(tmp_path / name) == [[[0] * 3, [100] * 3], [[101] * 3, [255] * 3]]
+
+
+def write_text(file):
+    file.write_text("not an image")
+
+
+def write_truncated(file):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file, "JPEG")
+    file.write_bytes(file.read_bytes()[:-1000])
+
+
+def write_bomb(file):
+    """A few bytes that say they are 100,000 x 100,000 pixels."""
+    file.write_bytes(b"P6 100000 100000 255\n" + bytes(100))
+
+
+def write_32_bits(file):
+    Image.fromarray(np.full((2, 2), 70_000, np.int32)).save(file, "TIFF")
+
+
+def write_floats(file):
+    Image.fromarray(np.full((2, 2), 0.5, np.float32)).save(file, "TIFF")
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (write_text, "cannot identify"),
+        (write_truncated, "truncated"),
+        (write_bomb, "decompression bomb"),
+        (write_32_bits, "32 bits.*8 or 16"),
+        (write_floats, "32 bits.*8 or 16"),
+    ],
+)
+def test_a_file_that_gives_no_pixels_is_named(tmp_path, write, words):
+    write(tmp_path / "x.jpg")
+    with pytest.raises(StudyError, match=rf"x\.jpg: cannot be read as an image \(.*{words}.*; replace or remove"):
+        rgb(tmp_path / "x.jpg")
+
+
+def test_an_error_of_any_kind_names_the_image(tmp_path, monkeypatch):
+    """PIL's decoders raise more than they promise: a RuntimeError where an AVIF is broken."""
+
+    def fail(*args):
+        raise RuntimeError("no such box")
+
+    Image.new("RGB", (2, 2)).save(tmp_path / "x.png")
+    monkeypatch.setattr(Image.Image, "convert", fail)
+    with pytest.raises(StudyError, match=r"x\.png: cannot be read as an image \(no such box\)"):
+        rgb(tmp_path / "x.png")
+
+
+def test_an_image_that_has_gone_is_named(tmp_path):
+    with pytest.raises(StudyError, match=r"x\.png: no such file.*--forcerun images"):
+        rgb(tmp_path / "x.png")
+
+
+@pytest.fixture
+def imagenet(tmp_path):
+    """Six of ImageNet's validation images in the folders of two classes; the red of each is its number."""
+    for number, class_id in enumerate(["n15075141", "n01440764", "n01440764"] * 2, start=1):
+        folder = tmp_path / "imagenet" / "val" / class_id
+        folder.mkdir(parents=True, exist_ok=True)
+        image = Image.new("RGB", (2, 2), (number, 0, 0))
+        image.save(folder / f"ILSVRC2012_val_{number:08d}.JPEG", "PNG")
+    return {"dataset": "imagenet", "path": str(tmp_path / "imagenet")}
+
+
+def test_images_of_imagenet_keep_their_numbers(imagenet, tmp_path):
+    """Rows are sorted by number, not by class, and each row's source is the image of that number."""
+    labels = {"n01440764": 0, "n15075141": 999}
+    job.list_images(
+        tmp_path / "a.parquet", **imagenet, labels=labels, study=10, train=False, seed=0, log=tmp_path / "log"
+    )
+    listed = job.rows(tmp_path / "a.parquet")
+    assert listed["image_id"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert listed["label"].tolist() == [999, 0, 0] * 2
+    x = job.load(listed["source"], **imagenet, transform=PLAIN)
+    assert (x[:, 0, 0, 0] * 255).round().tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_class_that_has_gone_is_named(imagenet, tmp_path):
+    with pytest.raises(StudyError, match=r"class n01443537: its images are no longer in"):
+        labels = {"n01443537": 1}
+        job.list_images(
+            tmp_path / "a.parquet", **imagenet, labels=labels, study=1, train=False, seed=0, log=tmp_path / "log"
+        )
+
+
+def test_imagenette_is_fetched_by_the_job_that_lists_it(tmp_path, monkeypatch):
+    """And found again by later jobs from the same two settings."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(job.listing.Imagenette, "counts", {"n01440764": 3, "n02102040": 2})
+
+    def download(url, place, md5):
+        for i, class_id in enumerate(["n01440764"] * 3 + ["n02102040"] * 2):
+            folder = tmp_path / "imagenette" / "imagenette2-320" / "val" / class_id
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (2, 2), (i, 0, 0)).save(folder / f"{i}.JPEG", "PNG")
+
+    monkeypatch.setattr(torchvision.datasets.imagenette, "download_and_extract_archive", download)
+    settings = {"dataset": "imagenette", "path": None}
+    labels = {"n01440764": 0, "n02102040": 217}
+    job.list_images(
+        tmp_path / "a.parquet", **settings, labels=labels, study=2, train=True, seed=0, log=tmp_path / "log"
+    )
+    listed = {split: job.rows(tmp_path / "a.parquet", split=split) for split in ("study", "train")}
+    assert {split: len(rows["image_id"]) for split, rows in listed.items()} == {"study": 4, "train": 1}
+    for rows in listed.values():
+        x = job.load(rows["source"], **settings, transform=PLAIN)
+        assert (x[:, 0, 0, 0] * 255).round().tolist() == rows["image_id"].tolist()
 
 
 def test_a_broken_image_is_named(folder):

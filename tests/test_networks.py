@@ -36,9 +36,9 @@ def test_names_on_the_graph_are_the_known_ones(model):
     assert len({layer.node for layer in found}) == len(found)
 
 
-def test_every_model_has_known_layers():
-    """A model without names could not be planned."""
-    assert set(layers.KNOWN) == set(BUILDERS)
+def test_every_own_model_has_known_layers():
+    """They could not be planned otherwise; besides, the paper's networks of torchvision are known."""
+    assert set(layers.KNOWN) == set(networks.BUILDERS) | {"alexnet", "vgg16", "vgg16_bn", "mobilenet_v2", "resnet101"}
 
 
 # Number of layers of the originals, counted in the papers: five convolutions and two dense layers; 13 and 2; 17 blocks
@@ -120,26 +120,43 @@ def test_a_layer_that_is_not_there_is_an_error(choice, words):
         layers.select("small_alexnet", choice)
 
 
-def test_layers_that_differ_from_the_plan_are_an_error(tmp_path):
-    """Or the workflow would wait for files that nobody writes."""
-    with pytest.raises(StudyError, match=r"small_alexnet: the traced layers are conv1, .*expected conv1, conv7"):
-        job.list_layers(
-            tmp_path / "l.parquet",
-            model="small_alexnet",
-            outputs=10,
-            size=32,
-            expected=["conv1", "conv7"],
-            log=tmp_path / "log",
-        )
+UNTRAINED = {
+    "outputs": 10,
+    "weights": None,
+    "transform": {"resize": None, "crop": 32, "mean": [0.5] * 3, "std": [0.5] * 3},
+    "cells": 16,
+    "on": "cpu",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"chosen": ["conv1", "conv7"]}, r"small_alexnet has no layer conv7; its layers are conv1, .*dense2"),
+        ({"cells": 300}, r"grid: 300 cells need as many units, small_alexnet has 256 in dense2; choose fewer bins"),
+        ({"on": "cuda"}, r"device: cuda.*no GPU"),
+        ({"weights": "nowhere.pt"}, r"nowhere\.pt: cannot be read"),
+        ({"weights": "IMAGENET1K_V1"}, r"IMAGENET1K_V1: torchvision has none for small_alexnet"),
+        ({"model": "alexnot"}, r"model alexnot.*did you mean alexnet"),
+        ({"model": "alexnet", "weights": "IMAGENET1K_V9"}, r"no such weights for alexnet; it has IMAGENET1K_V1"),
+        ({"model": "alexnet", "weights": "VGG16_Weights.IMAGENET1K_V1"}, r"no such weights for alexnet"),
+        ({"model": "vit_b_16", "transform": {"resize": None, "crop": 224}}, r"VisionTransformer: has no ReLU"),
+    ],
+)
+def test_what_would_fail_late_is_refused_early(tmp_path, monkeypatch, changes, words):
+    """Before any long job, since all of them wait for the table of layers."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    settings = UNTRAINED | {"model": "small_alexnet", "chosen": ["conv1", "dense2"]} | changes
+    with pytest.raises(StudyError, match=words):
+        job.list_layers(tmp_path / "l.parquet", **settings, log=tmp_path / "log")
     assert not (tmp_path / "l.parquet").exists()
 
 
 def test_the_table_of_layers(tmp_path):
     """Rows by layer, with the node to cut at."""
     known = layers.KNOWN["small_resnet"]
-    job.list_layers(
-        tmp_path / "l.parquet", model="small_resnet", outputs=10, size=32, expected=known, log=tmp_path / "log"
-    )
+    settings = UNTRAINED | {"model": "small_resnet", "chosen": known[3:5]}
+    job.list_layers(tmp_path / "l.parquet", **settings, log=tmp_path / "log")
     rows = job.layer_nodes(tmp_path / "l.parquet")
     assert tuple(rows) == known
     assert all(row["units"] == row["channels"] * row["height"] * row["width"] for row in rows.values())
@@ -635,7 +652,7 @@ def test_networks_of_the_default_study_are_right_on_its_images(tmp_path, name):
     accuracy = tmp_path / "accuracy.parquet"
     recipe = {"seed": config["seed"], **entry["weights"]}
     job.train(
-        str(tmp_path / "images.parquet"), str(tmp_path / "weights.pt"), str(accuracy),
+        str(tmp_path / "images.parquet"), str(accuracy), weights=str(tmp_path / "weights.pt"),
         model=entry["model"], outputs=10, recipe=recipe, transform=entry["transform"], **digits,
     )  # fmt: skip
     rows = {row["split"]: row for row in parquet.read(accuracy).to_pylist()}

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from jobs.study import Study
-from readout import StudyError
+from readout import StudyError, layers
 from workflow import ROOT
 
 ONE_CLASS = {
@@ -44,8 +44,8 @@ def test_default_study_is_of_the_promised_size(config):
     assert study.networks["alexnet"].layers == ("conv1", "conv2", "conv3", "conv4", "conv5", "dense1", "dense2")
     for network in study.networks.values():
         assert len(network.layers) >= 6
-        assert network.layers[0] == network.known_layers[0]
-        assert network.layers[-1] == network.known_layers[-1]
+        known = layers.KNOWN[network.model]
+        assert (network.layers[0], network.layers[-1]) == (known[0], known[-1])
         assert len(network.targets) >= 4
         assert all(len(study.others(network.name, target)) == 9 for target in network.targets)
 
@@ -78,7 +78,7 @@ def test_classes_may_be_written_as_numbers(config):
         (["device"], "gpu", ["device", "cpu, cuda, auto"]),
         (["study"], "../up", ["study", "letters, digits"]),
         (["images", "study"], 3, ["images.study", "10"]),
-        (["networks", 0, "model"], "alexnot", ["unknown model alexnot", "small_alexnet"]),
+        (["networks", 0, "model"], "alexnot", ["alexnot are not known beforehand", "list them", "small_alexnet"]),
         (["networks", 0, "layers"], ["conv9"], ["alexnet", "no layer conv9", "conv1, conv2"]),
         (["networks", 0, "layers"], 8, ["alexnet", "8", "7 layers"]),
         (["networks", 0, "classes"], ["0", "ten"], ["alexnet", "no class ten", "0, 1, 2"]),

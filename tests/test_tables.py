@@ -60,18 +60,20 @@ def study(tmp_path, toy_model, toy, toy_target, toy_others) -> SimpleNamespace:
     torch.save(toy.state_dict(), tmp_path / "weights.pt")
     file = {name: str(tmp_path / f"{name}.parquet") for name in ("images", "layers", "cells", "layer", "study")}
     images.list_images(file["images"], **settings, labels={"a": 0, "b": 1}, study=2, train=False, seed=0, log=log)
-    networks.list_layers(file["layers"], model=toy_model, outputs=3, size=2, expected=["conv1"], log=log)
     # Pixels as they are: from 0 to 255.
     transform = {"resize": None, "crop": 2, "mean": [0.0] * 3, "std": [1 / 255] * 3}
-    engine = {"model": toy_model, "outputs": 3, "transform": transform, "device": "cpu", **settings}
-    paths = SimpleNamespace(
-        images=file["images"], layers=file["layers"], weights=str(tmp_path / "weights.pt"), cells=file["cells"]
-    )
+    weights = str(tmp_path / "weights.pt")
+    network = {"model": toy_model, "outputs": 3, "weights": weights, "transform": transform}
+    networks.list_layers(file["layers"], **network, chosen=["conv1"], cells=4, on="cpu", log=log)
+    engine = network | settings | {"device": "cpu"}
+    paths = SimpleNamespace(images=file["images"], layers=file["layers"], cells=file["cells"])
+    means = {class_id: str(tmp_path / "means" / "conv1" / f"{class_id}.parquet") for class_id in "ab"}
     recorded = {class_id: str(tmp_path / "conv1" / f"{class_id}.parquet") for class_id in "ab"}
     for class_id in "ab":
         baseline = str(tmp_path / "baseline" / f"{class_id}.parquet")
-        activations.extract(paths, [recorded[class_id]], baseline, class_id, **engine, log=log)
-    cells.assign(file["cells"], target=recorded["a"], others=[recorded["b"]], bins=[2, 2], log=log)
+        layer = [recorded[class_id]], [means[class_id]]
+        activations.extract(paths, *layer, baseline, class_id, **engine, dtype="float32", log=log)
+    cells.assign(file["cells"], target=means["a"], others=[means["b"]], bins=[2, 2], log=log)
     paths.baseline = str(tmp_path / "baseline" / "a.parquet")
     paths.target = recorded["a"]
     written = {"probes": [], "ablations": []}

@@ -1,11 +1,12 @@
 """Step `ablations`: one cell's units ablated in every image of the target."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import fx
 
 from jobs import activations, cells, images, memory, networks, parquet
 from jobs.logs import logged
@@ -24,20 +25,18 @@ SCHEMA = pa.schema(
 
 
 def _group(
-    traced: torch.fx.GraphModule,
-    node: str,
-    rows: Mapping[str, np.ndarray],
-    opening: Mapping,
-    on: torch.device,
+    traced: fx.GraphModule, layer: str, layers: Mapping[str, Mapping], sources: Sequence[str], opening: Mapping, on: str
 ) -> tuple[Cut, list[tuple[torch.Tensor, ...]]]:
-    """The cut network, and the tensors alive at the cut for each batch of images: shared by the cells of a group.
-
-    The batches are those of the baseline, so that an ablation without effect gives the baseline to the last bit.
-    """
-    parts = cut(traced, node)
-    sources = rows["source"]
-    batches = [sources[start : start + activations.BATCH] for start in range(0, len(sources), activations.BATCH)]
-    return parts, [parts.prefix(images.load(batch, **opening).to(on)) for batch in batches]
+    """The cut network, and the tensors alive at the cut for each batch of images: shared by the cells of a group."""
+    parts = cut(traced, layers[layer]["node"])
+    batches = networks.batches(len(sources), layers.values())
+    alive = [parts.prefix(networks.place(images.load(sources[batch], **opening), on)) for batch in batches]
+    # The deeper the tail begins, the less it holds at once, and the longer its batches can be.
+    longer = networks.batches(len(sources), [row for row in layers.values() if row["depth"] >= layers[layer]["depth"]])
+    if len(longer) < len(batches):
+        whole = [torch.cat(tensors) for tensors in zip(*alive, strict=True)]
+        alive = [tuple(tensor[batch] for tensor in whole) for batch in longer]
+    return parts, alive
 
 
 @logged
@@ -52,25 +51,26 @@ def ablate(
     value: float,
     model: str,
     outputs: int,
+    weights: str,
     dataset: str,
     path: str | None,
-    transform: Mapping,
+    transform: Mapping | None,
     device: str,
 ) -> None:
     """Run the network's tail with the cell ablated; write rank and log-probability of the right class.
 
-    `paths` has `cells`, `weights` and `baseline`; `place` is network, layer, class_id and cell.
+    `paths` has `cells` and `baseline`; `place` is network, layer, class_id and cell.
     """
     on = networks.device(device)
-    opening = {"dataset": dataset, "path": path, "transform": transform}
+    opening = {"dataset": dataset, "path": path, "transform": networks.preparation(model, weights, transform)}
     rows = images.rows(path_to_images, class_id=place.class_id)
 
     def group() -> tuple:
-        traced = networks.load(paths.weights, model=model, outputs=outputs, on=on)
-        return _group(traced, networks.layer_nodes(path_to_layers)[place.layer]["node"], rows, opening, on)
+        traced = networks.load(weights, model=model, outputs=outputs, on=on)
+        return _group(traced, place.layer, networks.layer_nodes(path_to_layers), rows["source"], opening, on)
 
-    files = (paths.weights, path_to_images, path_to_layers)
-    key = ("cut", *map(memory.stamp, files), model, outputs, place.layer, place.class_id, str(opening), str(on))
+    # The baseline's file is made anew with the weights, the images and the layers.
+    key = ("cut", memory.stamp(paths.baseline), weights, model, outputs, place.layer, str(opening), str(on))
     parts, batches = memory.shared(key, group)
     units = cells.units(paths.cells, place.cell)
     logits = torch.cat([parts.tail(ablations.ablate(first, units, value), *rest) for first, *rest in batches])

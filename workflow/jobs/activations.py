@@ -1,6 +1,8 @@
 """Step `activations`: one forward pass a (network, class) for all its layers, and the baseline."""
 
-from collections.abc import Mapping, Sequence
+import functools
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,58 +17,81 @@ from jobs.logs import logged
 from readout import StudyError, activations, scores
 
 BASELINE = pa.schema([("image_id", pa.int32()), ("rank", pa.int32()), ("score", pa.float64()), ("log_p", pa.float64())])
-BATCH = 25
-"""Images a forward pass; bounds the memory, the values do not depend on it."""
+MEANS = pa.schema([("unit", pa.int32()), ("mean", pa.float64())])
+DTYPES = {"float32": pa.float32(), "float16": pa.float16()}
 
 
-def schema(units: int) -> pa.Schema:
+def schema(units: int, dtype: str) -> pa.Schema:
     """Schema of the activations of one layer, for images of one class; units in C, H, W order."""
-    return pa.schema([("image_id", pa.int32()), ("fold", pa.int8()), ("activation", pa.list_(pa.float32(), units))])
+    # Not nullable: otherwise every unit takes a mark of its own, and reading a third more time.
+    unit = pa.field("element", DTYPES[dtype], nullable=False)
+    return pa.schema(
+        [
+            ("image_id", pa.int32()),
+            ("fold", pa.int8()),
+            pa.field("activation", pa.list_(unit, units), nullable=False),
+        ]
+    )
+
+
+def _lists(values: np.ndarray, kind: pa.DataType, file: str) -> pa.Array:
+    """Rows of activations [images, units] as lists of the file's type."""
+    with np.errstate(over="ignore"):
+        numbers = values.astype(kind.value_type.to_pandas_dtype(), copy=False)
+    if numbers.dtype != values.dtype and np.isinf(numbers).any():
+        raise StudyError(f"{file}: an activation is too large for float16; set activations.dtype to float32")
+    return pa.FixedSizeListArray.from_arrays(pa.array(numbers.reshape(-1)), type=kind)
 
 
 @logged
 def extract(
     paths: SimpleNamespace,
     layers: Sequence[str],
+    means: Sequence[str],
     baseline: str,
     class_id: str,
     *,
     model: str,
     outputs: int,
+    weights: str,
     dataset: str,
     path: str | None,
-    transform: Mapping,
+    transform: Mapping | None,
+    dtype: str,
     device: str,
 ) -> str:
-    """Write the activations of each layer and the baseline for the study images of a class.
+    """Write the activations of each layer, their means, and the baseline for the study images of a class.
 
-    `paths` has `images`, `layers` and `weights`; `layers` are the files to write, `.../{layer}/{class_id}.parquet`.
+    `paths` has `images` and `layers`; `layers` and `means` are the files to write, `.../{layer}/{class_id}.parquet`.
+    The means are of the activations as computed, whatever precision these are kept in.
     """
     on = networks.device(device)
-    traced = networks.load(paths.weights, model=model, outputs=outputs, on=on)
+    traced = networks.load(weights, model=model, outputs=outputs, on=on)
+    opening = {"dataset": dataset, "path": path, "transform": networks.preparation(model, weights, transform)}
     nodes = networks.layer_nodes(paths.layers)
     rows = images.rows(paths.images, class_id=class_id)
     label = int(rows["label"][0])
-    if label >= outputs:
-        raise StudyError(f"class {class_id}: its output {label} is not among the {outputs} outputs of {model}")
     files = {Path(file).parent.name: file for file in layers}
     by_node = {nodes[layer]["node"]: layer for layer in files}
+    totals = {layer: np.zeros(nodes[layer]["units"]) for layer in files}
+    schemas = {layer: schema(nodes[layer]["units"], dtype) for layer in files}
     results = []
     with ExitStack() as stack:
-        writers = {
-            layer: stack.enter_context(parquet.Writer(file, schema(nodes[layer]["units"])))
-            for layer, file in files.items()
-        }
-        for start in range(0, len(rows["image_id"]), BATCH):
-            ids, fold, sources = (rows[name][start : start + BATCH] for name in ("image_id", "fold", "source"))
-            x = images.load(sources, dataset=dataset, path=path, transform=transform)
+        writers = {layer: stack.enter_context(parquet.Writer(files[layer], schemas[layer])) for layer in files}
+        for batch in networks.batches(len(rows["image_id"]), nodes.values()):
+            ids, fold, sources = (rows[name][batch] for name in ("image_id", "fold", "source"))
+            x = networks.place(images.load(sources, **opening), on)
 
             def keep(node: str, value: torch.Tensor, ids: np.ndarray = ids, fold: np.ndarray = fold) -> None:
+                layer = by_node[node]
                 flat = value.flatten(1).cpu().numpy()
-                lists = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), flat.shape[1])
-                writers[by_node[node]].write(pa.table([ids, fold, lists], schema=schema(flat.shape[1])))
+                # One image after the other: the sums do not depend on the batches.
+                for row in flat:
+                    totals[layer] += row
+                lists = _lists(flat, schemas[layer].field("activation").type, files[layer])
+                writers[layer].write(pa.table([ids, fold, lists], schema=schemas[layer]))
 
-            logits = activations.record(traced, x.to(on), by_node, keep)
+            logits = activations.record(traced, x, by_node, keep)
             labels = torch.full((len(ids),), label, device=on)
             results.append(
                 {
@@ -76,6 +101,10 @@ def extract(
                     "log_p": scores.log_probabilities(logits, labels).cpu().numpy(),
                 }
             )
+    for file in means:
+        total = totals[Path(file).parent.name]
+        columns = {"unit": np.arange(len(total), dtype=np.int32), "mean": total / len(rows["image_id"])}
+        parquet.write(file, columns, MEANS)
     columns = {name: np.concatenate([part[name] for part in results]) for name in results[0]}
     parquet.write(baseline, columns | {"rank": columns["rank"].astype(np.int32)}, BASELINE)
     return f"{len(columns['rank'])} images, {len(files)} layers, top-1 {(columns['rank'] == 0).mean():.4f}"
@@ -90,22 +119,47 @@ def summarise(output: str, *, baselines: Sequence[str]) -> None:
 
 
 class Activations(NamedTuple):
-    """Activations of one layer for images of one class: image_id [images], fold [images], values [images, units]."""
+    """Activations of one layer: image_id [images], fold [images], values [images, units]."""
 
     image_id: np.ndarray
     fold: np.ndarray
     values: np.ndarray
 
 
-def _read(path: str) -> Activations:
-    table = parquet.read(path)
-    units = table.schema[-1].type.list_size if pa.types.is_fixed_size_list(table.schema[-1].type) else 0
-    if table.schema != schema(units):
-        raise StudyError(f"{path}: is no table of activations; {parquet.again(path)}")
-    values = np.concatenate([chunk.flatten().to_numpy().reshape(-1, units) for chunk in table["activation"].chunks])
-    return Activations(table["image_id"].to_numpy(), table["fold"].to_numpy(), values)
+def _parts(path: str) -> Iterator[Activations]:
+    """The activations in a file, a row group at a time."""
+    for table in parquet.groups(path):
+        kind = table.schema[-1].type
+        units = kind.list_size if pa.types.is_fixed_size_list(kind) else 0
+        if all(table.schema != schema(units, dtype) for dtype in DTYPES):
+            raise StudyError(f"{path}: is no table of activations; {parquet.again(path)}")
+        for batch in table.to_batches():
+            values = batch["activation"].flatten().to_numpy().reshape(-1, units)
+            yield Activations(batch["image_id"].to_numpy(), batch["fold"].to_numpy(), values)
 
 
 def load(path: str) -> Activations:
-    """The activations in a file, shared by the jobs of this process."""
-    return memory.shared(("activations", memory.stamp(path)), lambda: _read(path))
+    """All activations in a file, shared by the jobs of this process."""
+
+    def read() -> Activations:
+        return Activations(*map(np.concatenate, zip(*_parts(path), strict=True)))
+
+    return memory.shared(("activations", memory.stamp(path)), read)
+
+
+def gather(paths: Sequence[str], units: np.ndarray) -> tuple[Activations, np.ndarray]:
+    """The activations of some units in several files, float32, and how many images are of each file.
+
+    Whole files are kept in memory for other cells where all of them fit well; else they are read a row group at a time.
+    """
+    sizes = [memory.shared(("size", memory.stamp(path)), functools.partial(parquet.size, path)) for path in paths]
+    whole = sum(sizes) <= memory.LIMIT // 2
+    parts = [[load(path)] if whole else _parts(path) for path in paths]
+    chosen = [[part._replace(values=part.values[:, units].astype(np.float32)) for part in file] for file in parts]
+    counts = np.array([sum(len(part.image_id) for part in file) for file in chosen])
+    return Activations(*map(np.concatenate, zip(*itertools.chain(*chosen), strict=True))), counts
+
+
+def mean(path: str) -> np.ndarray:
+    """Mean activation of each unit over the images of a class, float64 [units]."""
+    return memory.shared(("mean", memory.stamp(path)), lambda: parquet.read(path, MEANS)["mean"].to_numpy())

@@ -32,11 +32,9 @@ def list_others(output: str, *, others: Mapping[str, Sequence[str]]) -> None:
 
 @logged
 def assign(output: str, *, target: str, others: Sequence[str], bins: Sequence[int]) -> None:
-    """Write the cell of each unit from the activations of the target and of the others."""
-    target_mean = activations.load(target).values.mean(0, dtype=np.float64)
-    images = sum(len(activations.load(path).values) for path in others)
-    total = sum(activations.load(path).values.sum(0, dtype=np.float64) for path in others)
-    others_mean = total / images
+    """Write the cell of each unit from the means of the target and of the others; all have equally many images."""
+    target_mean = activations.mean(target)
+    others_mean = sum(map(activations.mean, others)) / len(others)
     selectivity, magnitude = cells.coordinates(target_mean, others_mean)
     try:
         s, m = cells.grid(selectivity, magnitude, tuple(bins))

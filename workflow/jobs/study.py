@@ -5,7 +5,6 @@ The workflow imports this module when it builds its DAG, so it loads neither tor
 
 import csv
 import difflib
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -19,18 +18,24 @@ from readout import StudyError, cells, layers
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_NAME_BYTES = 200
+IMAGENET = 1000
+"""Classes of ImageNet, and outputs of the networks trained on it."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """One network of a study; `weights` is a state-dict file, or None where a rule trains the network by `training`."""
+    """One network of a study.
+
+    `weights` is a file, torchvision's name of its weights, `random-<seed>`, or None where a rule trains the network by
+    `training`; `transform` is None where torchvision says how to prepare the images of its weights.
+    """
 
     name: str
     model: str
     outputs: int
     weights: str | None
     training: Mapping
-    transform: Mapping
+    transform: Mapping | None
     layers: tuple[str, ...]
     classes: tuple[str, ...]
     targets: tuple[str, ...]
@@ -40,14 +45,10 @@ class Network:
         return self.weights is None
 
     @property
-    def size(self) -> int:
-        """Side of the images that the network takes, in pixels."""
-        return self.transform["crop"]
-
-    @property
-    def known_layers(self) -> tuple[str, ...]:
-        """All layers of the network, chosen or not."""
-        return layers.KNOWN[self.model]
+    def file(self) -> str | None:
+        """The user's file of weights, if there is one."""
+        given = self.weights or ""
+        return None if self.trained or layers.PUBLISHED.fullmatch(given) or layers.DRAWN.fullmatch(given) else given
 
 
 @cache
@@ -104,7 +105,8 @@ class Study:
         self.seed: int = config["seed"]
         self.bins: tuple[int, int] = (config["grid"]["selectivity"], config["grid"]["magnitude"])
         self.cells = cells.names(self.bins)
-        self.classes = listing.classes(self.dataset, self.path)
+        self.data = listing.dataset(self.dataset, self.path)
+        self.classes = self.data.classes
         self.train = any(isinstance(entry["weights"], Mapping) for entry in config["networks"])
         self.labels = self._labels()
         self.networks = {network.name: network for network in map(self._network, config["networks"])}
@@ -126,7 +128,7 @@ class Study:
         _check_name("networks: name", name)
         pool = self._chosen(entry["classes"], self.classes, f"networks: {name}: classes")
         targets = self._chosen(entry["targets"], pool, f"networks: {name}: targets")
-        outputs = entry.get("outputs", max(self.labels.values()) + 1)
+        outputs = entry.get("outputs", self._outputs(entry["weights"]))
         for class_id in pool:
             _check_name("class", class_id)
             if class_id not in self.labels:
@@ -135,27 +137,37 @@ class Study:
                 raise StudyError(f"class {class_id}: output {self.labels[class_id]}, but {name} has {outputs} outputs")
         if len(pool) < 2:
             raise StudyError(f"networks: {name}: classes: a target needs at least one other class to contrast it with")
-        model = entry["model"]
-        if model not in layers.KNOWN:
-            raise StudyError(f"networks: {name}: unknown model {model}; known are {', '.join(layers.KNOWN)}")
         try:
-            chosen = layers.select(model, entry["layers"])
+            chosen = layers.select(entry["model"], entry["layers"])
         except StudyError as error:
             raise StudyError(f"networks: {name}: {error}") from error
+        for layer in chosen:
+            _check_name("layer", layer)
         trained = isinstance(entry["weights"], Mapping)
-        if not trained and not Path(entry["weights"]).is_file():
-            raise StudyError(f"networks: {name}: weights: {entry['weights']}: no such file")
-        return Network(
+        drawn = entry["weights"] == "random"
+        network = Network(
             name=name,
-            model=model,
+            model=entry["model"],
             outputs=outputs,
-            weights=None if trained else entry["weights"],
+            weights=None if trained else f"random-{self.seed}" if drawn else entry["weights"],
             training=dict(entry["weights"]) if trained else {},
-            transform=dict(entry["transform"]),
+            transform=entry.get("transform"),
             layers=chosen,
             classes=pool,
             targets=targets,
         )
+        if network.file and not Path(network.file).is_file():
+            raise StudyError(f"networks: {name}: weights: {network.file}: no such file, nor a name of torchvision's")
+        if network.transform is None and (trained or drawn or network.file):
+            raise StudyError(
+                f"networks: {name}: transform is missing; only torchvision's own weights say how to prepare images"
+            )
+        return network
+
+    def _outputs(self, weights: str | Mapping) -> int:
+        """Number of outputs of a network: ImageNet's where it or its weights are, else as many as there are labels."""
+        published = isinstance(weights, str) and layers.PUBLISHED.fullmatch(weights)
+        return IMAGENET if published or self.dataset.startswith("imagenet") else max(self.labels.values()) + 1
 
     @staticmethod
     def _chosen(choice: str | list, known: tuple[str, ...], key: str) -> tuple[str, ...]:
@@ -173,7 +185,7 @@ class Study:
         """Index of each class of the data set among the outputs of the networks."""
         labels = self.config["images"]["labels"]
         if labels is None:
-            return {class_id: i for i, class_id in enumerate(self.classes)}
+            return dict(self.data.labels)
         if isinstance(labels, str):
             try:
                 with Path(labels).open(newline="", encoding="utf-8-sig") as file:
@@ -199,8 +211,9 @@ class Study:
         study = self.config["images"]["study"]
         least = study + 1 if self.train else study
         needed = self.classes if self.train else {c for network in self.networks.values() for c in network.classes}
-        for class_id, count in listing.counts(self.dataset, self.path, tuple(sorted(needed))).items():
-            if count < least:
+        counts = self.data.counts
+        for class_id in sorted(needed):
+            if (count := counts[class_id]) < least:
                 rest = ", and at least one more to train on" if self.train else ""
                 raise StudyError(
                     f"class {class_id}: {count} images, but images.study asks for {study}{rest}; "
@@ -235,18 +248,14 @@ class Study:
 
     def listing_digest(self) -> str:
         """Hash of the names and sizes of the data set's files, so that a changed folder is listed anew."""
-        if self.dataset == "digits":
-            return "digits"
-        content = hashlib.sha256()
-        for class_id in self.classes:
-            content.update(repr((class_id, listing.folder_files(self.path, class_id))).encode())
-        return content.hexdigest()[:16]
+        return self.data.digest
 
     def engine(self, network: Network) -> dict:
         """What it takes to run a network on images."""
         return {
             "model": network.model,
             "outputs": network.outputs,
+            "weights": network.weights or f"{self.results}/networks/{network.name}/weights.pt",
             "transform": network.transform,
             **self.image_settings(),
         }

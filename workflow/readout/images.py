@@ -27,9 +27,16 @@ def split(count: int, study: int, *, class_id: str, seed: int) -> tuple[np.ndarr
 
 
 def transform(
-    resize: int | None, crop: int, mean: Sequence[float], std: Sequence[float], interpolation: str = "bilinear"
+    resize: int | Sequence[int] | None,
+    crop: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    interpolation: str = "bilinear",
 ) -> v2.Compose:
-    """From a PIL image in RGB to a float32 tensor [3, H, W]: shorter side to `resize`, centre crop, normalisation."""
+    """From a PIL image in RGB to a float32 tensor [3, H, W]: resized, centre crop, normalisation.
+
+    `resize` is the shorter side or (height, width).
+    """
     steps: list[torch.nn.Module] = [v2.PILToTensor()]
     if resize is not None:
         steps.insert(0, v2.Resize(resize, interpolation=v2.InterpolationMode(interpolation), antialias=True))
@@ -42,3 +49,17 @@ def pad_digit(pixels: np.ndarray) -> Image.Image:
     """A 28 x 28 digit, 0 to 255 in 784 numbers, as a 32 x 32 image with three equal channels."""
     digit = np.pad(pixels.reshape(28, 28).astype(np.uint8), 2)
     return Image.fromarray(digit).convert("RGB")
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """An image of any kind in 8-bit RGB, as torchvision's loader has it but for 16-bit grey; transparency is dropped.
+
+    Raises ValueError for pixels whose white is unknown.
+    """
+    if image.mode.startswith("I;16"):
+        # PIL's own conversion shows everything from 255 of 65535 in white.
+        grey = (np.asarray(image).astype(np.uint32) + 128) // 257
+        image = Image.fromarray(grey.astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError("its pixels have 32 bits, and nothing says which value is white; save it with 8 or 16")
+    return image.convert("RGB")

@@ -1,12 +1,18 @@
-"""Names of the layers of the networks that the study knows, without importing torch.
+"""Names of the layers of the networks that the study knows, and of weights, without importing torch.
 
 The workflow has to know a network's layers before anything runs. `networks.layers` derives the same names from the
-traced graph, and the run compares the two.
+traced graph, and the run compares the two. Of any other network of torchvision a configuration lists the layers.
 """
 
+import re
 from collections.abc import Sequence
 
 from readout import StudyError
+
+PUBLISHED = re.compile(r"(\w+_Weights\.)?[A-Z][A-Z0-9_]*")
+"""Torchvision's names of weights, as `IMAGENET1K_V1` or `AlexNet_Weights.IMAGENET1K_V1`."""
+DRAWN = re.compile(r"random-(\d+)")
+"""Weights drawn at random by a seed: an untrained network."""
 
 
 def _chain(convolutions: int, dense: int) -> tuple[str, ...]:
@@ -26,6 +32,13 @@ def _bottlenecks(blocks: int) -> tuple[str, ...]:
 
 
 KNOWN: dict[str, tuple[str, ...]] = {
+    "alexnet": _chain(5, 2),
+    "caffe_alexnet": _chain(5, 2),
+    "theano_alexnet": _chain(5, 2),
+    "vgg16": _chain(13, 2),
+    "vgg16_bn": _chain(13, 2),
+    "mobilenet_v2": _inverted_residuals(17),
+    "resnet101": _bottlenecks(33),
     "small_alexnet": _chain(5, 2),
     "small_vgg16": _chain(13, 2),
     "small_mobilenet_v2": _inverted_residuals(17),
@@ -34,14 +47,33 @@ KNOWN: dict[str, tuple[str, ...]] = {
 """Layers in the order of execution, by model."""
 
 
+def _blocks(known: Sequence[str]) -> tuple[str, ...]:
+    """The last layer of each block, and those outside of blocks."""
+    last = {name.split(".")[0]: name for name in known}
+    return tuple(last.values())
+
+
 def select(model: str, choice: str | int | Sequence[str]) -> tuple[str, ...]:
     """The layers of `model` that a configuration chooses, in the order of execution.
 
-    `choice` is `all`, a number (that many layers, evenly spread from the first to the last) or a list of names.
+    `choice` is `all`, `blocks` (the stem, the last layer of each residual block, the head), a number (that many
+    layers, evenly spread from the first to the last) or a list of names. The layers of a model that is not in `KNOWN`
+    can only be listed; whether it has them, the traced graph tells.
     """
+    if model not in KNOWN:
+        if isinstance(choice, str | int):
+            raise StudyError(
+                f"layers: {choice}: the layers of {model} are not known beforehand; list them "
+                f"(`make layers MODEL={model}` prints them), or take one of {', '.join(KNOWN)}"
+            )
+        return tuple(choice)
     known = KNOWN[model]
     if choice == "all":
         return known
+    if choice == "blocks":
+        if len(_blocks(known)) == len(known):
+            raise StudyError(f"layers: blocks: {model} has none; take all, a number or a list of {', '.join(known)}")
+        return _blocks(known)
     if isinstance(choice, int):
         if not 1 <= choice <= len(known):
             raise StudyError(f"layers: {choice}: {model} has {len(known)} layers; choose from 1 to {len(known)}")

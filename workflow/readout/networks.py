@@ -4,21 +4,25 @@ A layer is the output of one non-linearity. `torch.fx` records the graph, so tha
 chains: at a cut all tensors that are still needed later are kept.
 """
 
+import difflib
 import operator
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision import models
 from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from readout import StudyError
-from readout.relatives import BUILDERS
+from readout import StudyError, caffe, relatives
 
 MODULES = (nn.ReLU, nn.ReLU6)
 FUNCTIONS = (F.relu, F.relu6, torch.relu, torch.relu_)
@@ -26,7 +30,14 @@ METHODS = ("relu", "relu_")
 ADDITIONS = (operator.add, torch.add)
 BLOCKS = (InvertedResidual, Bottleneck, BasicBlock)
 
-_tracing = threading.Lock()
+BUILDERS = relatives.BUILDERS | caffe.BUILDERS
+"""The study's own models; all others are torchvision's."""
+CAFFE_FILES = (".npy", ".npz", ".h5")
+"""Suffixes of the conversions of AlexNet's weights that `caffe.read` knows."""
+AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
+"""Models with heads for training alone, and how their weights begin."""
+
+_building, _tracing = threading.Lock(), threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -59,28 +70,105 @@ class Cut:
 
 
 def build(model: str, outputs: int, seed: int) -> nn.Module:
-    """The model with random weights that depend on `seed` alone, in evaluation mode."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return BUILDERS[model](outputs).eval()
+    """The model with random weights that depend on `seed` alone, in evaluation mode.
 
-
-def load(model: str, outputs: int, path: Path) -> nn.Module:
-    """The model with the weights of a state-dict file, in evaluation mode.
-
-    Raises StudyError where the file is no state dict or does not fit; nothing in the file is executed.
+    `model` is one of the study's own or a classification network of torchvision by its name there.
     """
+    builder = BUILDERS.get(model)
+    if builder is None:
+        _check_torchvision(model)
+        # Auxiliary heads act in training only.
+        extra = {"aux_logits": False, "init_weights": True} if model in AUXILIARY else {}
+
+        def builder(outputs: int) -> nn.Module:
+            return models.get_model(model, weights=None, num_classes=outputs, **extra)
+
+    # The seed is set in the random state of the whole process.
+    with _building, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return builder(outputs).eval()
+
+
+def _check_torchvision(model: str) -> None:
+    known = models.list_models(module=models)
+    if model not in known:
+        close = difflib.get_close_matches(model, [*BUILDERS, *known], n=1)
+        raise StudyError(
+            f"model {model}: neither the study nor torchvision has it"
+            + (f"; did you mean {close[0]}?" if close else "; see torchvision.models.list_models()")
+        )
+
+
+def _published(model: str, name: str) -> models.WeightsEnum:
+    """Torchvision's weights of that name, with or without the name of their class before it."""
+    if model in BUILDERS:
+        raise StudyError(f"weights {name}: torchvision has none for {model}; give a file of weights")
+    _check_torchvision(model)
+    known = models.get_model_weights(model)
+    kind, _, member = name.rpartition(".")
+    if kind not in ("", known.__name__) or member not in known.__members__:
+        raise StudyError(
+            f"weights {name}: torchvision has no such weights for {model}; it has {', '.join(known.__members__)}"
+        )
+    return known[member]
+
+
+def published_transform(model: str, name: str) -> dict:
+    """How images are prepared for published weights, as torchvision says; the arguments of `images.transform`."""
+    preset = _published(model, name).transforms()
+    return {
+        "resize": preset.resize_size[0],
+        "crop": preset.crop_size[0],
+        "mean": list(preset.mean),
+        "std": list(preset.std),
+        "interpolation": preset.interpolation.value,
+    }
+
+
+def download(model: str, name: str) -> nn.Module:
+    """The model with published weights, which torchvision downloads into TORCH_HOME and verifies."""
+    weights = _published(model, name)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        return models.get_model(model, weights=weights, progress=False).eval()
+    except (OSError, RuntimeError) as error:
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        raise StudyError(
+            f"weights {name}: {weights.url} cannot be had ({error}); put the file into {folder} on a machine with a "
+            "network, or give a file of weights"
+        ) from error
+
+
+def _state_dict(path: Path, model: str) -> dict[str, torch.Tensor]:
+    """The tensors of a file; nothing in it is executed."""
+    if path.suffix in CAFFE_FILES and model in caffe.BUILDERS:
+        return caffe.read(path, model)
+    try:
+        if path.suffix == ".safetensors":
+            state = safetensors.torch.load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise StudyError(f"{path}: cannot be read ({error.strerror or error}); give a file of weights") from error
     except Exception as error:
         # torch meets a foreign file with many kinds of errors, and with advice that is not safe: only the kind is told.
         raise StudyError(
-            f"{path}: not a readable file of weights ({type(error).__name__}); give a state dict saved by torch.save"
+            f"{path}: not a readable file of weights ({type(error).__name__}); give a state dict saved by torch.save "
+            "or safetensors"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise StudyError(f"{path}: holds {type(state).__name__}, not a state dict; save `network.state_dict()`")
+    return state
+
+
+def load(model: str, outputs: int, path: str | Path) -> nn.Module:
+    """The model with the weights of a state-dict file, in evaluation mode.
+
+    `.pt` and `.pth` as torch saves them, `.safetensors`, and for Caffe's AlexNets the files that `caffe.read` knows.
+    Raises StudyError where the file is no state dict or does not fit; nothing in the file is executed.
+    """
+    state = _state_dict(Path(path), model)
+    if model in AUXILIARY:
+        state = {key: value for key, value in state.items() if not key.startswith(AUXILIARY[model])}
     network = build(model, outputs, seed=0)
     expected = network.state_dict()
     faults = [f"{key} is missing" for key in expected if key not in state]
@@ -132,7 +220,7 @@ def trace(network: nn.Module) -> fx.GraphModule:
         traced = fx.GraphModule(network, _Tracer().trace(network))
     for node in traced.graph.nodes:
         written = node.op == "call_method" and node.target.endswith("_") and not node.target.endswith("__")
-        if not node.users and (written or _is_layer(traced, node)):
+        if not node.users and (written or is_layer(traced, node)):
             # The graph cannot tell that the operation changes what later nodes read.
             raise StudyError(f"{node.name}: an in-place operation whose result is not used cannot be traced; assign it")
         if written:
@@ -145,7 +233,8 @@ def trace(network: nn.Module) -> fx.GraphModule:
     return traced
 
 
-def _is_layer(network: fx.GraphModule, node: fx.Node) -> bool:
+def is_layer(network: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node of the graph is a non-linearity."""
     if node.op == "call_module":
         return isinstance(network.get_submodule(node.target), MODULES)
     if node.op == "call_method":
@@ -165,7 +254,11 @@ def _source(network: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 
 
 def _names(network: fx.GraphModule, nodes: list[fx.Node], modules: dict[str, nn.Module]) -> list[str]:
-    """Readable names: `conv1`, `dense1` in a chain; `stem`, `block1.conv1`, `head` in a network of blocks."""
+    """Readable names: `conv1`, `dense1` in a chain; `stem`, `block1.conv1`, `head` in a network of blocks.
+
+    Elsewhere the path of the module that computes the layer, or of the one that feeds it.
+    """
+    chain = all(len(node.users) <= 1 for node in network.graph.nodes)
     blocks = {path: i + 1 for i, path in enumerate(p for p, m in modules.items() if isinstance(m, BLOCKS))}
     names, counts = [], {}
     for node in nodes:
@@ -183,17 +276,43 @@ def _names(network: fx.GraphModule, nodes: list[fx.Node], modules: dict[str, nn.
             names.append(f"block{blocks[block]}.{role}")
         elif blocks:
             names.append("head" if any(name.startswith("block") for name in names) else "stem")
-        else:
+        elif chain:
             kind = "dense" if isinstance(module, nn.Linear) else "conv"
             counts[kind] = counts.get(kind, 0) + 1
             names.append(f"{kind}{counts[kind]}")
+        else:
+            feeding = node if node.op == "call_module" else node.all_input_nodes[0]
+            names.append(str(feeding.target) if feeding.op == "call_module" else node.name)
     # A network that repeats a name falls back to the graph's own names, which are unique.
     return names if len(set(names)) == len(names) else [node.name for node in nodes]
 
 
+def fold(traced: fx.GraphModule) -> fx.GraphModule:
+    """Fold each batch norm into the convolution before it, in place; the scores change in their last bits.
+
+    The layers' nodes stay as they are, and so do the modules of the network that was traced.
+    """
+    calls = [node for node in traced.graph.nodes if node.op == "call_module"]
+    modules = {node: traced.get_submodule(node.target) for node in calls}
+    called = Counter(node.target for node in calls)
+    for norm in calls:
+        source = norm.args[0] if norm.args else None
+        if (
+            isinstance(modules[norm], nn.BatchNorm2d)
+            and isinstance(modules.get(source), nn.Conv2d)
+            and len(source.users) == called[source.target] == 1
+        ):
+            traced.set_submodule(source.target, fuse_conv_bn_eval(modules[source], modules[norm]))
+            norm.replace_all_uses_with(source)
+            traced.graph.erase_node(norm)
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return traced
+
+
 def layers(network: nn.Module, traced: fx.GraphModule, image: torch.Tensor) -> list[Layer]:
     """All layers of a traced network in the order of execution, shaped for images like `image` [1, C, H, W]."""
-    nodes = [node for node in traced.graph.nodes if _is_layer(traced, node)]
+    nodes = [node for node in traced.graph.nodes if is_layer(traced, node)]
     names = _names(traced, nodes, dict(network.named_modules()))
     with torch.inference_mode():
         ShapeProp(traced).propagate(image)

@@ -5,7 +5,7 @@
 rule ablations:
     input:
         cells=rules.cells.output[0],
-        weights=weights,
+        weights=lambda w: weights(STUDY.networks[w.network]),
         baseline=f"{R}/baseline/{{network}}/{{class_id}}.parquet",
     output:
         f"{R}/ablations/{{network}}/{{layer}}/{{class_id}}/{{cell}}.parquet",

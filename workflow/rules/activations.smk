@@ -1,4 +1,4 @@
-# The activations of a class in all layers of a network, from one forward pass, and the baseline.
+# The activations of a class in all layers of a network, from one forward pass, their means, and the baseline.
 # One rule a network, since the networks' layers, and with them the outputs, differ.
 for network in STUDY.networks.values():
 
@@ -8,15 +8,16 @@ for network in STUDY.networks.values():
         input:
             images=rules.images.output[0],
             layers=f"{R}/networks/{network.name}/layers.parquet",
-            weights=network.weights or f"{R}/networks/{network.name}/weights.pt",
+            weights=weights(network),
         output:
             layers=[f"{R}/activations/{network.name}/{layer}/{{class_id}}.parquet" for layer in network.layers],
+            means=[f"{R}/means/{network.name}/{layer}/{{class_id}}.parquet" for layer in network.layers],
             baseline=f"{R}/baseline/{network.name}/{{class_id}}.parquet",
         log:
             f"{R}/logs/activations/{network.name}/{{class_id}}.log",
         priority: 1
         params:
-            settings=STUDY.engine(network),
+            settings={**STUDY.engine(network), **STUDY.config["activations"]},
             code=digest("activations"),
         run:
             from jobs import activations
@@ -24,6 +25,7 @@ for network in STUDY.networks.values():
             activations.extract(
                 input,
                 output.layers,
+                output.means,
                 output.baseline,
                 wildcards.class_id,
                 **params.settings,

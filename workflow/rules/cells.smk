@@ -1,5 +1,5 @@
 # The grid of a layer's units for a target.
-ACTIVATIONS = f"{R}/activations/{{network}}/{{layer}}/{{class_id}}.parquet"
+MEANS = f"{R}/means/{{network}}/{{layer}}/{{class_id}}.parquet"
 
 
 rule others:
@@ -18,8 +18,8 @@ rule others:
 
 rule cells:
     input:
-        target=ACTIVATIONS,
-        others=activations_of_others,
+        target=MEANS,
+        others=of_others("means"),
     output:
         f"{R}/cells/{{network}}/{{layer}}/{{class_id}}.parquet",
     log:

@@ -1,4 +1,4 @@
-# The images of the study: which are studied, which train, and in which fold they are.
+# The images of the study: which are studied, which train, and in which fold they are. Downloads them where that can be.
 
 
 rule images:

@@ -6,16 +6,16 @@ def one_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
+def weights(network):
+    """The file of a network's weights, trained here or the user's, where there is one."""
+    made = [f"{R}/networks/{network.name}/weights.pt"] if network.trained else []
+    return [network.file] if network.file else made
+
+
 def architecture(wildcards):
-    """What it takes to build a network."""
+    """What it takes to build a network, with its weights where these are not trained here."""
     network = STUDY.networks[wildcards.network]
-    return {"model": network.model, "outputs": network.outputs}
-
-
-def weights(wildcards):
-    """The file of a network's weights: trained here, or the user's."""
-    given = STUDY.networks[wildcards.network].weights
-    return given or f"{R}/networks/{wildcards.network}/weights.pt"
+    return {key: getattr(network, key) for key in ("model", "outputs", "weights", "transform")}
 
 
 def training(wildcards):
@@ -24,10 +24,14 @@ def training(wildcards):
     return {**STUDY.engine(network), "recipe": {"seed": STUDY.seed, **network.training}}
 
 
-def activations_of_others(wildcards):
-    """Activations of the classes that a target is contrasted with: when those change, the jobs' inputs change."""
-    others = STUDY.others(wildcards.network, wildcards.class_id)
-    return [f"{R}/activations/{wildcards.network}/{wildcards.layer}/{other}.parquet" for other in others]
+def of_others(step):
+    """The files of a step for the classes that a target is contrasted with: when those change, the jobs' inputs change."""
+
+    def paths(wildcards):
+        others = STUDY.others(wildcards.network, wildcards.class_id)
+        return [f"{R}/{step}/{wildcards.network}/{wildcards.layer}/{other}.parquet" for other in others]
+
+    return paths
 
 
 def of_layer(step):

@@ -6,14 +6,14 @@
 rule probes:
     input:
         cells=rules.cells.output[0],
-        target=ACTIVATIONS,
+        target=f"{R}/activations/{{network}}/{{layer}}/{{class_id}}.parquet",
     output:
         f"{R}/probes/{{network}}/{{layer}}/{{class_id}}/{{cell}}.parquet",
     log:
         f"{R}/logs/probes/{{network}}/{{layer}}/{{class_id}}/{{cell}}.log",
     priority: 3
     params:
-        others=activations_of_others,
+        others=of_others("activations"),
         settings={"seed": STUDY.seed, **STUDY.config["probes"]},
         code=digest("probes"),
     run:
