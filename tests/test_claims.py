@@ -271,8 +271,9 @@ def test_rules_in_words():
     ]
 
 
-def _evaluate(networks, registry=REGISTRY, replicates=100, seed=0):
-    return list(claims.evaluate(networks, registry, replicates=replicates, confidence=0.95, seed=seed))
+def _evaluate(networks, registry=REGISTRY, replicates=100, seed=0, models=None):
+    models = models or {name: name for name in networks}
+    return list(claims.evaluate(networks, registry, models, replicates=replicates, confidence=0.95, seed=seed))
 
 
 def _registry(**test):
@@ -450,7 +451,7 @@ def test_intervals_have_their_coverage():
         level = 2 + generator.normal(size=(8, 1, 1)) * 0.5
         change = np.where(below, level + generator.normal(size=(8, 16, 10)) * 0.3, 0)
         world = claims.Outcomes(change, np.ones((8, 16, 10)), [np.ones((16, 2))] * 8, np.zeros((8, 1, 4, 4)), 11)
-        (row,) = claims.evaluate({"a": world}, registry, replicates=60, confidence=0.9, seed=seed)
+        (row,) = claims.evaluate({"a": world}, registry, {"a": "a"}, replicates=60, confidence=0.9, seed=seed)
         covered += row["ci_low"] < 2 < row["ci_high"]
     assert 30 <= covered < 40
 
@@ -499,6 +500,25 @@ def test_missing_networks_are_inconclusive():
         assert (row["estimate"], row["ci_low"], row["ci_high"], row["p"]) == (None,) * 4
         assert row["verdict"] == "inconclusive"
     assert {row["network"] for row in rows if row["claim"] != 6} == {"mine", "all"}
+
+
+def test_the_registry_names_kinds_of_networks():
+    """ResNet101 and a small relative are both a `resnet`; two networks of a kind share its place in a contrast."""
+    registry = _registry(estimand="peak", above=0, contrast=[["alexnet", "vgg16"], ["mobilenet_v2", "resnet"]])
+    heights = {"one": 1.0, "two": 3.0, "three": 5.0, "four": 2.0, "five": 6.0, "six": 99.0}
+    networks = {name: _outcomes(_one_cell(3, 3, height)) for name, height in heights.items()}
+    models = {
+        "one": "caffe_alexnet",
+        "two": "alexnet",
+        "three": "vgg16_bn",
+        "four": "small_mobilenet_v2",
+        "five": "resnet101",
+        "six": "resnext50_32x4d",
+    }
+    (row,) = _evaluate(networks, registry, models=models)
+    assert row["estimate"] == pytest.approx(((1 + 3) / 2 + 5) / 2 - (2 + 6) / 2)
+    rows = _evaluate(networks, _registry(estimand="peak", above=0, networks=["resnet"]), models=models)
+    assert [row["network"] for row in rows] == ["five"]
 
 
 def test_a_contrast_needs_all_its_networks():
@@ -582,12 +602,13 @@ def test_the_job_reads_the_layer_tables(tmp_path):
         registry=str(tmp_path / "registry.yaml"),
         targets={"net": targets},
         outputs={"net": 11},
+        models={"net": "alexnet"},
         bins=[4, 4],
         **settings,
         log=tmp_path / "log",
     )
     found = parquet.read(tmp_path / "claims.parquet", job.SCHEMA).to_pylist()
-    expected = list(claims.evaluate({"net": world}, REGISTRY, **settings))
+    expected = list(claims.evaluate({"net": world}, REGISTRY, {"net": "alexnet"}, **settings))
     assert found == expected
     page = (tmp_path / "claims.html").read_text()
     assert all(row["verdict"] in page and row["section"] in page for row in found)

@@ -1,21 +1,29 @@
 """Networks: names of layers, graphs without in-place operations, the cut, files of weights, training."""
 
 import copy
+import functools
 import pickle
 import threading
+import urllib.error
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import yaml
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
+from torchvision import models
+from torchvision.models import _api as torchvision_api
 
 from jobs import images as images_job
 from jobs import networks as job
 from jobs import parquet
 from readout import StudyError, activations, layers, networks, training
+from readout import images as readout_images
 from readout.relatives import BUILDERS
 
 
@@ -78,6 +86,116 @@ def test_layers_of_the_small_alexnet_by_hand():
         ("dense1", 256, 1, 1),
         ("dense2", 256, 1, 1),
     ]
+
+
+PUBLISHED = {"alexnet": 7, "vgg16": 15, "vgg16_bn": 15, "mobilenet_v2": 35, "resnet101": 100}
+"""The paper's networks as torchvision builds them, and their numbers of layers."""
+
+
+@pytest.fixture(scope="module")
+def published():
+    """Builds a network of torchvision once."""
+    return functools.cache(lambda model: networks.build(model, 1000, seed=0))
+
+
+# Units at 224 pixels, by hand for AlexNet: 64 x 55 x 55 + 192 x 27 x 27 + (384 + 256 + 256) x 13 x 13 + 2 x 4096. VGG16:
+# 2 x 64 x 224 x 224 + 2 x 128 x 112 x 112 + 3 x 256 x 56 x 56 + 3 x 512 x 28 x 28 + 3 x 512 x 14 x 14 + 2 x 4096.
+@pytest.mark.parametrize(("model", "units"), [("alexnet", 493_184), ("vgg16", 13_555_712), ("vgg16_bn", 13_555_712)])
+def test_units_by_hand(model, units, published):
+    assert sum(layer.units for layer in _layers(published(model), 224)) == units
+
+
+@pytest.mark.parametrize("model", PUBLISHED)
+def test_layers_of_the_papers_networks(model, published):
+    """The names by which the workflow plans, without building the network, are those of the traced graph."""
+    names = tuple(layer.name for layer in _layers(published(model), 64))
+    assert names == layers.KNOWN[model]
+    assert len(set(names)) == PUBLISHED[model]
+
+
+@pytest.mark.parametrize(
+    ("model", "count", "first", "last"),
+    [
+        ("googlenet", 57, "conv1.bn", "inception5b.branch4.1.bn"),
+        ("squeezenet1_1", 26, "features.1", "classifier.2"),
+        ("densenet121", 121, "features.relu0", "features.norm5"),
+        ("resnet18", 17, "stem", "block8.out"),
+        ("mnasnet0_5", 35, "layers.2", "layers.16"),
+    ],
+)
+def test_layers_of_other_networks_of_torchvision(model, count, first, last, published):
+    """Counted in torchvision's definitions; names are blocks or the modules that compute or feed the layers."""
+    names = [layer.name for layer in _layers(published(model), 64)]
+    assert len(set(names)) == len(names) == count
+    assert (names[0], names[-1]) == (first, last)
+
+
+def test_blocks_select_the_last_layer_of_each():
+    """Stem, residual blocks, head: 33 blocks of ResNet101 and its stem; 17 of MobileNetV2, stem and head."""
+    chosen = layers.select("resnet101", "blocks")
+    assert chosen == ("stem", *(f"block{i}.out" for i in range(1, 34)))
+    chosen = layers.select("mobilenet_v2", "blocks")
+    assert chosen == ("stem", *(f"block{i}.depthwise" for i in range(1, 18)), "head")
+    with pytest.raises(StudyError, match=r"blocks: vgg16 has none; take all"):
+        layers.select("vgg16", "blocks")
+
+
+def test_layers_of_an_unknown_model_are_listed():
+    """In the order of the list, which the run compares with the graph."""
+    assert layers.select("googlenet", ["b", "a"]) == ("b", "a")
+    for choice in ("all", "blocks", 3):
+        with pytest.raises(StudyError, match=r"googlenet are not known beforehand; list them .*MODEL=googlenet"):
+            layers.select("googlenet", choice)
+
+
+def _engine(network):
+    return networks.fold(networks.trace(network)).to(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("model", ["vgg16_bn", "mobilenet_v2", "small_mobilenet_v2", "small_resnet", "googlenet"])
+def test_folding_leaves_scores_and_layers(model, random_network):
+    """No batch norm is left behind a convolution, the network that was traced keeps its own, the scores are the same."""
+    network = random_network(model)
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = network(x)
+        before = networks.layers(network, networks.trace(network), x[:1])
+        folded = _engine(network)
+        found = folded(x.contiguous(memory_format=torch.channels_last))
+    # float32, over up to a hundred layers.
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    assert {layer.node for layer in before} <= {node.name for node in folded.graph.nodes}
+    with torch.inference_mode():
+        assert torch.equal(network(x), expected)
+
+
+class Awkward(nn.Module):
+    """Batch norms that must not be folded: behind a shared convolution, behind one used twice, behind none."""
+
+    def __init__(self):
+        super().__init__()
+        self.shared, self.fork = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 1)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(3) for _ in range(4))
+        self.dense = nn.Linear(3 * 8 * 8, 4)
+
+    def forward(self, x):
+        x = self.norms[0](self.shared(x)) + self.norms[1](self.shared(x + 1))
+        fork = self.fork(x)
+        return self.dense(self.norms[3](F.relu(self.norms[2](fork) + fork)).flatten(1))
+
+
+def test_batch_norm_is_folded_only_where_it_may_be():
+    """All four norms differ, so that folding any of them wrongly changes the scores."""
+    torch.manual_seed(0)
+    network = Awkward().eval()
+    for norm in network.norms:
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    x = torch.randn(2, 3, 8, 8)
+    with torch.inference_mode():
+        torch.testing.assert_close(networks.fold(networks.trace(network))(x), network(x))
 
 
 def test_all_selects_every_layer():
@@ -575,6 +693,78 @@ def test_long_lists_of_faults_are_cut(weights):
     # 35 parameters and no buffers against 14: three are listed.
     with pytest.raises(StudyError, match=r"small_vgg16.*; .*; .*; and \d+ more$"):
         networks.load("small_vgg16", 10, weights)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".safetensors"])
+def test_formats_of_weights(tmp_path, suffix, images):
+    """The same weights from each format."""
+    network, file = networks.build("small_alexnet", 10, seed=5), tmp_path / f"w{suffix}"
+    save = safetensors.torch.save_file if suffix == ".safetensors" else torch.save
+    save(network.state_dict(), file)
+    with torch.inference_mode():
+        assert torch.equal(networks.load("small_alexnet", 10, file)(images), network(images))
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\xff" * 40, b"\x08\0\0\0\0\0\0\0{}      "])
+def test_broken_safetensors_are_named(tmp_path, content):
+    """Cut short, of another kind, with an absurd header; an empty one lacks every key."""
+    (tmp_path / "w.safetensors").write_bytes(content)
+    with pytest.raises(StudyError, match=r"w\.safetensors: (not a readable file of weights|weights do not fit)"):
+        networks.load("small_alexnet", 10, tmp_path / "w.safetensors")
+
+
+def test_auxiliary_heads_of_a_file_are_left_out(tmp_path, published):
+    """Torchvision's files of GoogLeNet hold them; they act in training only."""
+    network = published("googlenet")
+    state = network.state_dict() | {"aux1.fc1.weight": torch.zeros(1), "aux2.conv.bn.bias": torch.zeros(1)}
+    torch.save(state, tmp_path / "w.pt")
+    x = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(networks.load("googlenet", 1000, tmp_path / "w.pt")(x), network(x))
+
+
+@pytest.mark.parametrize("name", ["IMAGENET1K_V2", "MobileNet_V2_Weights.IMAGENET1K_V2"])
+def test_images_are_prepared_as_torchvision_says(name):
+    """The same tensor as torchvision's own preset gives, to the bit; V2 resizes to 232."""
+    transform = networks.published_transform("mobilenet_v2", name)
+    assert (transform["resize"], transform["crop"]) == (232, 224)
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+    image = Image.fromarray(pixels)
+    expected = models.MobileNet_V2_Weights.IMAGENET1K_V2.transforms()(image)
+    assert torch.equal(readout_images.transform(**transform)(image), expected)
+
+
+def test_published_weights_come_through_torchvision(monkeypatch, tmp_path):
+    """Downloaded into TORCH_HOME and verified by torchvision; without a network the message says what to do."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    asked = []
+
+    def refuse(url, *arguments, check_hash=False, **settings):
+        asked.append((url, check_hash))
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(torchvision_api, "load_state_dict_from_url", refuse)
+    with pytest.raises(
+        StudyError, match=r"IMAGENET1K_V1: https://.*alexnet.*no route to host.*checkpoints.*file of weights"
+    ):
+        job.network("alexnet", 1000, "IMAGENET1K_V1")
+    assert asked == [(models.AlexNet_Weights.IMAGENET1K_V1.url, True)]
+
+
+def test_published_weights_that_are_there_are_loaded(monkeypatch, published):
+    """The network is torchvision's own, with the weights that its download gave."""
+    state = published("alexnet").state_dict()
+    monkeypatch.setattr(torchvision_api, "load_state_dict_from_url", lambda *_, **__: state)
+    network = job.network("alexnet", 1000, "AlexNet_Weights.IMAGENET1K_V1")
+    assert not network.training
+    assert torch.equal(network.features[0].weight, state["features.0.weight"])
+
+
+def test_drawn_weights_depend_on_their_seed():
+    """An untrained network as a control."""
+    first, again, other = (job.network("small_vgg16", 10, f"random-{seed}").features[0].weight for seed in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 @pytest.mark.parametrize("content", [None, 3, [torch.zeros(2)], {"epoch": 3}, {"state_dict": {"w": torch.zeros(2)}}])

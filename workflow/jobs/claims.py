@@ -71,6 +71,7 @@ def judge(
     registry: str,
     targets: Mapping[str, Sequence[str]],
     outputs: Mapping[str, int],
+    models: Mapping[str, str],
     bins: Sequence[int],
     replicates: int,
     confidence: float,
@@ -85,7 +86,7 @@ def judge(
         for name, count in outputs.items()
     }
     claimed = yaml.safe_load(Path(registry).read_text())
-    rows = list(claims.evaluate(networks, claimed, replicates=replicates, confidence=confidence, seed=seed))
+    rows = list(claims.evaluate(networks, claimed, models, replicates=replicates, confidence=confidence, seed=seed))
     parquet.write(output, rows, SCHEMA)
     shown = pd.DataFrame(rows)[["claim", "statement", "section", *SCHEMA.names[1:6], "rule", "p", "verdict"]]
     table = shown.to_html(index=False, border=0, na_rep="", float_format="{:.3g}".format)

@@ -5,6 +5,7 @@ target's and the others', with replacement; networks with the same targets get t
 between networks are paired.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -279,12 +280,25 @@ def _pooled(values: Sequence[float | None], how: str) -> float | None:
     return float(min(values) if how == "min" else np.mean(values))
 
 
+def _of_kind(names: Sequence[str], models: Mapping[str, str]) -> list[list[str]]:
+    """The networks of each kind that the registry names: `resnet` is ResNet101 as well as its small relative."""
+    kinds = {name: re.sub("^(small|caffe|theano)_", "", model) for name, model in models.items()}
+    return [[network for network, kind in kinds.items() if kind.startswith(name)] for name in names]
+
+
 def evaluate(
-    networks: Mapping[str, Outcomes], registry: Sequence[Mapping], *, replicates: int, confidence: float, seed: int
+    networks: Mapping[str, Outcomes],
+    registry: Sequence[Mapping],
+    models: Mapping[str, str],
+    *,
+    replicates: int,
+    confidence: float,
+    seed: int,
 ) -> Iterator[dict]:
     """Rows of the claims table, in the registry's order: each network's, then the pooled one.
 
-    `networks` maps a network's name to its outcomes; `registry` is the content of workflow/claims.yaml.
+    `networks` maps a network's name to its outcomes, `models` to its architecture; `registry` is the content of
+    workflow/claims.yaml.
     """
     tests = [(claim, test) for claim in registry for test in claim["tests"]]
     points, draws = {}, {}
@@ -301,18 +315,22 @@ def evaluate(
         head = {"claim": claim["claim"], "statement": claim["statement"], "section": claim["section"]}
         column = {name: [row[i] for row in draws[name]] for name in networks}
         if "contrast" in test:
-            sides = test["contrast"]
+            sides = [_of_kind(side, models) for side in test["contrast"]]
 
             def contrast(values: Mapping[str, float | None], sides: list = sides) -> float | None:
-                # With a network of either side missing there is no such comparison.
-                means = [_pooled([values.get(name) for name in side], "mean") for side in sides]
+                # With a kind of network missing on either side there is no such comparison.
+                kinds = [
+                    [_pooled([values[name] for name in names] or [None], "mean") for names in side] for side in sides
+                ]
+                means = [_pooled(side, "mean") for side in kinds]
                 return None if None in means else means[0] - means[1]
 
             estimate = contrast({name: points[name][i] for name in networks})
             pooled = [contrast(dict(zip(column, row, strict=True))) for row in zip(*column.values(), strict=True)]
             yield head | _row("all", test, estimate, pooled, confidence)
             continue
-        named = [name for name in networks if name in test.get("networks", networks)]
+        kinds = _of_kind(test["networks"], models) if "networks" in test else [list(networks)]
+        named = [name for name in networks if any(name in kind for kind in kinds)]
         for name in named:
             yield head | _row(name, test, points[name][i], column[name], confidence)
         if "networks" in test and not named:

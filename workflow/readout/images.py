@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.transforms import v2
+from torchvision import transforms
 
 FOLDS = 5
 """Folds of the held-out probes; each class spreads evenly over them."""
@@ -32,17 +32,20 @@ def transform(
     mean: Sequence[float],
     std: Sequence[float],
     interpolation: str = "bilinear",
-) -> v2.Compose:
-    """From a PIL image in RGB to a float32 tensor [3, H, W]: resized, centre crop, normalisation.
+) -> transforms.Compose:
+    """From a PIL image in RGB to a float32 tensor [3, H, W], in the steps of torchvision's own presets.
 
-    `resize` is the shorter side or (height, width).
+    Resized (`resize` is the shorter side, or height and width), cropped at the centre, scaled to [0, 1], normalised.
     """
-    steps: list[torch.nn.Module] = [v2.PILToTensor()]
+    steps = [
+        transforms.CenterCrop(crop),
+        transforms.PILToTensor(),
+        transforms.ConvertImageDtype(torch.float32),
+        transforms.Normalize(list(mean), list(std)),
+    ]
     if resize is not None:
-        steps.insert(0, v2.Resize(resize, interpolation=v2.InterpolationMode(interpolation), antialias=True))
-    return v2.Compose(
-        [*steps, v2.CenterCrop(crop), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
-    )
+        steps.insert(0, transforms.Resize(resize, interpolation=transforms.InterpolationMode(interpolation)))
+    return transforms.Compose(steps)
 
 
 def pad_digit(pixels: np.ndarray) -> Image.Image:

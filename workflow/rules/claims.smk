@@ -20,6 +20,7 @@ rule claims:
             **STUDY.config["claims"],
             "targets": {network.name: network.targets for network in STUDY.networks.values()},
             "outputs": {network.name: network.outputs for network in STUDY.networks.values()},
+            "models": {network.name: network.model for network in STUDY.networks.values()},
             "bins": STUDY.bins,
             "seed": STUDY.seed,
         },
