@@ -1,6 +1,8 @@
 """Ablations: what becomes of the ranks when units are set to a value, by hand and against the masked network."""
 
 import copy
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from unittest import mock
 
@@ -16,7 +18,7 @@ from jobs import cells as cells_job
 from jobs import images as images_job
 from jobs import networks as networks_job
 from jobs import parquet
-from readout import networks, scores
+from readout import StudyError, networks, openvino, scores
 from readout.ablations import ablate
 from readout.relatives import BUILDERS
 from readout.tables import effect
@@ -206,6 +208,37 @@ def test_the_engine_equals_the_masked_network(model, size, reference, random_net
             moved += not torch.allclose(expected, whole, rtol=0, atol=1e-3 * whole.abs().max().item())
     # Late layers of small images can be dead throughout.
     assert moved > len(found) / 2
+
+
+@pytest.mark.parametrize("model", BUILDERS)
+def test_openvinos_tail_gives_the_same_ranks(model, random_network, images):
+    """At the first, the middle and the last layer, for any number of images and from two threads, as torch's tail."""
+    pytest.importorskip("openvino", reason="optional: pip install -r envs/openvino.txt")
+    network = random_network(model)
+    traced = networks.trace(network)
+    found = networks.layers(network, traced, images[:1])
+    traced = networks.fold(traced).to(memory_format=torch.channels_last)
+    labels = torch.arange(12) % 10
+    # Compiling takes seconds a layer.
+    for layer in (found[0], found[len(found) // 2], found[-1]):
+        cut = networks.cut(traced, layer.node)
+        with torch.inference_mode():
+            first, *rest = cut.prefix(images.contiguous(memory_format=torch.channels_last))
+            alive = ablate(first, np.arange(layer.units // 2), 0.0), *rest
+            expected = cut.tail(*alive)
+            tail = openvino.Tail(cut.tail, tuple(part[:5] for part in alive))
+        with ThreadPoolExecutor(2) as pool:
+            scored = list(pool.map(lambda _, tail=tail, alive=alive: tail(*alive), range(4)))
+        assert all(torch.equal(one, scored[0]) for one in scored)
+        torch.testing.assert_close(scored[0], expected, rtol=0, atol=1e-4 * expected.abs().max().item())
+        assert torch.equal(scores.ranks(scored[0], labels), scores.ranks(expected, labels)), layer.name
+
+
+def test_openvino_that_is_not_installed_is_an_error(monkeypatch):
+    """It is optional, and the message says where it is."""
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(StudyError, match=r"openvino is not installed; `pip install -r envs/openvino\.txt`"):
+        openvino.Tail(torch.nn.Identity(), (torch.zeros(1),))
 
 
 TRANSFORM = {"resize": None, "crop": 32, "mean": [0.5] * 3, "std": [0.25] * 3}

@@ -75,7 +75,7 @@ def test_classes_may_be_written_as_numbers(config):
         (["probes", "C"], -1, ["probes.C", "-1"]),
         (["grid", "selectivity"], 1, ["grid.selectivity", "minimum"]),
         (["others"], "random_5", ["others", "random_10, all"]),
-        (["device"], "gpu", ["device", "cpu, cuda, auto"]),
+        (["device"], "gpu", ["device", "cpu, cuda, auto, openvino"]),
         (["study"], "../up", ["study", "letters, digits"]),
         (["images", "study"], 3, ["images.study", "10"]),
         (["networks", 0, "model"], "alexnot", ["alexnot are not known beforehand", "list them", "small_alexnet"]),
@@ -103,6 +103,84 @@ def test_mistake_is_named_with_the_way_out(config, path, value, words):
     with pytest.raises(StudyError) as error:
         Study(config)
     assert all(word in str(error.value) for word in words), str(error.value)
+
+
+PAPER = yaml.safe_load((ROOT / "workflow" / "studies" / "paper.yaml").read_text())
+"""What the paper's study changes of config.yaml."""
+
+
+def merged(config, study):
+    """As Snakemake merges a config over config.yaml."""
+    for key, value in study.items():
+        if isinstance(value, dict):
+            config[key] = {**config[key], **value}
+        else:
+            config[key] = value
+    return config
+
+
+@pytest.fixture
+def imagenet(tmp_path):
+    """A folder with the paper's fifty classes, fifty (empty) validation images each."""
+    for class_id in PAPER["networks"][0]["classes"]:
+        (tmp_path / "imagenet" / "val" / class_id).mkdir(parents=True)
+        for i in range(50):
+            (tmp_path / "imagenet" / "val" / class_id / f"{i}.JPEG").touch()
+    return str(tmp_path / "imagenet")
+
+
+def test_papers_study_is_the_papers(config, imagenet):
+    """Fifty classes for AlexNet and eight for the others, all layers, sixteen cells: 49,600 jobs of cells."""
+    study = Study(merged(config, PAPER | {"images": PAPER["images"] | {"path": imagenet}}))
+    assert [len(network.layers) for network in study.networks.values()] == [7, 15, 35, 100]
+    assert [len(network.targets) for network in study.networks.values()] == [50, 8, 8, 8]
+    assert [network.classes for network in study.networks.values()] == [
+        network.targets for network in study.networks.values()
+    ]
+    assert [network.outputs for network in study.networks.values()] == [1000] * 4
+    others = {
+        network.name: {len(study.others(network.name, t)) for t in network.targets}
+        for network in study.networks.values()
+    }
+    assert others == {"alexnet": {10}, "vgg16": {7}, "mobilenet_v2": {7}, "resnet101": {7}}
+    assert 2 * len(study.cells) * len(list(study.groups())) == 2 * 16 * (7 * 50 + (15 + 35 + 100) * 8) == 49_600
+    assert (config["probes"]["draws"], config["probes"]["units"], config["probes"]["C"]) == (200, 100, 1.0)
+
+
+def test_imagenettes_study_needs_no_files(config):
+    """It is planned before torchvision downloads the images."""
+    study = Study(merged(config, yaml.safe_load((ROOT / "workflow" / "studies" / "imagenette.yaml").read_text())))
+    assert len(study.classes) == 10
+    assert 2 * len(study.cells) * len(list(study.groups())) == 2 * 16 * (7 + 6 + 6 + 6) * 4 == 3200
+    assert study.labels["n03888257"] == 701
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"weights": "random"}, ["alexnet", "transform is missing"]),
+        ({"weights": "imagenet.pth"}, ["imagenet.pth: no such file, nor a name of torchvision's"]),
+        ({"model": "googlenet"}, ["layers: all: the layers of googlenet are not known", "make layers MODEL=googlenet"]),
+        ({"model": "vgg16", "layers": "blocks"}, ["blocks: vgg16 has none"]),
+        ({"outputs": 100}, ["class n01910747: output 107, but alexnet has 100 outputs"]),
+        ({"classes": ["n01440764", "n04147183"]}, ["no class n01440764"]),
+        ({"layers": ["../up"]}, ["alexnet has no layer ../up"]),
+        ({"model": "googlenet", "layers": ["a/b"]}, ["layer 'a/b'", "rename it"]),
+    ],
+)
+def test_mistakes_with_published_networks(config, imagenet, changes, words):
+    networks = [PAPER["networks"][0] | {"targets": "all"} | changes]
+    with pytest.raises(StudyError) as error:
+        Study(merged(config, PAPER | {"images": PAPER["images"] | {"path": imagenet}, "networks": networks}))
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
+def test_an_untrained_network_follows_the_seed(config, imagenet):
+    """`random` draws weights by the study's seed; they are no file."""
+    entry = PAPER["networks"][0] | {"weights": "random", "transform": config["networks"][0]["transform"]}
+    images = {"images": PAPER["images"] | {"path": imagenet}, "networks": [entry], "seed": 7}
+    network = Study(merged(config, PAPER | images)).networks["alexnet"]
+    assert (network.weights, network.file, network.trained) == ("random-7", None, False)
 
 
 def test_missing_key_is_named(config):

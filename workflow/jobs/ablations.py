@@ -1,17 +1,16 @@
 """Step `ablations`: one cell's units ablated in every image of the target."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import fx
 
 from jobs import activations, cells, images, memory, networks, parquet
 from jobs.logs import logged
-from readout import StudyError, ablations, scores
-from readout.networks import Cut, cut
+from readout import StudyError, ablations, openvino, scores
+from readout.networks import cut
 
 SCHEMA = pa.schema(
     [
@@ -24,19 +23,23 @@ SCHEMA = pa.schema(
 )
 
 
-def _group(
-    traced: fx.GraphModule, layer: str, layers: Mapping[str, Mapping], sources: Sequence[str], opening: Mapping, on: str
-) -> tuple[Cut, list[tuple[torch.Tensor, ...]]]:
-    """The cut network, and the tensors alive at the cut for each batch of images: shared by the cells of a group."""
-    parts = cut(traced, layers[layer]["node"])
+def _alive(
+    prefix: Callable,
+    layer: str,
+    layers: Mapping[str, Mapping],
+    sources: Sequence[str],
+    opening: Mapping,
+    on: torch.device,
+) -> list[tuple[torch.Tensor, ...]]:
+    """The tensors alive at the cut behind `layer`, for each batch of images."""
     batches = networks.batches(len(sources), layers.values())
-    alive = [parts.prefix(networks.place(images.load(sources[batch], **opening), on)) for batch in batches]
+    alive = [prefix(networks.place(images.load(sources[batch], **opening), on)) for batch in batches]
     # The deeper the tail begins, the less it holds at once, and the longer its batches can be.
     longer = networks.batches(len(sources), [row for row in layers.values() if row["depth"] >= layers[layer]["depth"]])
     if len(longer) < len(batches):
         whole = [torch.cat(tensors) for tensors in zip(*alive, strict=True)]
         alive = [tuple(tensor[batch] for tensor in whole) for batch in longer]
-    return parts, alive
+    return alive
 
 
 @logged
@@ -65,15 +68,23 @@ def ablate(
     opening = {"dataset": dataset, "path": path, "transform": networks.preparation(model, weights, transform)}
     rows = images.rows(path_to_images, class_id=place.class_id)
 
-    def group() -> tuple:
-        traced = networks.load(weights, model=model, outputs=outputs, on=on)
-        return _group(traced, place.layer, networks.layer_nodes(path_to_layers), rows["source"], opening, on)
-
     # The baseline's file is made anew with the weights, the images and the layers.
-    key = ("cut", memory.stamp(paths.baseline), weights, model, outputs, place.layer, str(opening), str(on))
-    parts, batches = memory.shared(key, group)
+    made = (memory.stamp(paths.baseline), weights, model, outputs, place.layer, str(opening), device)
+
+    def group() -> tuple:
+        """What the cells of a grid share."""
+        layers = networks.layer_nodes(path_to_layers)
+        parts = cut(networks.load(weights, model=model, outputs=outputs, on=on), layers[place.layer]["node"])
+        alive = _alive(parts.prefix, place.layer, layers, rows["source"], opening, on)
+        if device != "openvino":
+            return parts.tail, alive
+        # Compiling takes seconds, and serves the layer's other targets too.
+        key = ("tail", place.network, *made[1:])
+        return memory.shared(key, lambda: openvino.Tail(parts.tail, alive[0])), alive
+
+    tail, batches = memory.shared(("group", *made), group)
     units = cells.units(paths.cells, place.cell)
-    logits = torch.cat([parts.tail(ablations.ablate(first, units, value), *rest) for first, *rest in batches])
+    logits = torch.cat([tail(ablations.ablate(first, units, value), *rest) for first, *rest in batches])
     labels = torch.tensor(rows["label"]).long().to(on)
     baseline = parquet.read(paths.baseline, activations.BASELINE)
     if not np.array_equal(baseline["image_id"], rows["image_id"]):

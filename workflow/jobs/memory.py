@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cachetools
-import numpy as np
 import torch
 
 from jobs import parquet
@@ -20,17 +19,13 @@ LIMIT = int(os.environ.get("READOUT_CACHE_MIB", "2048")) << 20
 
 
 def _size(value: object) -> int:
-    if isinstance(value, np.ndarray):
-        return value.nbytes
-    if isinstance(value, torch.Tensor):
-        return value.nbytes
     if isinstance(value, torch.nn.Module):
         return sum(tensor.nbytes for tensor in value.state_dict().values())
     if isinstance(value, (tuple, list)):
         return sum(map(_size, value))
     if isinstance(value, dict):
         return sum(map(_size, value.values()))
-    return 256
+    return getattr(value, "nbytes", 256)
 
 
 _store: cachetools.LRUCache = cachetools.LRUCache(maxsize=LIMIT, getsizeof=_size)

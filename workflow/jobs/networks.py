@@ -37,7 +37,7 @@ LEAST_IMAGES = 16
 
 
 def device(choice: str) -> torch.device:
-    """The device of a config: `cpu`, `cuda` or `auto`."""
+    """The device of a config: `cpu`, `cuda` or `auto`; `openvino` is the CPU to all but the tails of ablations."""
     if choice == "cuda" and not torch.cuda.is_available():
         raise StudyError("device: cuda is asked for, but torch finds no GPU; set device to cpu or auto")
     if choice == "auto":
@@ -46,7 +46,7 @@ def device(choice: str) -> torch.device:
         # Ranks are compared exactly: no TF32, and the same kernels every time.
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    return torch.device(choice)
+    return torch.device("cpu" if choice == "openvino" else choice)
 
 
 def network(model: str, outputs: int, weights: str) -> torch.nn.Module:
