@@ -18,6 +18,8 @@ from readout import StudyError, activations, scores
 
 BASELINE = pa.schema([("image_id", pa.int32()), ("rank", pa.int32()), ("score", pa.float64()), ("log_p", pa.float64())])
 MEANS = pa.schema([("unit", pa.int32()), ("mean", pa.float64())])
+UNITS_AT_ONCE = 1 << 22
+"""Activations in a row group of a file, but for a layer with more: bounds the memory of reading and writing."""
 DTYPES = {"float32": pa.float32(), "float16": pa.float16()}
 
 
@@ -89,7 +91,8 @@ def extract(
                 for row in flat:
                     totals[layer] += row
                 lists = _lists(flat, schemas[layer].field("activation").type, files[layer])
-                writers[layer].write(pa.table([ids, fold, lists], schema=schemas[layer]))
+                rows_at_once = max(1, UNITS_AT_ONCE // flat.shape[1])
+                writers[layer].write(pa.table([ids, fold, lists], schema=schemas[layer]), rows_at_once)
 
             logits = activations.record(traced, x, by_node, keep)
             labels = torch.full((len(ids),), label, device=on)

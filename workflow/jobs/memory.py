@@ -1,5 +1,7 @@
 """What jobs of one process share: networks, prefixes of a network, activations. Bounded in bytes."""
 
+import contextlib
+import ctypes
 import os
 import threading
 from collections.abc import Callable
@@ -13,6 +15,10 @@ from readout import StudyError
 
 # ASSUME: one thread a job; the workflow's parallelism is in its jobs, and results do not depend on `--cores`.
 torch.set_num_threads(1)
+
+with contextlib.suppress(OSError, AttributeError):
+    # glibc would come to keep freed blocks of up to 32 MiB, the size of many activations: from 4 MiB they are given back.
+    ctypes.CDLL(None).mallopt(-3, 4 << 20)
 
 LIMIT = int(os.environ.get("READOUT_CACHE_MIB", "2048")) << 20
 """Bytes held between jobs; a group of cells needs its activations and one prefix at a time."""

@@ -1,5 +1,6 @@
 """Step `networks`: layers of a network, training where the study asks for it, and loading for the other steps."""
 
+import gc
 import itertools
 import json
 import os
@@ -66,6 +67,8 @@ def preparation(model: str, weights: str, transform: Mapping | None) -> Mapping:
 def find_layers(network: torch.nn.Module, size: int) -> list[networks.Layer]:
     """All layers of a network for images of `size` pixels; StudyError where there is none."""
     found = networks.layers(network, networks.trace(network), torch.zeros(1, 3, size, size))
+    # Graphs refer to themselves: without this their weights stay until some later collection.
+    gc.collect()
     if not found:
         raise StudyError(f"{type(network).__name__}: has no ReLU or ReLU6, so there is no layer to study")
     return found
