@@ -1,6 +1,7 @@
 """The study through Snakemake: its tables, what it recomputes after a change, what it says of bad input."""
 
 import copy
+import re
 
 import numpy as np
 import pandas as pd
@@ -282,3 +283,72 @@ def test_folder_of_images_with_given_weights(folder_study):
     after = folder_study.stamps()
     assert kept
     assert all(after[path] == before[path] for path in kept)
+
+
+@pytest.fixture
+def imagenet_study(tmp_path):
+    """Three of ImageNet's classes as torchvision unpacks them, and an untrained network of torchvision."""
+    project = Project.create(tmp_path / "project", TINY)
+    digits = images.digits()
+    for digit, class_id in enumerate(("n01440764", "n02102040", "n03888257")):
+        folder = project.folder / "imagenet" / "val" / class_id
+        folder.mkdir(parents=True)
+        for i, pixels in enumerate(digits[0][digits[1] == digit][:10]):
+            picture = readout_images.pad_digit(pixels).resize((96, 72))
+            picture.save(folder / f"ILSVRC2012_val_{100 * digit + i + 1:08d}.JPEG")
+    network = {
+        "name": "squeezenet",
+        "model": "squeezenet1_1",
+        "weights": "random",
+        "transform": {"resize": [64, 64], "crop": 64, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]},
+        "layers": ["features.1", "features.12.expand3x3_activation"],
+        "classes": "all",
+        "targets": ["n02102040"],
+    }
+    data = {"dataset": "imagenet", "path": "imagenet", "study": 10}
+    settings = {
+        "activations": {"dtype": "float16"},
+        "figures": {"network": "squeezenet", "target": None, "layer": None},
+    }
+    project.write(TINY | {"study": "imagenet", "images": data, "networks": [network]} | settings)
+    return project
+
+
+def test_imagenet_and_a_network_of_torchvision(imagenet_study):
+    """The whole study of a network that is not in the registry, with ImageNet's thousand outputs."""
+    imagenet_study.run()
+    results = imagenet_study.results
+    table = pd.read_parquet(results / "tables" / "cells.parquet")
+    assert len(table) == 2 * CELLS
+    assert table["layer"].unique().tolist() == ["features.1", "features.12.expand3x3_activation"]
+    assert table["units"].unique().tolist() == [64 * 31 * 31 // 16, 256 * 3 * 3 // 16]
+    listed = pd.read_parquet(results / "images.parquet")
+    assert listed.groupby("class_id")["label"].unique().explode().tolist() == [0, 217, 701]
+    assert sorted(listed["image_id"])[-1] == 210
+    baseline = pd.read_parquet(results / "baseline" / "squeezenet" / "n03888257.parquet")
+    assert 9 < baseline["rank"].max() < 1000
+    file = results / "activations" / "squeezenet" / "features.1" / "n02102040.parquet"
+    assert pq.read_schema(file).field("activation").type.value_type == "halffloat"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("layers", ["features.1", "features.2"], "squeezenet1_1 has no layer features.2; its layers are features.1, "),
+        ("weights", "broken.pt", "broken.pt: not a readable file of weights"),
+        ("device", "cuda", "device: cuda is asked for, but torch finds no GPU"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_runs_long(imagenet_study, key, value, words):
+    """One message, and no activations."""
+    (imagenet_study.folder / "broken.pt").write_bytes(b"<html>not found</html>")
+    printed = changed(imagenet_study, **{key: value}).fail()
+    assert words in printed
+    assert not list(imagenet_study.results.glob("activations/*/*/*.parquet"))
+
+
+def test_imagenettes_study_is_planned_without_its_images(project):
+    """A dry run counts its jobs and downloads nothing: 25 layers, four targets, sixteen cells."""
+    printed = project.run("--dry-run", "--quiet", "rules", study=ROOT / "workflow" / "studies" / "imagenette.yaml")
+    counts = dict(re.findall(r"^([a-z_0-9]+)\s+(\d+)\s*$", printed, flags=re.MULTILINE))
+    assert (counts["probes"], counts["ablations"], counts["cells"]) == ("1600", "1600", "100")

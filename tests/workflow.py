@@ -63,13 +63,13 @@ class Project:
     def results(self) -> Path:
         return self.folder / "results" / self.config["study"]
 
-    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments, "--configfile", "study.yaml"]
+    def snakemake(self, *arguments: str, study: str | Path = "study.yaml") -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments, "--configfile", str(study)]
         return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
 
-    def run(self, *arguments: str) -> str:
+    def run(self, *arguments: str, study: str | Path = "study.yaml") -> str:
         """Run the workflow; what it printed."""
-        done = self.snakemake(*arguments)
+        done = self.snakemake(*arguments, study=study)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 

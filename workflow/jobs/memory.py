@@ -17,7 +17,7 @@ from readout import StudyError
 torch.set_num_threads(1)
 
 with contextlib.suppress(OSError, AttributeError):
-    # glibc would come to keep freed blocks of up to 32 MiB, the size of many activations: from 4 MiB they are given back.
+    # glibc comes to keep freed blocks of up to 32 MiB, the size of many activations: from 4 MiB they are given back.
     ctypes.CDLL(None).mallopt(-3, 4 << 20)
 
 LIMIT = int(os.environ.get("READOUT_CACHE_MIB", "2048")) << 20
