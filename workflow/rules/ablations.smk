@@ -12,6 +12,8 @@ rule ablations:
     log:
         f"{R}/logs/ablations/{{network}}/{{layer}}/{{class_id}}/{{cell}}.log",
     priority: 3
+    resources:
+        mem_mb=1500,
     params:
         images=rules.images.output[0],
         layers=lambda w: f"{R}/networks/{w.network}/layers.parquet",

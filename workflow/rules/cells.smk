@@ -25,6 +25,8 @@ rule cells:
     log:
         f"{R}/logs/cells/{{network}}/{{layer}}/{{class_id}}.log",
     priority: 2
+    resources:
+        mem_mb=500,
     params:
         bins=STUDY.bins,
         code=digest("cells"),

@@ -12,6 +12,8 @@ rule probes:
     log:
         f"{R}/logs/probes/{{network}}/{{layer}}/{{class_id}}/{{cell}}.log",
     priority: 3
+    resources:
+        mem_mb=1000,
     params:
         others=of_others("activations"),
         settings={"seed": STUDY.seed, **STUDY.config["probes"]},
