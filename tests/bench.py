@@ -6,7 +6,9 @@ that is missed is only told; ranks or predictions that differ end the run with a
 """
 
 import argparse
+import contextlib
 import copy
+import ctypes
 import functools
 import json
 import math
@@ -170,6 +172,15 @@ def group(traced: fx.GraphModule, name: str, rows: dict, load: Callable, count: 
     return parts.tail, alive
 
 
+def allocate(way: str) -> None:
+    """Memory as the engine's process has it (jobs/memory.py), or as glibc comes to have it by itself after large blocks."""
+    # M_MMAP_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+    settings = {-4: 0, -1: 2**31 - 1} if way == "engine" else {-4: 65536, -3: 32 << 20, -1: 64 << 20}
+    with contextlib.suppress(OSError, AttributeError):
+        for option, value in settings.items():
+            ctypes.CDLL(None).mallopt(option, value)
+
+
 def engine(traced: fx.GraphModule, rows: dict, x: torch.Tensor, labels: torch.Tensor, task: Task) -> dict:
     """As the jobs of a grid do it: the part before the layer once, the part behind it for each cell."""
     start = time.perf_counter()
@@ -288,7 +299,11 @@ def bench_network(model: str, count: int, some: int, goal: float, seconds: float
         for i, task in enumerate(tasks):
             # Each way comes first, second and last in turn.
             turn = (repeat + i) % len(ways)
-            results = {name: ways[name](task) for name in [*ways][turn:] + [*ways][:turn]}
+            results = {}
+            for name in [*ways][turn:] + [*ways][:turn]:
+                allocate(name)
+                results[name] = ways[name](task)
+            allocate("engine")
             times[task.layer.name] = {key: t for name in ways for key, t in results[name]["times"].items()}
             if repeat == 0:
                 check.add(results, baseline, labels)
