@@ -19,7 +19,7 @@ from readout import StudyError, activations, scores
 BASELINE = pa.schema([("image_id", pa.int32()), ("rank", pa.int32()), ("score", pa.float64()), ("log_p", pa.float64())])
 MEANS = pa.schema([("unit", pa.int32()), ("mean", pa.float64())])
 UNITS_AT_ONCE = 1 << 22
-"""Activations in a row group of a file, but for a layer with more: bounds the memory of reading and writing."""
+"""Activations in a row group of a file, or those of one image: bounds the memory of reading and writing."""
 DTYPES = {"float32": pa.float32(), "float16": pa.float16()}
 
 
@@ -86,13 +86,16 @@ def extract(
 
             def keep(node: str, value: torch.Tensor, ids: np.ndarray = ids, fold: np.ndarray = fold) -> None:
                 layer = by_node[node]
-                flat = value.flatten(1).cpu().numpy()
-                # One image after the other: the sums do not depend on the batches.
-                for row in flat:
-                    totals[layer] += row
-                lists = _lists(flat, schemas[layer].field("activation").type, files[layer])
-                rows_at_once = max(1, UNITS_AT_ONCE // flat.shape[1])
-                writers[layer].write(pa.table([ids, fold, lists], schema=schemas[layer]), rows_at_once)
+                kind = schemas[layer].field("activation").type
+                step = max(1, UNITS_AT_ONCE // kind.list_size)
+                for start in range(0, len(ids), step):
+                    some = slice(start, start + step)
+                    flat = value[some].flatten(1).cpu().numpy()
+                    # One image after the other: the sums do not depend on the batches.
+                    for row in flat:
+                        totals[layer] += row
+                    columns = [ids[some], fold[some], _lists(flat, kind, files[layer])]
+                    writers[layer].write(pa.table(columns, schema=schemas[layer]))
 
             logits = activations.record(traced, x, by_node, keep)
             labels = torch.full((len(ids),), label, device=on)

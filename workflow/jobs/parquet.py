@@ -28,9 +28,8 @@ class Writer(AbstractContextManager):
             self.partial, schema, compression="zstd", compression_level=1, use_dictionary=words or False
         )
 
-    def write(self, table: pa.Table, rows: int | None = None) -> None:
-        """Append rows, at most `rows` in a row group: what is read and written at once."""
-        self.writer.write_table(table, row_group_size=rows)
+    def write(self, table: pa.Table) -> None:
+        self.writer.write_table(table)
 
     def __exit__(self, kind, error, trace) -> None:
         try:
