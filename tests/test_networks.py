@@ -713,6 +713,18 @@ def test_broken_safetensors_are_named(tmp_path, content):
         networks.load("small_alexnet", 10, tmp_path / "w.safetensors")
 
 
+def test_old_files_lack_the_counters_of_batch_norm(tmp_path):
+    """Torchvision's own first files of ResNet101 do; other keys that are missing are still an error."""
+    network = networks.build("small_resnet", 10, seed=3)
+    state = {key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")}
+    torch.save(state, tmp_path / "w.pt")
+    assert torch.equal(networks.load("small_resnet", 10, tmp_path / "w.pt").conv1.weight, network.conv1.weight)
+    del state["bn1.running_var"]
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(StudyError, match=r"bn1\.running_var is missing$"):
+        networks.load("small_resnet", 10, tmp_path / "w.pt")
+
+
 def test_auxiliary_heads_of_a_file_are_left_out(tmp_path, published):
     """Torchvision's files of GoogLeNet hold them; they act in training only."""
     network = published("googlenet")

@@ -416,6 +416,22 @@ def test_no_label_leaks_into_its_own_prediction(units, strength):
     assert not np.isclose(before[fold != 2], after[fold != 2], atol=1e-6).any()
 
 
+def test_gram_matrices_are_those_of_the_standardised_units():
+    """Against the plain definition, in chunks; with units that are dead, or nearly or wholly constant, in training."""
+    x, _, fold = _data(60, 300)
+    x[:, :20] = 0
+    # Active in one held-out image alone; so too, but for a trace in training; constant at a large value but for one image.
+    x[3, :5], x[3, 5:10], x[7, 5:10] = 50, 50, 6e-8
+    x[:, 10:15], x[3, 10:15] = 1000, 1001
+    train = np.stack([fold != k for k in np.unique(fold)])
+    found = probes._grams(x, train)
+    for rows, gram in zip(train, found, strict=True):
+        z = probes._standardised(x, rows)
+        scale = (z @ z.T).abs().max().item()
+        torch.testing.assert_close(gram, z @ z.T, rtol=1e-6, atol=1e-9 * scale)
+    assert torch.isfinite(found).all()
+
+
 @pytest.mark.parametrize("units", [20, 200])
 def test_no_held_out_image_touches_another(units):
     """An image's activations change its own prediction and those of the other folds, which are fitted on it."""

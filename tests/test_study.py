@@ -163,6 +163,8 @@ def test_imagenettes_study_needs_no_files(config):
         ({"model": "googlenet"}, ["layers: all: the layers of googlenet are not known", "make layers MODEL=googlenet"]),
         ({"model": "vgg16", "layers": "blocks"}, ["blocks: vgg16 has none"]),
         ({"outputs": 100}, ["class n01910747: output 107, but alexnet has 100 outputs"]),
+        ({"outputs": 1001}, ["outputs: 1001, but torchvision's weights have 1000"]),
+        ({"weights": "random-3"}, ["random-3: say random"]),
         ({"classes": ["n01440764", "n04147183"]}, ["no class n01440764"]),
         ({"layers": ["../up"]}, ["alexnet has no layer ../up"]),
         ({"model": "googlenet", "layers": ["a/b"]}, ["layer 'a/b'", "rename it"]),

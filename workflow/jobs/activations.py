@@ -74,6 +74,7 @@ def extract(
     rows = images.rows(paths.images, class_id=class_id)
     label = int(rows["label"][0])
     files = {Path(file).parent.name: file for file in layers}
+    networks.check_layers(model, nodes, files)
     by_node = {nodes[layer]["node"]: layer for layer in files}
     totals = {layer: np.zeros(nodes[layer]["units"]) for layer in files}
     schemas = {layer: schema(nodes[layer]["units"], dtype) for layer in files}

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -74,6 +74,13 @@ def find_layers(network: torch.nn.Module, size: int) -> list[networks.Layer]:
     return found
 
 
+def check_layers(model: str, known: Collection[str], chosen: Iterable[str]) -> None:
+    """Refuse layers that the traced network does not have."""
+    unknown = [name for name in chosen if name not in known]
+    if unknown:
+        raise StudyError(f"layers: {model} has no layer {', '.join(unknown)}; its layers are {', '.join(known)}")
+
+
 @logged
 def list_layers(
     output: str,
@@ -97,9 +104,7 @@ def list_layers(
         networks.build(model, outputs, seed=0) if weights is None else network(model, outputs, weights), size
     )
     known = {layer.name: layer for layer in found}
-    unknown = [name for name in chosen if name not in known]
-    if unknown:
-        raise StudyError(f"layers: {model} has no layer {', '.join(unknown)}; its layers are {', '.join(known)}")
+    check_layers(model, known, chosen)
     small = [name for name in chosen if known[name].units < cells]
     if small:
         raise StudyError(

@@ -145,6 +145,12 @@ class Study:
             _check_name("layer", layer)
         trained = isinstance(entry["weights"], Mapping)
         drawn = entry["weights"] == "random"
+        if not trained and layers.DRAWN.fullmatch(entry["weights"]):
+            raise StudyError(f"networks: {name}: weights: {entry['weights']}: say random; the study's seed draws them")
+        if not trained and layers.PUBLISHED.fullmatch(entry["weights"]) and outputs != IMAGENET:
+            raise StudyError(
+                f"networks: {name}: outputs: {outputs}, but torchvision's weights have {IMAGENET}; leave it out"
+            )
         network = Network(
             name=name,
             model=entry["model"],

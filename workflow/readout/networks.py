@@ -129,7 +129,10 @@ def download(model: str, name: str) -> nn.Module:
     """The model with published weights, which torchvision downloads into TORCH_HOME and verifies."""
     weights = _published(model, name)
     try:
-        return models.get_model(model, weights=weights, progress=False).eval()
+        weights.get_state_dict(progress=False, check_hash=True)
+        # Building draws random weights before it loads the published ones.
+        with _building, torch.random.fork_rng(devices=[]):
+            return models.get_model(model, weights=weights, progress=False).eval()
     except (OSError, RuntimeError) as error:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise StudyError(
@@ -166,11 +169,13 @@ def load(model: str, outputs: int, path: str | Path) -> nn.Module:
     `.pt` and `.pth` as torch saves them, `.safetensors`, and for Caffe's AlexNets the files that `caffe.read` knows.
     Raises StudyError where the file is no state dict or does not fit; nothing in the file is executed.
     """
-    state = _state_dict(Path(path), model)
+    state = dict(_state_dict(Path(path), model))
     if model in AUXILIARY:
         state = {key: value for key, value in state.items() if not key.startswith(AUXILIARY[model])}
     network = build(model, outputs, seed=0)
     expected = network.state_dict()
+    # Old files lack these counters, which act in training only.
+    state |= {key: expected[key] for key in expected.keys() - state.keys() if key.endswith(".num_batches_tracked")}
     faults = [f"{key} is missing" for key in expected if key not in state]
     faults += [f"{key} is unknown" for key in state if key not in expected]
     faults += [

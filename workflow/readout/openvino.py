@@ -11,6 +11,8 @@ from torch import nn
 
 from readout import StudyError
 
+_converting = threading.Lock()
+
 
 class Tail:
     """The part of a network behind a cut, compiled; called like it, by any number of threads, one core each.
@@ -25,7 +27,8 @@ class Tail:
             raise StudyError(
                 "device: openvino is not installed; `pip install -r envs/openvino.txt`, or set device to cpu"
             ) from error
-        with warnings.catch_warnings():
+        # It traces with torch, whose state is the process's own; so are the filters of warnings.
+        with _converting, warnings.catch_warnings():
             # It uses a part of torch that torch calls old.
             warnings.simplefilter("ignore")
             model = openvino.convert_model(tail, example_input=tuple(part.contiguous() for part in example))

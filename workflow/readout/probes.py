@@ -220,14 +220,17 @@ def _grams(activations: np.ndarray, train: np.ndarray) -> torch.Tensor:
         x -= x.mean(0)
         parts = x.split(sizes)
         sums, squares = (torch.stack([f(part).sum(0) for part in parts]) for f in (torch.Tensor.clone, torch.square))
-        low, high = (torch.stack([f(part, 0) for part in parts]) for f in (torch.amin, torch.amax))
         for problem, among in zip(gram, members, strict=True):
             count = counts[among].sum()
             mean = sums[among].sum(0) / count
             variance = squares[among].sum(0) / count - mean**2
-            # Whether a unit is constant is asked of its values: the variance is zero only up to rounding.
-            varies = high[among].amax(0) > low[among].amin(0)
-            scale = torch.where(varies, 1 / (variance * units), 0.0)
+            # What rounding may have made is taken again, plainly: here a unit can be nearly or wholly constant.
+            doubtful = variance <= 1e-9 * mean**2
+            if doubtful.any():
+                rows = torch.cat([part for part, used in zip(parts, among, strict=True) if used])[:, doubtful]
+                mean[doubtful] = rows.mean(0)
+                variance[doubtful] = torch.where(rows.amax(0) > rows.amin(0), rows.var(0, correction=0), 0.0)
+            scale = torch.where(variance > 0, 1 / (variance * units), 0.0)
             weighted = x * scale
             u = weighted @ mean
             problem += (scale * mean) @ mean - u - u[:, None]
