@@ -36,6 +36,7 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from torch import fx, nn
 
+from conftest import randomised
 from jobs import ablations as ablations_job
 from jobs import cells as cells_job
 from jobs import images as images_job
@@ -104,22 +105,6 @@ class Task:
     masks: torch.Tensor
 
 
-def random_network(model: str) -> nn.Module:
-    """The model with random weights and statistics that keep its scores apart; as initialised they hardly differ."""
-    network = networks.build(model, OUTPUTS, seed=1)
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
-            if isinstance(module, nn.BatchNorm2d):
-                module.running_mean.normal_(0, 0.2, generator=generator)
-                module.running_var.uniform_(0.5, 1.5, generator=generator)
-            if getattr(module, "bias", None) is not None:
-                module.bias.normal_(0, 0.2, generator=generator)
-    return network
-
-
 def for_captum(network: nn.Module) -> tuple[nn.Module, dict[str, str]]:
     """The network as Captum can ablate its layers, and the module of each layer by the name of its node.
 
@@ -163,13 +148,8 @@ def group(traced: fx.GraphModule, name: str, rows: dict, load: Callable, count: 
 
     `rows` are those of `layers.parquet`, `load` gives the images of a slice of `count`.
     """
-    parts, batches = networks.cut(traced, rows[name]["node"]), networks_job.batches(count, rows.values())
-    alive = [parts.prefix(networks_job.place(load(batch), "cpu")) for batch in batches]
-    longer = networks_job.batches(count, [row for row in rows.values() if row["depth"] >= rows[name]["depth"]])
-    if len(longer) < len(batches):
-        whole = [torch.cat(tensors) for tensors in zip(*alive, strict=True)]
-        alive = [tuple(tensor[batch] for tensor in whole) for batch in longer]
-    return parts.tail, alive
+    parts = networks.cut(traced, rows[name]["node"])
+    return parts.tail, ablations_job.alive(parts.prefix, name, rows, count, load, torch.device("cpu"))
 
 
 def allocate(way: str) -> None:
@@ -276,7 +256,7 @@ def bench_network(model: str, count: int, some: int, goal: float, seconds: float
     generator = torch.Generator().manual_seed(4)
     x = torch.randn(count, 3, SIZE, SIZE, generator=generator)
     labels = torch.randint(OUTPUTS, (count,), generator=generator)
-    network = random_network(model)
+    network = randomised(model, OUTPUTS)
     captums, modules = for_captum(network)
     traced = networks.trace(copy.deepcopy(network))
     found = networks.layers(network, traced, x[:1])

@@ -87,28 +87,29 @@ def toy_others() -> torch.Tensor:
     )
 
 
-@pytest.fixture
-def random_network() -> Callable[[str], nn.Module]:
-    """Builds a model with random weights, biases and statistics.
+def randomised(model: str, outputs: int) -> nn.Module:
+    """A model with random weights, biases and statistics.
 
     As torch initialises them, the norms are neutral, and the scores hardly depend on the image.
     """
+    network = networks.build(model, outputs, seed=1)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.2, generator=generator)
+                module.running_var.uniform_(0.5, 1.5, generator=generator)
+            if getattr(module, "bias", None) is not None:
+                module.bias.normal_(0, 0.2, generator=generator)
+    return network
 
-    def make(model: str) -> nn.Module:
-        network = networks.build(model, 10, seed=1)
-        generator = torch.Generator().manual_seed(2)
-        with torch.no_grad():
-            for module in network.modules():
-                if isinstance(module, nn.Conv2d | nn.Linear):
-                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
-                if isinstance(module, nn.BatchNorm2d):
-                    module.running_mean.normal_(0, 0.2, generator=generator)
-                    module.running_var.uniform_(0.5, 1.5, generator=generator)
-                if getattr(module, "bias", None) is not None:
-                    module.bias.normal_(0, 0.2, generator=generator)
-        return network
 
-    return make
+@pytest.fixture
+def random_network() -> Callable[[str], nn.Module]:
+    """Builds a randomised model with ten outputs."""
+    return lambda model: randomised(model, 10)
 
 
 @pytest.fixture

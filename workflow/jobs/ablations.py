@@ -1,6 +1,6 @@
 """Step `ablations`: one cell's units ablated in every image of the target."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,23 +23,23 @@ SCHEMA = pa.schema(
 )
 
 
-def _alive(
+def alive(
     prefix: Callable,
     layer: str,
     layers: Mapping[str, Mapping],
-    sources: Sequence[str],
-    opening: Mapping,
+    count: int,
+    load: Callable[[slice], torch.Tensor],
     on: torch.device,
 ) -> list[tuple[torch.Tensor, ...]]:
-    """The tensors alive at the cut behind `layer`, for each batch of images."""
-    batches = networks.batches(len(sources), layers.values())
-    alive = [prefix(networks.place(images.load(sources[batch], **opening), on)) for batch in batches]
+    """The tensors alive at the cut behind `layer`, for each batch of the `count` images that `load` gives by slices."""
+    batches = networks.batches(count, layers.values())
+    kept = [prefix(networks.place(load(batch), on)) for batch in batches]
     # The deeper the tail begins, the less it holds at once, and the longer its batches can be.
-    longer = networks.batches(len(sources), [row for row in layers.values() if row["depth"] >= layers[layer]["depth"]])
+    longer = networks.batches(count, [row for row in layers.values() if row["depth"] >= layers[layer]["depth"]])
     if len(longer) < len(batches):
-        whole = [torch.cat(tensors) for tensors in zip(*alive, strict=True)]
-        alive = [tuple(tensor[batch] for tensor in whole) for batch in longer]
-    return alive
+        whole = [torch.cat(tensors) for tensors in zip(*kept, strict=True)]
+        kept = [tuple(tensor[batch] for tensor in whole) for batch in longer]
+    return kept
 
 
 @logged
@@ -75,12 +75,19 @@ def ablate(
         """What the cells of a grid share."""
         layers = networks.layer_nodes(path_to_layers)
         parts = cut(networks.load(weights, model=model, outputs=outputs, on=on), layers[place.layer]["node"])
-        alive = _alive(parts.prefix, place.layer, layers, rows["source"], opening, on)
+        kept = alive(
+            parts.prefix,
+            place.layer,
+            layers,
+            len(rows["source"]),
+            lambda batch: images.load(rows["source"][batch], **opening),
+            on,
+        )
         if device != "openvino":
-            return parts.tail, alive
+            return parts.tail, kept
         # Compiling takes seconds, and serves the layer's other targets too.
         key = ("tail", place.network, *made[1:])
-        return memory.shared(key, lambda: openvino.Tail(parts.tail, alive[0])), alive
+        return memory.shared(key, lambda: openvino.Tail(parts.tail, kept[0])), kept
 
     tail, batches = memory.shared(("group", *made), group)
     units = cells.units(paths.cells, place.cell)

@@ -32,8 +32,6 @@ BLOCKS = (InvertedResidual, Bottleneck, BasicBlock)
 
 BUILDERS = relatives.BUILDERS | caffe.BUILDERS
 """The study's own models; all others are torchvision's."""
-CAFFE_FILES = (".npy", ".npz", ".h5")
-"""Suffixes of the conversions of AlexNet's weights that `caffe.read` knows."""
 AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 """Models with heads for training alone, and how their weights begin."""
 
@@ -129,7 +127,6 @@ def download(model: str, name: str) -> nn.Module:
     """The model with published weights, which torchvision downloads into TORCH_HOME and verifies."""
     weights = _published(model, name)
     try:
-        weights.get_state_dict(progress=False, check_hash=True)
         # Building draws random weights before it loads the published ones.
         with _building, torch.random.fork_rng(devices=[]):
             return models.get_model(model, weights=weights, progress=False).eval()
@@ -143,7 +140,7 @@ def download(model: str, name: str) -> nn.Module:
 
 def _state_dict(path: Path, model: str) -> dict[str, torch.Tensor]:
     """The tensors of a file; nothing in it is executed."""
-    if path.suffix in CAFFE_FILES and model in caffe.BUILDERS:
+    if model in caffe.BUILDERS and path.suffix in caffe.FILES:
         return caffe.read(path, model)
     try:
         if path.suffix == ".safetensors":
