@@ -10,6 +10,7 @@ import contextlib
 import copy
 import ctypes
 import functools
+import importlib.util
 import json
 import math
 import os
@@ -21,7 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
@@ -42,7 +43,7 @@ from jobs import cells as cells_job
 from jobs import images as images_job
 from jobs import networks as networks_job
 from jobs import parquet
-from readout import cells, layers, networks, probes, scores
+from readout import cells, layers, networks, openvino, probes, scores
 from readout.ablations import ablate
 from workflow import ROOT, TINY, Project
 
@@ -52,7 +53,7 @@ SIZE = 224
 REPEATS = 3
 DRAWN = 100
 """Units a draw of the published probe."""
-MODELS = {"alexnet": (50, 7, 4), "vgg16": (3, 5, 2), "mobilenet_v2": (16, 5, 4), "resnet101": (4, 5, 2)}
+MODELS = {"alexnet": (32, 7, 4), "vgg16": (3, 5, 2), "mobilenet_v2": (16, 5, 4), "resnet101": (8, 5, 2)}
 """Images and layers of each network, and the goal: how many times as fast as the others the engine should be.
 
 Few images where they are dear: a convolution's time grows with their number, for everyone alike.
@@ -126,11 +127,16 @@ def for_captum(network: nn.Module) -> tuple[nn.Module, dict[str, str]]:
 
 
 def make_tasks(model: str, found: Sequence[networks.Layer], count: int) -> list[Task]:
-    """Some layers from first to last, each with its units dealt to the cells at random."""
+    """The middle layers of as many equal parts of the network, each with its units dealt to the cells at random.
+
+    So the sum over them stands for the sum over all layers; the first and the last would weigh too much in it.
+    """
     generator = np.random.default_rng(3)
+    known = layers.select(model, "all")
+    chosen = {known[(2 * i + 1) * len(known) // (2 * count)] for i in range(count)}
     tasks = []
     for layer in found:
-        if layer.name not in layers.select(model, count):
+        if layer.name not in chosen:
             continue
         units = [np.sort(part) for part in np.array_split(generator.permutation(layer.units), len(CELLS))]
         of_unit = torch.empty(layer.units, dtype=torch.int64)
@@ -161,11 +167,21 @@ def allocate(way: str) -> None:
             ctypes.CDLL(None).mallopt(option, value)
 
 
-def engine(traced: fx.GraphModule, rows: dict, x: torch.Tensor, labels: torch.Tensor, task: Task) -> dict:
-    """As the jobs of a grid do it: the part before the layer once, the part behind it for each cell."""
+def engine(
+    traced: fx.GraphModule, rows: dict, x: torch.Tensor, labels: torch.Tensor, task: Task, compiled: bool = False
+) -> dict:
+    """As the jobs of a grid do it: the part before the layer once, the part behind it for each cell.
+
+    `compiled` tails run through OpenVINO; a layer is compiled once for all its targets, so that is not timed.
+    """
     start = time.perf_counter()
     tail, batches = group(traced, task.layer.name, rows, x.__getitem__, len(x))
     cut = time.perf_counter()
+    if compiled:
+        tail = openvino.Tail(tail, batches[0])
+        tail(*batches[0])
+        start += time.perf_counter() - cut
+        cut = time.perf_counter()
     logits = [torch.cat([tail(ablate(first, units, 0.0), *rest) for first, *rest in batches]) for units in task.units]
     tails = time.perf_counter()
     ranks = [scores.ranks(part, labels) for part in logits]
@@ -215,12 +231,11 @@ def captum(
 
 @dataclass
 class Check:
-    """Ranks: how many, how many the ablations moved, by whom they are unequal to the engine's, and beyond a tie."""
+    """Ranks: how many, how many the ablations moved, how many are unequal to the engine's by way, and beyond a tie."""
 
     ranks: int = 0
     moved: int = 0
-    masked: int = 0
-    captum: int = 0
+    unequal: dict[str, int] = field(default_factory=dict)
     beyond: int = 0
     scores: float = 0.0
     """Largest difference of a score between engine and masked network, in standard deviations of the scores."""
@@ -234,9 +249,9 @@ class Check:
         self.ranks += ours["ranks"].numel()
         self.moved += int((theirs["ranks"] != baseline).sum())
         self.scores = max(self.scores, float(((ours["logits"] - theirs["logits"]).abs() / spread).max()))
-        for name in ("masked", "captum"):
+        for name in found.keys() - {"engine"}:
             apart = (found[name]["ranks"] - ours["ranks"]).abs()
-            setattr(self, name, getattr(self, name) + int((apart > 0).sum()))
+            self.unequal[name] = self.unequal.get(name, 0) + int((apart > 0).sum())
             self.beyond += int((apart > ties).sum())
 
     def failures(self, model: str) -> list[str]:
@@ -272,6 +287,8 @@ def bench_network(model: str, count: int, some: int, goal: float, seconds: float
         "masked": lambda task: masked(network, x, labels, task),
         "captum": lambda task: captum(captums, modules, x, labels, baseline, task),
     }
+    if importlib.util.find_spec("openvino"):
+        ways["openvino"] = lambda task: engine(traced, rows, x, labels, task, compiled=True)
     check = Check()
 
     def measure(repeat: int) -> dict:
@@ -284,6 +301,8 @@ def bench_network(model: str, count: int, some: int, goal: float, seconds: float
                 allocate(name)
                 results[name] = ways[name](task)
             allocate("engine")
+            if "openvino" in ways:
+                results["openvino"]["times"] = {"openvino": results["openvino"]["times"]["engine"]}
             times[task.layer.name] = {key: t for name in ways for key, t in results[name]["times"].items()}
             if repeat == 0:
                 check.add(results, baseline, labels)
@@ -294,12 +313,13 @@ def bench_network(model: str, count: int, some: int, goal: float, seconds: float
     repeats = repeated(measure, seconds)
     total = {
         key: statistics.median(sum(times[key] for times in repeat.values()) for repeat in repeats)
-        for key in ("engine", "prefix", "tails", "masked", "captum")
+        for key in ("prefix", "tails", *ways)
     }
     uncut = len(CELLS) * total["prefix"] + total["tails"]
     note = (
         f"{model}: {count} images, {len(repeats)} repeats; of {check.ranks} ranks {check.moved} moved; unequal to the "
-        f"engine's: masked {check.masked}, Captum {check.captum}, beyond a tie in rounding {check.beyond}; "
+        f"engine's: {', '.join(f'{way} {count}' for way, count in check.unequal.items())}, beyond a tie in rounding "
+        f"{check.beyond}; "
         f"scores agree to {check.scores:.0e} standard deviations"
     )
     more = {"images": count, "cells": len(CELLS), "repeats": len(repeats), "layers": repeats, "check": asdict(check)}
@@ -311,6 +331,11 @@ def bench_network(model: str, count: int, some: int, goal: float, seconds: float
         row("networks", case, "Captum", total["engine"], total["captum"], goal),
         row("networks", case, "engine's network, uncut", total["engine"], uncut),
         row("networks", case, "bare tail", total["engine"], total["tails"]),
+        *(
+            [row("networks", case, "engine with OpenVINO", total["engine"], total["openvino"])]
+            if "openvino" in ways
+            else []
+        ),
     ]
 
 

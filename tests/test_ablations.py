@@ -104,6 +104,13 @@ def test_cells_ablated_one_after_another_zero_the_layer():
     assert torch.equal(activation, torch.zeros(2, 4, 2, 2))
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_ablation_keeps_the_memory_layout(name):
+    """In another layout the tail would do its first operations slowly."""
+    activation = FORMATS[name].clone(memory_format=torch.preserve_format)
+    assert ablate(activation, np.array([1, 4]), 0.5).stride() == activation.stride()
+
+
 def test_a_unit_that_is_not_there_is_an_error():
     """Cells of another layer must not pass."""
     with pytest.raises(IndexError):

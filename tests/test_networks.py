@@ -400,6 +400,16 @@ def test_a_tensor_alive_at_the_cut_is_not_overwritten(name):
         assert torch.equal(networks.cut(traced, second.node).prefix(x)[0], alive[1].clamp(min=0, max=6))
 
 
+def test_a_tail_overwrites_what_nobody_else_reads():
+    """Non-linearities behind convolutions and additions: one within AlexNet's and none at its cut."""
+    traced = networks.trace(networks.build("alexnet", 10, seed=0))
+    nodes = [node.name for node in traced.graph.nodes if networks.is_layer(traced, node)]
+    cut = networks.cut(traced, nodes[1])
+    overwriting = [node for node in cut.tail.graph.nodes if node.kwargs.get("inplace")]
+    assert len(overwriting) == len(nodes) - 2
+    assert not any(node.kwargs.get("inplace") for node in [*cut.prefix.graph.nodes, *traced.graph.nodes])
+
+
 class Statement(nn.Module):
     """In-place ReLUs whose results are not used by name."""
 

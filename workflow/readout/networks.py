@@ -333,6 +333,21 @@ def _module(traced: fx.GraphModule, graph: fx.Graph) -> fx.GraphModule:
     return module
 
 
+def _overwrite(traced: fx.GraphModule, tail: fx.Graph) -> None:
+    """Let the non-linearities of a tail overwrite what a convolution, a dense layer or an addition made for them alone.
+
+    Trace made them out of place for the layers that a study keeps; behind a cut nothing is kept, and memory is dear.
+    """
+    for node in tail.nodes:
+        if not is_layer(traced, node):
+            continue
+        source = node.all_input_nodes[0]
+        if source is _source(traced, node) and len(source.users) == 1:
+            six = isinstance(traced.get_submodule(node.target), nn.ReLU6) if node.op == "call_module" else False
+            function = F.relu6 if six or node.target is F.relu6 else F.relu
+            node.op, node.target, node.args, node.kwargs = "call_function", function, (source,), {"inplace": True}
+
+
 def cut(traced: fx.GraphModule, node_name: str) -> Cut:
     """The network in two parts behind the node `node_name`; the parts share the network's weights."""
     nodes = [node for node in traced.graph.nodes if node.op != "output"]
@@ -353,4 +368,5 @@ def cut(traced: fx.GraphModule, node_name: str) -> Cut:
     for node in [*constants, *behind]:
         copies[node] = tail.node_copy(node, copies.__getitem__)
     tail.output(copies[output.args[0]])
+    _overwrite(traced, tail)
     return Cut(_module(traced, prefix), _module(traced, tail))
