@@ -1,44 +1,20 @@
 # The study, in the order of its steps. Configuration: config.yaml; documentation: docs/.
 import os
-import sys
 
 # One thread a job, whatever --cores is: set before any library reads it. The parallelism is in the jobs.
 os.environ |= dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"], "1")
 
-from snakemake.exceptions import WorkflowError
-from snakemake.utils import min_version
 
-PACKAGES = f"{workflow.basedir}/workflow"
-sys.path.insert(0, PACKAGES)
+include: "workflow/rules/study.smk"
+
 
 from jobs import logs, progress
 from jobs.code import digest, file_digest
-from jobs.study import Study
-from readout import StudyError
 
-min_version("9.0")
 progress.thin(logger)
 
 
-configfile: f"{workflow.basedir}/config.yaml"
-
-
-try:
-    STUDY = Study(config)
-except StudyError as error:
-    raise WorkflowError(str(error)) from None
-R = STUDY.results
-DEVICE = config["device"]
-
-
 report: "workflow/report/workflow.rst"
-
-
-wildcard_constraints:
-    network=r"[^/]+",
-    layer=r"[^/]+",
-    class_id=r"[^/]+",
-    cell=r"s\d+m\d+",
 
 
 include: "workflow/rules/places.smk"

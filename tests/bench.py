@@ -467,14 +467,16 @@ def told(seconds: dict[str, float]) -> str:
     )
 
 
-def bench_overhead(quick: bool) -> list[dict]:
-    """What Snakemake takes for a cell's job: a study whose probes and ablations only write an empty file."""
-    network = TINY["networks"][0]
-    network = network | {"weights": "random", "layers": "all", "targets": network["classes"][: 2 if quick else 4]}
-    grids = len(layers.KNOWN[network["model"]]) * len(network["targets"])
+def empty_jobs(networks: int, targets: int) -> tuple[dict, list[float]]:
+    """Seconds of the runs of a study whose probes and ablations only write an empty file, and when each was written."""
+    network = TINY["networks"][0] | {"weights": "random", "layers": "all", "classes": "all"}
+    network["targets"] = [str(digit) for digit in range(targets)]
+    grids = networks * len(layers.KNOWN[network["model"]]) * targets
     jobs = dict.fromkeys(("probes", "ablations"), grids * len(CELLS))
+    named = [network | {"name": f"network{i}"} for i in range(networks)]
     with tempfile.TemporaryDirectory() as folder:
-        project = Project.create(Path(folder) / "project", TINY | {"networks": [network]})
+        figures = TINY["figures"] | {"network": "network0"}
+        project = Project.create(Path(folder) / "project", TINY | {"networks": named, "figures": figures})
         for step, job in (("probes", "probe"), ("ablations", "ablate")):
             file = project.folder / "workflow" / "jobs" / f"{step}.py"
             empty = f'\n\ndef {job}(output, *arguments, **settings):\n    open(output, "w").close()\n'
@@ -483,7 +485,15 @@ def bench_overhead(quick: bool) -> list[dict]:
         project.run("--until", "cells")
         progress(f"overhead: {sum(jobs.values())} jobs that do nothing")
         seconds = timed_runs(project, jobs)
-    count = sum(jobs.values())
+        files = [path for step in jobs for path in (project.results / step).rglob("*.parquet")]
+        assert len(files) == sum(jobs.values())
+        return seconds, sorted(path.stat().st_mtime for path in files)
+
+
+def bench_overhead(quick: bool) -> list[dict]:
+    """What Snakemake takes for a cell's job."""
+    seconds, written = empty_jobs(1, 2 if quick else 4)
+    count = len(written)
     notes = [f"overhead: {told(seconds)}; divided by the number of jobs"]
     return [
         row(
@@ -491,6 +501,17 @@ def bench_overhead(quick: bool) -> list[dict]:
         )
         | {"jobs": count, "seconds": seconds, "notes": notes},
         row("overhead", f"a job of {count}, less a single job", "", (seconds["run"] - seconds["single"]) / count, None),
+    ]
+
+
+def bench_scale(quick: bool) -> list[dict]:
+    """What Snakemake takes for a cell's job when there are tens of thousands: the first tenth and the last."""
+    _, written = empty_jobs(*((2, 4) if quick else (23, 10)))
+    tenth = len(written) // 10
+    first, last = ((times[-1] - times[0]) / (tenth - 1) for times in (written[:tenth], written[-tenth:]))
+    return [
+        row("scale", f"a job of {len(written)}, the first tenth", "the last tenth", first, last)
+        | {"jobs": len(written), "seconds": written[-1] - written[0]}
     ]
 
 
@@ -629,9 +650,11 @@ def table(lines: Sequence[dict]) -> str:
 
 def main() -> None:
     benches = {"networks": bench_networks, "probe": bench_probe, "overhead": bench_overhead, "stage": bench_stage}
+    usual = ",".join(benches)
+    benches |= {"scale": bench_scale}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer images, layers, draws and repeats: a glance")
-    parser.add_argument("--only", metavar="PARTS", default=",".join(benches), help="some of %(default)s")
+    parser.add_argument("--only", metavar="PARTS", default=usual, help="some of %(default)s,scale")
     options = parser.parse_args()
     chosen = options.only.split(",")
     if unknown := sorted(set(chosen) - set(benches)):

@@ -12,6 +12,7 @@ from torch import nn
 
 from jobs import activations, parquet
 from readout import networks
+from workflow import TINY, Project
 
 # The same examples in every run, no time limits on a shared machine, no database of examples.
 hypothesis.settings.register_profile("study", derandomize=True, deadline=None, database=None)
@@ -136,3 +137,11 @@ def write_means(path: Path, values: np.ndarray) -> None:
     """The means of activations [images, units] as the step writes them."""
     mean = values.mean(0, dtype=np.float64)
     parquet.write(path, {"unit": np.arange(len(mean), dtype=np.int32), "mean": mean}, activations.MEANS)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """The tiny study, run to its end; not to be changed."""
+    project = Project.create(tmp_path_factory.mktemp("finished") / "my project", TINY)
+    project.printed = project.run()
+    return project

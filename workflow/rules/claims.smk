@@ -1,5 +1,5 @@
 # The paper's claims, judged by the rules that workflow/claims.yaml fixed beforehand.
-REGISTRY = f"{workflow.basedir}/workflow/claims.yaml"
+REGISTRY = f"{ROOT}/workflow/claims.yaml"
 
 
 rule claims:

@@ -1,0 +1,83 @@
+"""The study on a real Slurm of one node: few jobs, one killed in the middle and resumed, the same tables as a local run."""
+
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+import slurm
+from workflow import TINY, Project
+
+pytestmark = pytest.mark.workflow
+PROFILE = ("--workflow-profile", "profiles/slurm")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    if absent := slurm.missing():
+        pytest.skip(f"Slurm is not here ({', '.join(absent)}): apt-get install slurm-wlm munge")
+    # A short path, since those of sockets are bounded.
+    with tempfile.TemporaryDirectory(prefix="slurm") as folder, slurm.Cluster(Path(folder)) as started:
+        yield started
+
+
+def tables(project):
+    """Every Parquet file of the results by its path."""
+    return {str(path.relative_to(project.results)): pq.read_table(path) for path in project.results.rglob("*.parquet")}
+
+
+def command(*arguments):
+    # The plugin's first look at a job's state would come after 40 seconds, and it needs an account where there are some.
+    extra = ("--slurm-init-seconds-before-status-checks", "2", "--slurm-no-account", "--slurm-status-command", "squeue")
+    return [sys.executable, "-m", "snakemake", *PROFILE, *extra, *arguments, "--configfile", "study.yaml"]
+
+
+def test_plan_is_a_job_a_network_and_a_layer(tmp_path):
+    """Three layers of a network: the cells are within their jobs."""
+    project = Project.create(tmp_path / "project", TINY)
+    arguments = [sys.executable, "-m", "snakemake", *PROFILE, "--executor", "dryrun", "--dry-run", "--quiet", "rules"]
+    done = subprocess.run(
+        [*arguments, "--configfile", "study.yaml"], cwd=project.folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    counts = dict(re.findall(r"^([a-z]+)\s+(\d+)\s*$", done.stdout + done.stderr, flags=re.MULTILINE))
+    assert counts == {"all": "1", "begin": "1", "network": "1", "layer": "3", "total": "6"}
+
+
+def test_a_killed_job_is_resumed_and_the_tables_are_those_of_a_local_run(cluster, finished, tmp_path):
+    project = Project.create(tmp_path / "project", TINY)
+    place = project.results / "probes" / "alexnet" / "dense1"
+    log = (project.folder / "out").open("w")
+    run = subprocess.Popen(
+        command("--retries", "0"), cwd=project.folder, env=cluster.environment, stdout=log, stderr=subprocess.STDOUT
+    )
+    # Killed when some of the layer's cells are made and others not.
+    while run.poll() is None and len(list(place.rglob("s*.parquet"))) < 5:
+        time.sleep(0.05)
+    jobs = cluster.run("squeue", "--noheader", "--states=RUNNING", "--format=%i %k").splitlines()
+    victim = next(line.split()[0] for line in jobs if "rule_layer" in line and "dense1" in line)
+    cluster.run("scancel", "--signal=KILL", "--full", victim)
+    assert run.wait(300) != 0
+    said = (project.folder / "out").read_text()
+    assert "layer" in said and "dense1" in said
+    before = {path: path.stat().st_mtime_ns for path in place.rglob("s*.parquet")}
+    assert 5 <= len(before) < 32
+    assert not (project.results / "tables" / "alexnet" / "dense1.parquet").exists()
+
+    done = subprocess.run(
+        command(), cwd=project.folder, env=cluster.environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    again = [path for path, stamp in before.items() if path.stat().st_mtime_ns != stamp]
+    assert len(again) <= 2, "only cells that were being made when the job was killed may be made again"
+    found, expected = tables(project), tables(finished)
+    assert found.keys() == expected.keys()
+    for name, table in expected.items():
+        assert found[name].equals(table), name
+    # And a local run finds nothing to do.
+    assert "Nothing to be done" in project.run()

@@ -1,0 +1,90 @@
+# The study in few, large jobs, for a cluster: docs/cluster.md. Each job is a Snakemake run of its own over a part of the
+# study, whose cells share one process there as they do on a laptop. What is finished is not made again.
+import json
+import shlex
+import sys
+
+
+include: "rules/study.smk"
+
+
+from jobs.code import digest
+
+# The configuration as --configfile and --config made it, for the runs within. No param, as linters want it: any change of
+# it would look all parts through again.
+CONFIG = shlex.join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in config.items())
+RUN = (
+    f"{shlex.quote(sys.executable)} -m snakemake --snakefile {shlex.quote(f'{ROOT}/Snakefile')}"
+    f" --workflow-profile {shlex.quote(f'{ROOT}/profiles/default')}"
+    " --nolock --cores {threads} --resources mem_mb={resources.mem_mb} --config {CONFIG}"
+    " {params.rules} -- {params.files:q} > {log:q} 2>&1"
+)
+
+
+def plan(*steps):
+    """What a part follows from: when any of it changes, the part is looked through again, and made where it lacks."""
+    shared = {key: config[key] for key in ("seed", "images", "others", "grid", "activations", "probes", "ablations")}
+    shared |= {"labels": STUDY.labels, "files": STUDY.listing_digest(), "code": [digest(step) for step in steps]}
+    return lambda w: [shared, *(repr(n) for n in STUDY.networks.values() if n.name == w.get("network", n.name))]
+
+
+rule all:
+    default_target: True
+    input:
+        [f"{R}/cluster/{n.name}/{layer}.done" for n in STUDY.networks.values() for layer in n.layers],
+    log:
+        f"{R}/logs/cluster/all.log",
+    conda:
+        "../envs/study.yaml"
+    params:
+        rules="",
+        files="all",
+    shell:
+        RUN
+
+
+# On the machine that submits: it downloads what is to be downloaded, and refuses early what would fail late.
+localrules:
+    begin,
+
+
+use rule all as begin with:
+    input:
+        [],
+    output:
+        touch(f"{R}/cluster/begin.done"),
+    log:
+        f"{R}/logs/cluster/begin.log",
+    params:
+        plan=plan("images", "networks", "cells"),
+        rules="",
+        files=[f"{R}/images.parquet"]
+        + expand([f"{R}/networks/{{n}}/layers.parquet", f"{R}/others/{{n}}.parquet"], n=STUDY.networks),
+
+
+use rule all as network with:
+    input:
+        rules.begin.output,
+    output:
+        touch(f"{R}/cluster/{{network}}.done"),
+    log:
+        f"{R}/logs/cluster/{{network}}.log",
+    params:
+        plan=plan("networks", "activations"),
+        rules="",
+        files=lambda w: [f"{R}/networks/{w.network}/accuracy.parquet"]
+        + [f"{R}/baseline/{w.network}/{class_id}.parquet" for class_id in STUDY.networks[w.network].classes],
+
+
+# Its run may make cells and nothing before them: the other layers' runs read the activations at the same time.
+use rule all as layer with:
+    input:
+        rules.network.output,
+    output:
+        touch(f"{R}/cluster/{{network}}/{{layer}}.done"),
+    log:
+        f"{R}/logs/cluster/{{network}}/{{layer}}.log",
+    params:
+        plan=plan("tables"),
+        rules="--allowed-rules cells probes ablations layer_tables",
+        files=f"{R}/tables/{{network}}/{{layer}}.parquet",

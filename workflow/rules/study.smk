@@ -1,0 +1,32 @@
+# The configuration, checked, which everything else is planned from.
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
+sys.path.insert(0, f"{ROOT}/workflow")
+
+from jobs.study import Study
+from readout import StudyError
+
+min_version("9.0")
+
+
+configfile: f"{ROOT}/config.yaml"
+
+
+try:
+    STUDY = Study(config)
+except StudyError as error:
+    raise WorkflowError(str(error)) from None
+R = STUDY.results
+DEVICE = config["device"]
+
+
+wildcard_constraints:
+    network=r"[^/]+",
+    layer=r"[^/]+",
+    class_id=r"[^/]+",
+    cell=r"s\d+m\d+",
