@@ -66,7 +66,10 @@ class Cluster:
     def __init__(self, folder: Path):
         # Sockets have paths of at most 107 bytes.
         self.folder = folder.resolve()
-        self.environment = os.environ | {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": SEARCHED}
+        self.environment = os.environ | {
+            "SLURM_CONF": str(self.folder / "slurm.conf"),
+            "PATH": f"{self.folder}/bin:{SEARCHED}",
+        }
         self.daemons: list[subprocess.Popen] = []
 
     def _start(self, *command: str) -> None:
@@ -97,6 +100,12 @@ class Cluster:
             "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20,
         }
         (self.folder / "slurm.conf").write_text(CONFIGURATION.format(**settings))
+        # Snakemake's plugin hides SLURM_CONF from the srun within a job, which would look for the configuration in /etc.
+        srun = self.folder / "bin" / "srun"
+        srun.parent.mkdir(exist_ok=True)
+        real = shutil.which("srun", path=SEARCHED)
+        srun.write_text(f'#!/bin/sh\nSLURM_CONF={self.environment["SLURM_CONF"]} exec {real} "$@"\n')
+        srun.chmod(0o755)
         munge = [
             f"--{name}={self.folder}/munge.{name.split('-')[0]}"
             for name in ("key-file", "socket", "pid-file", "log-file")
@@ -132,5 +141,5 @@ class Cluster:
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     with Cluster(folder) as cluster:
-        print(f"export SLURM_CONF={cluster.environment['SLURM_CONF']}", flush=True)
+        print(*(f"export {name}={cluster.environment[name]}" for name in ("SLURM_CONF", "PATH")), sep="\n", flush=True)
         signal.sigwait({signal.SIGINT, signal.SIGTERM})

@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+from pathlib import Path
 
 
 include: "rules/study.smk"
@@ -10,13 +11,13 @@ include: "rules/study.smk"
 
 from jobs.code import digest
 
-# The configuration as --configfile and --config made it, for the runs within. No param, as linters want it: any change of
-# it would look all parts through again.
-CONFIG = shlex.join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in config.items())
+# The configuration as --configfile and --config made it, for the runs within.
+CONFIG = f"{R}/cluster/config.json"
 RUN = (
     f"{shlex.quote(sys.executable)} -m snakemake --snakefile {shlex.quote(f'{ROOT}/Snakefile')}"
     f" --workflow-profile {shlex.quote(f'{ROOT}/profiles/default')}"
-    " --nolock --cores {threads} --resources mem_mb={resources.mem_mb} --config {CONFIG}"
+    " --nolock --cores {threads} --resources mem_mb={resources.mem_mb}"
+    f" --configfile {shlex.quote(CONFIG)}"
     " {params.rules} -- {params.files:q} > {log:q} 2>&1"
 )
 
@@ -55,6 +56,7 @@ use rule all as begin with:
         touch(f"{R}/cluster/begin.done"),
     log:
         f"{R}/logs/cluster/begin.log",
+    retries: 0
     params:
         plan=plan("images", "networks", "cells"),
         rules="",
@@ -88,3 +90,8 @@ use rule all as layer with:
         plan=plan("tables"),
         rules="--allowed-rules cells probes ablations layer_tables",
         files=f"{R}/tables/{{network}}/{{layer}}.parquet",
+
+
+onstart:
+    Path(CONFIG).parent.mkdir(parents=True, exist_ok=True)
+    Path(CONFIG).write_text(json.dumps(config))
