@@ -1,7 +1,6 @@
 # The study in few, large jobs, for a cluster: docs/cluster.md. Each job is a Snakemake run of its own over a part of the
 # study, whose cells share one process there as they do on a laptop. What is finished is not made again.
 import json
-import shlex
 import sys
 from pathlib import Path
 
@@ -13,12 +12,11 @@ from jobs.code import digest
 
 # The configuration as --configfile and --config made it, for the runs within.
 CONFIG = f"{R}/cluster/config.json"
+PYTHON = sys.executable
 RUN = (
-    f"{shlex.quote(sys.executable)} -m snakemake --snakefile {shlex.quote(f'{ROOT}/Snakefile')}"
-    f" --workflow-profile {shlex.quote(f'{ROOT}/profiles/default')}"
-    " --nolock --cores {threads} --resources mem_mb={resources.mem_mb}"
-    f" --configfile {shlex.quote(CONFIG)}"
-    " {params.rules} -- {params.files:q} > {log:q} 2>&1"
+    "{PYTHON:q} -m snakemake --snakefile {ROOT:q}/Snakefile --workflow-profile {ROOT:q}/profiles/default --nolock"
+    " --cores {threads} --resources mem_mb={resources.mem_mb} --configfile {CONFIG:q} {params.options}"
+    " -- {params.files:q} > {log:q} 2>&1"
 )
 
 
@@ -38,7 +36,7 @@ rule all:
     conda:
         "../envs/study.yaml"
     params:
-        rules="",
+        options="",
         files="all",
     shell:
         RUN
@@ -59,7 +57,8 @@ use rule all as begin with:
     retries: 0
     params:
         plan=plan("images", "networks", "cells"),
-        rules="",
+        # Whether there is a GPU shows where the networks run.
+        options="--config device=auto",
         files=[f"{R}/images.parquet"]
         + expand([f"{R}/networks/{{n}}/layers.parquet", f"{R}/others/{{n}}.parquet"], n=STUDY.networks),
 
@@ -73,7 +72,7 @@ use rule all as network with:
         f"{R}/logs/cluster/{{network}}.log",
     params:
         plan=plan("networks", "activations"),
-        rules="",
+        options="",
         files=lambda w: [f"{R}/networks/{w.network}/accuracy.parquet"]
         + [f"{R}/baseline/{w.network}/{class_id}.parquet" for class_id in STUDY.networks[w.network].classes],
 
@@ -88,7 +87,7 @@ use rule all as layer with:
         f"{R}/logs/cluster/{{network}}/{{layer}}.log",
     params:
         plan=plan("tables"),
-        rules="--allowed-rules cells probes ablations layer_tables",
+        options="--allowed-rules cells probes ablations layer_tables",
         files=f"{R}/tables/{{network}}/{{layer}}.parquet",
 
 
