@@ -11,7 +11,7 @@ from snakemake.utils import min_version
 PACKAGES = f"{workflow.basedir}/workflow"
 sys.path.insert(0, PACKAGES)
 
-from jobs import logs, progress
+from jobs import logs, progress, provenance
 from jobs.code import digest, file_digest
 from jobs.study import Study
 from readout import StudyError
@@ -25,6 +25,7 @@ configfile: f"{workflow.basedir}/config.yaml"
 
 try:
     STUDY = Study(config)
+    STUDY.check_results()
 except StudyError as error:
     raise WorkflowError(str(error)) from None
 R = STUDY.results

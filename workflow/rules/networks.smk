@@ -18,7 +18,13 @@ rule layers:
         # Checked, not tracked: another choice of layers leaves this table as it is.
         chosen = STUDY.networks[wildcards.network].layers
         networks.list_layers(
-            output[0], **params.settings, chosen=chosen, cells=len(STUDY.cells), on=DEVICE, log=log
+            output[0],
+            **params.settings,
+            chosen=chosen,
+            cells=len(STUDY.cells),
+            on=DEVICE,
+            made=made("networks", params.settings),
+            log=log,
         )
 
 
@@ -41,7 +47,7 @@ rule networks:
         from jobs import apart
 
         files = {"path_to_images": input.images, "accuracy": output.accuracy}
-        apart.run("jobs.networks", files | params.settings, log[0])
+        apart.run("jobs.networks", files | params.settings, log[0], made("networks", params.settings))
 
 
 rule accuracy:
@@ -58,4 +64,4 @@ rule accuracy:
     run:
         from jobs import activations
 
-        activations.summarise(output[0], baselines=input, log=log)
+        activations.summarise(output[0], baselines=input, made=made("activations", {}), log=log)
