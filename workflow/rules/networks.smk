@@ -15,17 +15,8 @@ rule layers:
     run:
         from jobs import networks
 
-        # Checked, not tracked: another choice of layers leaves this table as it is.
-        chosen = STUDY.networks[wildcards.network].layers
-        networks.list_layers(
-            output[0],
-            **params.settings,
-            chosen=chosen,
-            cells=len(STUDY.cells),
-            on=DEVICE,
-            made=made("networks", params.settings),
-            log=log,
-        )
+        carried = made("networks", params.settings)
+        networks.list_layers(output[0], **params.settings, **checked(wildcards), made=carried, log=log)
 
 
 rule networks:

@@ -20,6 +20,11 @@ def architecture(wildcards):
     return {key: getattr(network, key) for key in ("model", "outputs", "weights", "transform")}
 
 
+def checked(wildcards):
+    """What a network's layers are checked against; not tracked, since another choice leaves their table as it is."""
+    return {"chosen": STUDY.networks[wildcards.network].layers, "cells": len(STUDY.cells), "on": DEVICE}
+
+
 def training(wildcards):
     """How a network is trained, and on what."""
     network = STUDY.networks[wildcards.network]
