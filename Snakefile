@@ -8,7 +8,7 @@ os.environ |= dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM
 include: "workflow/rules/study.smk"
 
 
-from jobs import logs, progress
+from jobs import logs, progress, provenance
 from jobs.code import digest, file_digest
 
 progress.thin(logger)

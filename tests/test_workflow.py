@@ -1,7 +1,11 @@
 """The study through Snakemake: its tables, what it recomputes after a change, what it says of bad input."""
 
 import copy
+import json
 import re
+import shlex
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -9,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from jobs import images
+from jobs import code, images, parquet, provenance
 from readout import images as readout_images
 from readout import networks
 from workflow import ROOT, TINY, Project
@@ -52,6 +56,31 @@ def test_every_table_has_the_columns_of_the_documentation(finished):
     for pattern, columns in documented.items():
         path = finished.results / pattern.format(network="alexnet", layer="dense1", class_id="0", cell="s3m3")
         assert pq.read_schema(path).names == columns, pattern
+
+
+def test_every_table_carries_what_made_it(finished):
+    """The study, the step by whose module it was made, and the digests of that step's code and settings."""
+    steps = {"layers": "networks", "accuracy": "networks", "means": "activations", "baseline": "activations"}
+    steps |= {"others": "cells", "cells": "cells", "claims": "claims", "images": "images"}
+    settings = {}
+    for path in finished.results.rglob("*.parquet"):
+        made = provenance.of(parquet.schema(path).metadata)
+        folder = path.relative_to(finished.results).parts[0].removesuffix(".parquet")
+        step = steps[path.stem] if folder == "networks" else steps.get(folder, folder)
+        assert (made["study"], made["step"], made["code"]) == ("tiny", step, code.digest(step)), path
+        settings.setdefault(folder, set()).add(made["settings"])
+    assert len(settings) == 11
+    # Nothing of a cell's place: it is in the file's name.
+    assert {len(settings[step]) for step in ("activations", "cells", "probes", "ablations")} == {1}
+    protocol = {"seed": 0, "C": 1.0, "strength": 10.0, **TINY["probes"]}
+    assert settings["probes"] == {provenance.digest(protocol)}
+
+
+def test_command_of_the_documentation_shows_what_made_a_table(finished):
+    (command,) = re.findall(r"^ +python (-c .*metadata.*)$", (ROOT / "docs" / "tables.md").read_text(), re.MULTILINE)
+    arguments = shlex.split(command.replace("results/digits/", "results/tiny/"))
+    done = subprocess.run([sys.executable, *arguments], cwd=finished.folder, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["study"] == "tiny"
 
 
 def test_cells_table_is_complete_and_agrees_with_the_files_of_the_cells(finished):
@@ -219,6 +248,33 @@ def test_table_cut_short_is_named_and_nothing_else_is_lost(project):
     project.run("--force", "results/tiny/ablations/alexnet/dense1/0/s1m1.parquet")
     project.run()
     assert pq.read_table(victim).num_rows == 20
+
+
+def test_file_of_another_study_is_named_and_made_again(project):
+    """Byte for byte as it was, also on a device of another name."""
+    name = "results/tiny/ablations/alexnet/dense1/0/s1m1.parquet"
+    victim = project.folder / name
+    before = victim.read_bytes()
+    table = pq.read_table(victim)
+    made = json.loads(table.schema.metadata[b"readout"]) | {"study": "other"}
+    pq.write_table(table.replace_schema_metadata({b"readout": json.dumps(made)}), victim)
+    printed = changed(project, device="auto").fail()
+    assert f"{name}: is of study other, settings {made['settings']}, but the layer is of study tiny, " in printed
+    assert f"make it again: snakemake --cores 1 --force {name}" in printed
+    assert "Traceback" not in printed
+    project.run("--force", name)
+    assert victim.read_bytes() == before
+
+
+def test_renamed_results_are_refused_before_anything_runs(project):
+    """Also by a dry run, in one message; the study itself goes on once its folder is back."""
+    renamed = project.results.rename(project.folder / "results" / "copy")
+    printed = changed(project, study="copy").fail("--dry-run")
+    assert "results/copy: holds the results of another study: study tiny (images.dataset digits" in printed
+    assert "and the config is of study copy (images.dataset digits" in printed
+    assert "Traceback" not in printed
+    renamed.rename(project.folder / "results" / "tiny")
+    assert changed(project, study="tiny").planned() == {}
 
 
 def test_config_error_is_one_message_without_a_traceback(project):

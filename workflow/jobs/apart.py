@@ -11,16 +11,19 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from jobs import provenance
 from readout import StudyError
 
 
-def run(module: str, settings: Mapping, log: str) -> None:
-    """Run `python -m <module> <settings as JSON>`, which writes to `log`.
+def run(module: str, settings: Mapping, log: str, made: str | None = None) -> None:
+    """Run `python -m <module> <settings as JSON>`, which writes to `log`; its tables carry `made`.
 
     Raises StudyError with the last line of the log where it fails.
     """
     packages = str(Path(__file__).resolve().parents[1])
     environment = os.environ | {"PYTHONPATH": packages, "MPLBACKEND": "Agg"}
+    if made is not None:
+        environment[provenance.VARIABLE] = made
     with Path(log).open("w") as file:
         command = [sys.executable, "-m", module, json.dumps(settings)]
         done = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False)

@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from jobs import provenance
 from readout import StudyError
 
 
@@ -16,17 +17,18 @@ def sweep(folder: str | Path) -> None:
 
 
 def logged(job: Callable) -> Callable:
-    """Let a job take the keyword `log`, the path of its log file.
+    """Let a job take the keywords `log`, the path of its log file, and `made`, what the tables that it writes carry.
 
     The file gets what the job returns, a line on what it did, or nothing; of a failing job the message, and the
     traceback where the error is none of ours. The error that leaves a job is always a StudyError.
     """
 
     @functools.wraps(job)
-    def run(*args, log, **kwargs):
+    def run(*args, log, made=None, **kwargs):
         path = Path(str(log))
         try:
-            result = job(*args, **kwargs)
+            with provenance.making(made):
+                result = job(*args, **kwargs)
         except Exception as error:
             path.parent.mkdir(parents=True, exist_ok=True)
             if isinstance(error, StudyError):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs import provenance
 from readout import StudyError
 
 # Arrow's own allocators keep what is freed, which with activations of gigabytes doubles the process.
@@ -24,8 +25,10 @@ class Writer(AbstractContextManager):
         self.partial = self.path.with_name(f".{self.path.name}.partial")
         # Of numbers, above all of millions of activations, a dictionary costs time and gains nothing.
         words = [field.name for field in schema if pa.types.is_string(field.type)]
+        # What made this file, and not the one that a schema was read from.
+        marked = schema.with_metadata(provenance.metadata())
         self.writer = pq.ParquetWriter(
-            self.partial, schema, compression="zstd", compression_level=1, use_dictionary=words or False
+            self.partial, marked, compression="zstd", compression_level=1, use_dictionary=words or False
         )
 
     def write(self, table: pa.Table) -> None:
@@ -84,6 +87,12 @@ def read(path: str | Path, schema: pa.Schema | None = None, columns: list[str] |
                     f"{path}: column {field.name} ({field.type}) is missing or of another type; {again(path)}"
                 )
     return table
+
+
+def schema(path: str | Path) -> pa.Schema:
+    """The columns of a table, and what it carries of how it was made; errors as `read`."""
+    with _named(path):
+        return _open(path).schema_arrow
 
 
 def groups(path: str | Path) -> Iterator[pa.Table]:

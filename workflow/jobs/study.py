@@ -5,6 +5,7 @@ The workflow imports this module when it builds its DAG, so it loads neither tor
 
 import csv
 import difflib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +14,7 @@ from pathlib import Path
 import jsonschema
 import yaml
 
-from jobs import listing
+from jobs import listing, provenance
 from readout import StudyError, cells, layers
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,6 +86,15 @@ def _check_name(kind: str, name: str) -> None:
         raise StudyError(
             f"{kind} {name!r}: the characters {' '.join(map(repr, bad))} cannot be part of a name; rename it"
         )
+
+
+def _identity(study: str, dataset: str, path: str | None) -> tuple:
+    """What tells studies apart; two spellings of one folder do not."""
+    return study, dataset, path and os.path.realpath(os.path.expanduser(path))
+
+
+def _describe(made: Mapping[str, str | None]) -> str:
+    return f"study {made['study']} (images.dataset {made['dataset']}, images.path {made['path'] or 'null'})"
 
 
 class Study:
@@ -225,6 +235,28 @@ class Study:
                     f"class {class_id}: {count} images, but images.study asks for {study}{rest}; "
                     "add images, lower images.study or leave the class out"
                 )
+
+    def check_results(self) -> None:
+        """Refuse a folder of results that another study made, by what its table of images carries.
+
+        Raises StudyError that names both studies. A table that is not there, cannot be read or carries nothing is no
+        evidence: it is made anew, or refused by the job that reads it.
+        """
+        listed = Path(self.results, "images.parquet")
+        if not listed.exists():
+            return
+        from jobs import parquet  # here, since Arrow takes its time
+
+        try:
+            made = provenance.of(parquet.schema(listed).metadata)
+        except StudyError:
+            return
+        ours = {"study": self.name, **self.image_settings()}
+        if ours.keys() <= made.keys() and _identity(**ours) != _identity(**{key: made[key] for key in ours}):
+            raise StudyError(
+                f"{self.results}: holds the results of another study: {_describe(made)}, and the config is of "
+                f"{_describe(ours)}; give the config a `study:` of its own, or move that folder away"
+            )
 
     @cache  # noqa: B019  one study a process
     def others(self, network: str, target: str) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Step `tables`: the rows of all cells gathered, a layer at a time and then for the study."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs import ablations, cells, networks, parquet, probes
+from jobs import ablations, cells, networks, parquet, probes, provenance
 from jobs.logs import logged
 from readout import StudyError
 from readout.tables import effect
@@ -51,6 +51,17 @@ def _mean_by_cell(table: pa.Table) -> dict[str, dict]:
     return {row["cell"]: row for row in result.to_pylist()}
 
 
+def _check_origin(path: str, origin: Mapping[str, str]) -> None:
+    """Refuse a file of another study or of other settings: one brought from elsewhere, unknown to Snakemake."""
+    made = provenance.of(parquet.schema(path).metadata)
+    found = {key: made.get(key, "unknown") for key in origin}
+    if found != origin:
+        theirs, ours = (", ".join(f"{key} {value}" for key, value in some.items()) for some in (found, origin))
+        raise StudyError(
+            f"{path}: is of {theirs}, but the layer is of {ours}, and these do not mix; {parquet.again(path)}"
+        )
+
+
 def _row(probe: str, ablation: str, grid: dict[str, dict], depth: int) -> dict:
     row = parquet.read(probe, probes.SCHEMA).to_pylist()[0]
     effects = parquet.read(ablation, ablations.SCHEMA)
@@ -75,11 +86,16 @@ def _row(probe: str, ablation: str, grid: dict[str, dict], depth: int) -> dict:
 
 
 @logged
-def gather_layer(output: str, paths: SimpleNamespace, layer: str) -> str:
+def gather_layer(output: str, paths: SimpleNamespace, layer: str, *, origins: Mapping[str, Mapping[str, str]]) -> str:
     """Write `tables/{network}/{layer}.parquet`: a row a (target, cell), with what each image did.
 
     `paths` has `layers`, `cells` (a file a target), `probes` and `ablations` (a file a target and cell, same order).
+    `origins` says for each of these steps what its files must carry: the study and the digest of the step's settings.
+    Raises StudyError for the first file that does not.
     """
+    for step, origin in origins.items():
+        for path in getattr(paths, step):
+            _check_origin(path, origin)
     depth = networks.layer_nodes(paths.layers)[layer]["depth"]
     by_target = {Path(path).stem: _mean_by_cell(parquet.read(path, cells.SCHEMA)) for path in paths.cells}
     rows = [

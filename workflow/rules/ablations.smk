@@ -17,14 +17,19 @@ rule ablations:
     params:
         images=rules.images.output[0],
         layers=lambda w: f"{R}/networks/{w.network}/layers.parquet",
-        settings=lambda w: {
-            **STUDY.engine(STUDY.networks[w.network]),
-            **STUDY.config["ablations"],
-        },
+        settings=ablation,
         code=digest("ablations"),
     run:
         from jobs import ablations
 
         ablations.ablate(
-            output[0], input, params.images, params.layers, wildcards, **params.settings, device=DEVICE, log=log
+            output[0],
+            input,
+            params.images,
+            params.layers,
+            wildcards,
+            **params.settings,
+            device=DEVICE,
+            made=made("ablations", params.settings),
+            log=log,
         )

@@ -33,5 +33,6 @@ for network in STUDY.networks.values():
                 wildcards.class_id,
                 **params.settings,
                 device=DEVICE,
+                made=made("activations", params.settings),
                 log=log,
             )

@@ -8,12 +8,12 @@ rule others:
     log:
         f"{R}/logs/others/{{network}}.log",
     params:
-        others=lambda w: {t: STUDY.others(w.network, t) for t in STUDY.networks[w.network].targets},
+        settings=lambda w: {"others": {t: STUDY.others(w.network, t) for t in STUDY.networks[w.network].targets}},
         code=digest("cells"),
     run:
         from jobs import cells
 
-        cells.list_others(output[0], others=params.others, log=log)
+        cells.list_others(output[0], **params.settings, made=made("cells", params.settings), log=log)
 
 
 rule cells:
@@ -28,7 +28,7 @@ rule cells:
     resources:
         mem_mb=500,
     params:
-        bins=STUDY.bins,
+        settings=GRID,
         code=digest("cells"),
     run:
         from jobs import cells
@@ -37,6 +37,7 @@ rule cells:
             output[0],
             target=input.target,
             others=input.others,
-            bins=params.bins,
+            **params.settings,
+            made=made("cells", params.settings),
             log=log,
         )

@@ -35,5 +35,6 @@ rule claims:
             layers=input.layers,
             registry=REGISTRY,
             **params.settings,
+            made=made("claims", {**params.settings, "registry": params.registry}),
             log=log,
         )

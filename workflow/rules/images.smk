@@ -19,4 +19,5 @@ rule images:
     run:
         from jobs import images
 
-        images.list_images(output[0], **params.settings, log=log)
+        carried = made("images", {**params.settings, "files": params.files}, **STUDY.image_settings())
+        images.list_images(output[0], **params.settings, made=carried, log=log)

@@ -15,11 +15,8 @@ rule layers:
     run:
         from jobs import networks
 
-        # Checked, not tracked: another choice of layers leaves this table as it is.
-        chosen = STUDY.networks[wildcards.network].layers
-        networks.list_layers(
-            output[0], **params.settings, chosen=chosen, cells=len(STUDY.cells), on=DEVICE, log=log
-        )
+        carried = made("networks", params.settings)
+        networks.list_layers(output[0], **params.settings, **checked(wildcards), made=carried, log=log)
 
 
 rule networks:
@@ -41,7 +38,7 @@ rule networks:
         from jobs import apart
 
         files = {"path_to_images": input.images, "accuracy": output.accuracy}
-        apart.run("jobs.networks", files | params.settings, log[0])
+        apart.run("jobs.networks", files | params.settings, log[0], made("networks", params.settings))
 
 
 rule accuracy:
@@ -58,4 +55,4 @@ rule accuracy:
     run:
         from jobs import activations
 
-        activations.summarise(output[0], baselines=input, log=log)
+        activations.summarise(output[0], baselines=input, made=made("activations", {}), log=log)

@@ -1,4 +1,6 @@
 # What rules take by wildcards: files and settings of a network, a grid or a layer.
+GRID = {"bins": STUDY.bins}
+PROBES = {"seed": STUDY.seed, **STUDY.config["probes"]}
 
 
 def one_of(names):
@@ -18,10 +20,31 @@ def architecture(wildcards):
     return {key: getattr(network, key) for key in ("model", "outputs", "weights", "transform")}
 
 
+def checked(wildcards):
+    """What a network's layers are checked against; not tracked, since another choice leaves their table as it is."""
+    return {"chosen": STUDY.networks[wildcards.network].layers, "cells": len(STUDY.cells), "on": DEVICE}
+
+
 def training(wildcards):
     """How a network is trained, and on what."""
     network = STUDY.networks[wildcards.network]
     return {**STUDY.engine(network), "recipe": {"seed": STUDY.seed, **network.training}}
+
+
+def ablation(wildcards):
+    """How a network is run with units ablated."""
+    return {**STUDY.engine(STUDY.networks[wildcards.network]), **STUDY.config["ablations"]}
+
+
+def made(step, settings, **more):
+    """What the tables of a job carry; `step` names the module that makes them."""
+    return provenance.record(study=STUDY.name, step=step, settings=settings, code=digest(step), **more)
+
+
+def origins(wildcards):
+    """What the files of a layer must carry to be gathered in one table."""
+    steps = {"cells": GRID, "probes": PROBES, "ablations": ablation(wildcards)}
+    return {step: {"study": STUDY.name, "settings": provenance.digest(s)} for step, s in steps.items()}
 
 
 def of_others(step):

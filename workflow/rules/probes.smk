@@ -16,9 +16,10 @@ rule probes:
         mem_mb=1000,
     params:
         others=of_others("activations"),
-        settings={"seed": STUDY.seed, **STUDY.config["probes"]},
+        settings=PROBES,
         code=digest("probes"),
     run:
         from jobs import probes
 
-        probes.probe(output[0], input, params.others, wildcards, **params.settings, log=log)
+        carried = made("probes", params.settings)
+        probes.probe(output[0], input, params.others, wildcards, **params.settings, made=carried, log=log)

@@ -19,6 +19,7 @@ configfile: f"{ROOT}/config.yaml"
 
 try:
     STUDY = Study(config)
+    STUDY.check_results()
 except StudyError as error:
     raise WorkflowError(str(error)) from None
 R = STUDY.results

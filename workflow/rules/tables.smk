@@ -15,11 +15,13 @@ rule layer_tables:
         f"{R}/logs/tables/{{network}}/{{layer}}.log",
     priority: 4
     params:
+        origins=origins,
         code=digest("tables"),
     run:
         from jobs import tables
 
-        tables.gather_layer(output[0], input, wildcards.layer, log=log)
+        carried = made("tables", params.origins)
+        tables.gather_layer(output[0], input, wildcards.layer, origins=params.origins, made=carried, log=log)
 
 
 rule tables:
@@ -34,4 +36,4 @@ rule tables:
     run:
         from jobs import tables
 
-        tables.gather_study(output[0], layers=input, log=log)
+        tables.gather_study(output[0], layers=input, made=made("tables", {}), log=log)
