@@ -33,7 +33,16 @@ def tables(project):
 
 def command(*arguments):
     # The plugin's first look at a job's state would come after 40 seconds, and it needs an account where there are some.
-    extra = ("--slurm-init-seconds-before-status-checks", "2", "--slurm-no-account", "--slurm-status-command", "squeue")
+    # One core a job: two layers at a time here, and another number of cores than the local run had.
+    extra = (
+        "--set-threads",
+        "layer=1",
+        "--slurm-init-seconds-before-status-checks",
+        "2",
+        "--slurm-no-account",
+        "--slurm-status-command",
+        "squeue",
+    )
     return [sys.executable, "-m", "snakemake", *PROFILE, *extra, *arguments, "--configfile", "study.yaml"]
 
 

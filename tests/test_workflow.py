@@ -177,6 +177,15 @@ def test_order_of_classes_changes_nothing(project):
     assert changed(project, classes=["3", "1", "0", "2"], targets=["1", "0"]).planned() == {}
 
 
+def test_order_of_keys_changes_nothing(project):
+    """Nor whether the config is YAML or JSON, which Snakemake reads into other kinds of mappings."""
+    network = project.config["networks"][0]
+    network["transform"] = dict(reversed(network["transform"].items()))
+    project.config["networks"] = [dict(reversed(network.items()))]
+    (project.folder / "study.json").write_text(json.dumps(dict(reversed(project.config.items()))))
+    assert "Nothing to be done" in project.run("--dry-run", study="study.json")
+
+
 def test_layer_dropped_gathers_anew(project):
     assert changed(project, layers=["conv5", "dense1"]).planned() == BEHIND
 

@@ -77,6 +77,13 @@ def _message(error: jsonschema.ValidationError) -> str:
     return f"{key}: {error.message}" + (f" ({hint.strip()})" if hint else "")
 
 
+def _plain(value: object) -> object:
+    """The same with mappings as dicts in one order: Snakemake compares params by how they print."""
+    if isinstance(value, Mapping):
+        return {key: _plain(value[key]) for key in sorted(value, key=str)}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
 def _check_name(kind: str, name: str) -> None:
     """Names become folders, wildcards and parts of commands."""
     if name in ("", ".", "..") or len(name.encode()) > MAX_NAME_BYTES:
@@ -109,7 +116,7 @@ class Study:
             raise StudyError(
                 "config: " + "\n  ".join(_message(jsonschema.exceptions.best_match([p])) for p in problems)
             )
-        self.config = config
+        self.config = config = _plain(config)
         self.name: str = config["study"]
         self.results = f"results/{self.name}"
         self.seed: int = config["seed"]
