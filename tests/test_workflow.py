@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from jobs import images
+from jobs import listing
 from readout import images as readout_images
 from readout import networks
 from workflow import ROOT, TINY, Project
@@ -240,7 +240,7 @@ def folder_study(tmp_path):
     """A folder of images of several kinds, classes with awkward names, and weights from a file."""
     project = Project.create(tmp_path / "project", TINY)
     modes = ["RGB", "L", "P", "CMYK", "RGBA", "1"]
-    digits = images.digits()
+    digits = listing.digits()
     for name, digit in {"null": 0, "one half": 1, "-zwei ü": 2}.items():
         folder = project.folder / "data" / name
         folder.mkdir(parents=True)
@@ -289,7 +289,7 @@ def test_folder_of_images_with_given_weights(folder_study):
 def imagenet_study(tmp_path):
     """Three of ImageNet's classes as torchvision unpacks them, and an untrained network of torchvision."""
     project = Project.create(tmp_path / "project", TINY)
-    digits = images.digits()
+    digits = listing.digits()
     for digit, class_id in enumerate(("n01440764", "n02102040", "n03888257")):
         folder = project.folder / "imagenet" / "val" / class_id
         folder.mkdir(parents=True)

@@ -118,3 +118,16 @@ use rule figure2 as supplement_claims with:
     params:
         settings={"figure": "supplement_claims", "networks": list(STUDY.networks), "title": ""},
         code=digest("figures"),
+
+
+def figures():
+    """All figures of the study."""
+    names = [
+        "figure1",
+        "figure2",
+        "figure3",
+        "supplement_depth",
+        "supplement_claims",
+    ]
+    names += [f"figure2_{network}" for network in STUDY.networks if network != STUDY.config["figures"]["network"]]
+    return [f"{R}/figures/{name}.{suffix}" for name in names for suffix in ("png", "svg")]
