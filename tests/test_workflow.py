@@ -1,6 +1,7 @@
 """The study through Snakemake: its tables, what it recomputes after a change, what it says of bad input."""
 
 import copy
+import json
 import re
 
 import numpy as np
@@ -125,6 +126,25 @@ def test_report(project):
     """The captions render, the figures are in."""
     project.run("--report", "report.zip")
     assert (project.folder / "report.zip").stat().st_size > 100_000
+
+
+def test_ro_crate(project):
+    """Every job of the study with what it read and wrote, as docs/sharing.md says."""
+    pytest.importorskip("snakemake_report_plugin_fairscape", reason="an optional extra: envs/rocrate.txt")
+    project.run("--reporter", "fairscape", "--report-fairscape-author", "Somebody")
+    crate = json.loads((project.folder / "ro-crate-metadata.json").read_text())["@graph"]
+    entities = {entity["@id"]: entity for entity in crate}
+    jobs = [entity for entity in crate if entity.get("name", "").startswith("ablations (")]
+    assert len(jobs) == LAYERS * TARGETS * CELLS
+    cell = next(job for job in jobs if "cell=s3m3, class_id=0, layer=dense1," in job["name"])
+    files = {key: [entities[part["@id"]]["contentUrl"] for part in cell[key]] for key in ("usedDataset", "generated")}
+    assert files["generated"] == ["results/tiny/ablations/alexnet/dense1/0/s3m3.parquet"]
+    assert sorted(files["usedDataset"]) == [
+        "results/tiny/baseline/alexnet/0.parquet",
+        "results/tiny/cells/alexnet/dense1/0.parquet",
+        "results/tiny/networks/alexnet/weights.pt",
+    ]
+    assert cell["runBy"] == "Somebody"
 
 
 def test_target_added_makes_only_its_jobs(project):

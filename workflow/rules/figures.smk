@@ -120,14 +120,12 @@ use rule figure2 as supplement_claims with:
         code=digest("figures"),
 
 
-def figures():
-    """All figures of the study."""
-    names = [
-        "figure1",
-        "figure2",
-        "figure3",
-        "supplement_depth",
-        "supplement_claims",
-    ]
-    names += [f"figure2_{network}" for network in STUDY.networks if network != STUDY.config["figures"]["network"]]
-    return [f"{R}/figures/{name}.{suffix}" for name in names for suffix in ("png", "svg")]
+# All figures of the study.
+FIGURES = [
+    "figure1",
+    "figure2",
+    "figure3",
+    "supplement_depth",
+    "supplement_claims",
+    *(f"figure2_{network}" for network in STUDY.networks if network != STUDY.config["figures"]["network"]),
+]
