@@ -36,7 +36,7 @@ rule all:
         expand(f"{R}/others/{{network}}.parquet", network=STUDY.networks),
         rules.tables.output,
         rules.claims.output,
-        figures(),
+        expand(f"{R}/figures/{{name}}.{{suffix}}", name=FIGURES, suffix=["png", "svg"]),
 
 
 onsuccess:

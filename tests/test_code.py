@@ -116,6 +116,8 @@ def copy(tmp_path):
         ("jobs/figures.py", {"figures"}),
         ("jobs/study.py", set()),
         ("readout/relatives.py", set(STEPS) - {"images", "figures"}),
+        ("readout/layers.py", set(STEPS) - {"images", "figures"}),
+        ("jobs/listing.py", set(STEPS) - {"figures"}),
         ("readout/__init__.py", set(STEPS)),
     ],
 )

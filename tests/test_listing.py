@@ -513,9 +513,11 @@ def enough(tmp_path) -> Path:
     return tmp_path / "imagenet"
 
 
-def test_a_config_may_name_each_kind_of_data_set():
-    schema = yaml.safe_load((ROOT / "workflow" / "schemas" / "config.schema.yaml").read_text())
-    assert schema["properties"]["images"]["properties"]["dataset"]["enum"] == list(listing.KINDS)
+def test_a_kind_of_data_set_that_is_not_there_is_refused():
+    with pytest.raises(
+        StudyError, match=r"images\.dataset: 'digit' is not one of digits, folder, imagenet, imagenette"
+    ):
+        Study(config("digit", None))
 
 
 def test_labels_of_imagenet_are_imagenet_s(enough):

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from jobs import code, images, parquet, provenance
+from jobs import code, listing, parquet, provenance
 from readout import images as readout_images
 from readout import networks
 from workflow import ROOT, TINY, Project
@@ -146,6 +146,25 @@ def test_report(project):
     """The captions render, the figures are in."""
     project.run("--report", "report.zip")
     assert (project.folder / "report.zip").stat().st_size > 100_000
+
+
+def test_ro_crate(project):
+    """Every job of the study with what it read and wrote, as docs/sharing.md says."""
+    pytest.importorskip("snakemake_report_plugin_fairscape", reason="an optional extra: envs/rocrate.txt")
+    project.run("--reporter", "fairscape", "--report-fairscape-author", "Somebody")
+    crate = json.loads((project.folder / "ro-crate-metadata.json").read_text())["@graph"]
+    entities = {entity["@id"]: entity for entity in crate}
+    jobs = [entity for entity in crate if entity.get("name", "").startswith("ablations (")]
+    assert len(jobs) == LAYERS * TARGETS * CELLS
+    cell = next(job for job in jobs if "cell=s3m3, class_id=0, layer=dense1," in job["name"])
+    files = {key: [entities[part["@id"]]["contentUrl"] for part in cell[key]] for key in ("usedDataset", "generated")}
+    assert files["generated"] == ["results/tiny/ablations/alexnet/dense1/0/s3m3.parquet"]
+    assert sorted(files["usedDataset"]) == [
+        "results/tiny/baseline/alexnet/0.parquet",
+        "results/tiny/cells/alexnet/dense1/0.parquet",
+        "results/tiny/networks/alexnet/weights.pt",
+    ]
+    assert cell["runBy"] == "Somebody"
 
 
 def test_target_added_makes_only_its_jobs(project):
@@ -297,7 +316,7 @@ def folder_study(tmp_path):
     """A folder of images of several kinds, classes with awkward names, and weights from a file."""
     project = Project.create(tmp_path / "project", TINY)
     modes = ["RGB", "L", "P", "CMYK", "RGBA", "1"]
-    digits = images.digits()
+    digits = listing.digits()
     for name, digit in {"null": 0, "one half": 1, "-zwei ü": 2}.items():
         folder = project.folder / "data" / name
         folder.mkdir(parents=True)
@@ -346,7 +365,7 @@ def test_folder_of_images_with_given_weights(folder_study):
 def imagenet_study(tmp_path):
     """Three of ImageNet's classes as torchvision unpacks them, and an untrained network of torchvision."""
     project = Project.create(tmp_path / "project", TINY)
-    digits = images.digits()
+    digits = listing.digits()
     for digit, class_id in enumerate(("n01440764", "n02102040", "n03888257")):
         folder = project.folder / "imagenet" / "val" / class_id
         folder.mkdir(parents=True)

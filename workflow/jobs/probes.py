@@ -12,13 +12,8 @@ from jobs.logs import logged
 from readout import probes
 
 HELD_OUT = pa.list_(pa.struct([("image_id", pa.int32()), ("y", pa.int8()), ("p", pa.float64())]))
-SCHEMA = pa.schema(
+MEASURES = pa.schema(
     [
-        ("network", pa.string()),
-        ("layer", pa.string()),
-        ("class_id", pa.string()),
-        ("cell", pa.string()),
-        ("units", pa.int32()),
         ("draws", pa.int32()),
         ("score_published", pa.float64()),
         ("accuracy_train", pa.float64()),
@@ -27,6 +22,17 @@ SCHEMA = pa.schema(
         ("log_loss", pa.float64()),
         ("chance", pa.float64()),
         ("chance_majority", pa.float64()),
+    ]
+)
+"""What the probes say of a cell; the tables of cells have these columns too."""
+SCHEMA = pa.schema(
+    [
+        ("network", pa.string()),
+        ("layer", pa.string()),
+        ("class_id", pa.string()),
+        ("cell", pa.string()),
+        ("units", pa.int32()),
+        *MEASURES,
         ("held_out", HELD_OUT),
     ]
 )

@@ -29,14 +29,7 @@ CELLS = pa.schema(
         ("rank_deficit", pa.float64()),
         ("rank_change", pa.float64()),
         ("log_p_change", pa.float64()),
-        ("draws", pa.int32()),
-        ("score_published", pa.float64()),
-        ("accuracy_train", pa.float64()),
-        ("accuracy", pa.float64()),
-        ("auroc", pa.float64()),
-        ("log_loss", pa.float64()),
-        ("chance", pa.float64()),
-        ("chance_majority", pa.float64()),
+        *probes.MEASURES,
     ]
 )
 LAYER = pa.schema([*CELLS, ("images", pa.list_(pa.struct(list(ablations.SCHEMA)))), ("held_out", probes.HELD_OUT)])

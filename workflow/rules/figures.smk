@@ -118,3 +118,14 @@ use rule figure2 as supplement_claims with:
     params:
         settings={"figure": "supplement_claims", "networks": list(STUDY.networks), "title": ""},
         code=digest("figures"),
+
+
+# All figures of the study.
+FIGURES = [
+    "figure1",
+    "figure2",
+    "figure3",
+    "supplement_depth",
+    "supplement_claims",
+    *(f"figure2_{network}" for network in STUDY.networks if network != STUDY.config["figures"]["network"]),
+]

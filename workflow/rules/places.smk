@@ -66,10 +66,3 @@ def of_layer(step):
         return [pattern.format(target=target, cell=cell) for target in targets for cell in STUDY.cells]
 
     return paths
-
-
-def figures():
-    """All figures of the study."""
-    names = ["figure1", "figure2", "figure3", "supplement_depth", "supplement_claims"]
-    names += [f"figure2_{network}" for network in STUDY.networks if network != STUDY.config["figures"]["network"]]
-    return [f"{R}/figures/{name}.{suffix}" for name in names for suffix in ("png", "svg")]
