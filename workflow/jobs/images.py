@@ -1,6 +1,7 @@
 """Step `images`: the table of the images of a study, and their loading."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -69,32 +70,68 @@ def list_images(
     return f"{len(rows)} images of {len(labels)} classes"
 
 
-def rows(path_to_images: str, *, class_id: str | None = None, split: str = "study") -> Mapping[str, np.ndarray]:
-    """Columns of `images.parquet` for one split, and for one class if given, sorted by image_id."""
-    key = ("images", memory.stamp(path_to_images))
-    table = memory.shared(key, lambda: parquet.read(path_to_images, SCHEMA).to_pandas())
+def _table(path_to_images: str) -> pd.DataFrame:
+    """The whole of `images.parquet`."""
+    table = parquet.read(path_to_images, SCHEMA).to_pandas(ignore_metadata=True)
+    ids, fold = table["image_id"], table["fold"]
+    if not (
+        ids.is_monotonic_increasing
+        and ids.is_unique
+        and fold.between(0, images.FOLDS - 1).all()
+        and (table["label"] >= 0).all()
+        and table["split"].isin(["study", "train"]).all()
+        and (table.groupby("class_id")["label"].nunique() == 1).all()
+    ):
+        raise StudyError(
+            f"{path_to_images}: images, folds or labels are not as listed; {parquet.again(path_to_images)}"
+        )
+    return table
+
+
+def rows(
+    path_to_images: str, *, class_id: str | None = None, split: str = "study", outputs: int | None = None
+) -> Mapping[str, np.ndarray]:
+    """Columns of `images.parquet` for one split, and for one class if given, sorted by image_id.
+
+    With `outputs`, the labels are checked to be among them.
+    """
+    table = memory.shared(("images", memory.stamp(path_to_images)), lambda: _table(path_to_images))
     table = table[table["split"] == split]
     if class_id is not None:
         table = table[table["class_id"] == class_id]
     if table.empty:
         raise StudyError(f"{path_to_images}: no {split} images of class {class_id}")
+    if outputs is not None and table["label"].max() >= outputs:
+        raise StudyError(
+            f"{path_to_images}: label {table['label'].max()}, but the network has {outputs} outputs; "
+            f"{parquet.again(path_to_images)}"
+        )
     return {name: table[name].to_numpy() for name in table.columns}
 
 
-def _open(dataset: str, path: str | None, source: str) -> Image.Image:
+def _digit(source: str) -> Image.Image:
+    number = re.fullmatch(r"mnist_data\[([0-9]{1,4})\]", source)
+    if number is None or int(number[1]) >= len(digits()[0]):
+        raise StudyError(f"{source!r}: there is no such digit; list the images anew (--forcerun images)")
+    return images.pad_digit(digits()[0][int(number[1])])
+
+
+def _open(dataset: str, path: str | None, source: str, prepare: Callable[[Image.Image], torch.Tensor]) -> torch.Tensor:
     if dataset == "digits":
-        return images.pad_digit(digits()[0][int(source.removeprefix("mnist_data[").removesuffix("]"))])
+        return prepare(_digit(source))
     file = listing.dataset(dataset, path).root / source
     try:
-        with Image.open(file) as image:
-            return images.rgb(image)
+        # Of an animation or of several pages, PIL opens the first.
+        with Image.open(file, formats=listing.formats()) as image:
+            return prepare(images.rgb(image))
     except FileNotFoundError as error:
         raise StudyError(f"{file}: no such file; put it back or list the images anew (--forcerun images)") from error
     except Exception as error:  # broken bytes lead PIL to errors of many kinds
-        raise StudyError(f"{file}: cannot be read as an image ({error}); replace or remove the file") from error
+        fault = str(error) or type(error).__name__
+        raise StudyError(f"{file}: cannot be read as an image ({fault}); replace or remove the file") from error
 
 
 def load(sources: Sequence[str], *, dataset: str, path: str | None, transform: Mapping) -> torch.Tensor:
     """The images as a tensor [N, 3, H, W], float32, as the network's transform makes it."""
     prepare = images.transform(**transform)
-    return torch.stack([prepare(_open(dataset, path, source)) for source in sources])
+    return torch.stack([_open(dataset, path, source, prepare) for source in sources])
