@@ -1,5 +1,6 @@
 """Fixtures of the unit tests: a network worked out on paper, and random networks that keep their scores apart."""
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,11 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from hypothesis.configuration import set_hypothesis_home_dir
 from torch import nn
 
 from jobs import activations, parquet
 from readout import networks
 
+# What hypothesis keeps of Unicode goes elsewhere than into the project.
+set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "hypothesis")
 # The same examples in every run, no time limits on a shared machine, no database of examples.
 hypothesis.settings.register_profile("study", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("study")

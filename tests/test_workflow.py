@@ -25,7 +25,16 @@ BEHIND = {"tables": 1, "claims": 1, "figure2": 1, "figure3": 1, "supplement_dept
 def finished(tmp_path_factory):
     """The tiny study, run to its end; not to be changed."""
     project = Project.create(tmp_path_factory.mktemp("finished") / "my project", TINY)
+    # The places where programs leave files are beside it, for the test of what is written.
+    beside = project.folder.parent
+    places = {"HOME": "home", "XDG_CACHE_HOME": "home/.cache", "TMPDIR": "tmp", "TORCH_HOME": "torch"}
+    for place in places.values():
+        (beside / place).mkdir()
+    project.environment = {name: str(beside / place) for name, place in places.items()} | {"MPLCONFIGDIR": ""}
+    project.before = written(beside)
     project.printed = project.run()
+    project.after = written(beside)
+    project.environment = {}
     return project
 
 
@@ -43,6 +52,11 @@ def changed(project, **changes):
         place[key] = {**place.get(key, {}), **value} if isinstance(value, dict) else value
     project.write(config)
     return project
+
+
+def written(folder):
+    """Every file below a folder, and when it was changed."""
+    return {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in folder.rglob("*") if not p.is_dir()}
 
 
 def append(path, line):
@@ -101,6 +115,16 @@ def test_claims_table_judges_all_eight(finished):
     lacking = claims[claims["network"] == "mobilenet_v2"]
     assert lacking["verdict"].tolist() == ["inconclusive"]
     assert lacking["estimate"].isna().all()
+
+
+def test_nothing_is_written_outside_the_results(finished):
+    """But the caches: Snakemake's, matplotlib's list of fonts, and Python's own beside the modules."""
+    changed = {path for path, stamp in finished.after.items() if finished.before.get(path) != stamp}
+    assert finished.before.keys() <= finished.after.keys()
+    caches = r"my project/\.snakemake/|my project/.*__pycache__/|home/\.cache/(snakemake|matplotlib)/"
+    outside = [path for path in changed if not path.startswith("my project/results/tiny/")]
+    assert sorted(path for path in outside if not re.match(caches, path)) == []
+    assert len(changed) - len(outside) > 200
 
 
 def test_progress_is_readable(finished):
