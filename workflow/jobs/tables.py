@@ -130,8 +130,10 @@ def gather_study(output: str, *, layers: Sequence[str]) -> str:
     for path, part in zip(layers, parts, strict=True):
         places = set(zip(part["network"].to_pylist(), part["layer"].to_pylist(), strict=True))
         grids = set(zip(part["class_id"].to_pylist(), part["cell"].to_pylist(), strict=True))
+        bins = zip(part["selectivity_bin"].to_pylist(), part["magnitude_bin"].to_pylist(), strict=True)
+        named = part["cell"].to_pylist() == [f"s{s}m{m}" for s, m in bins]
         whole = len(set(part["class_id"].to_pylist())) * len(set(part["cell"].to_pylist()))
-        if len(places) != 1 or places & seen or not len(grids) == len(part) == whole or not _finite(part):
+        if len(places) != 1 or places & seen or not named or not len(grids) == len(part) == whole or not _finite(part):
             raise StudyError(f"{path}: is not the table of one layer and all its cells; {parquet.again(path)}")
         seen |= places
     table = pa.concat_tables(parts)
