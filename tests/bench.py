@@ -535,7 +535,7 @@ def bare_tails(results: Path, settings: dict, chosen: Sequence[str], targets: Se
             tail, batches = group(traced, layer, nodes, load, len(labels))
             seconds["shared"] += time.perf_counter() - start
             for cell in CELLS:
-                units = cells_job.units(str(results / "cells" / name / layer / f"{target}.parquet"), cell)
+                units, _ = cells_job.units(str(results / "cells" / name / layer / f"{target}.parquet"), cell)
                 start = time.perf_counter()
                 logits = torch.cat([tail(ablate(first, units, 0.0), *rest) for first, *rest in batches])
                 seconds["tails"] += time.perf_counter() - start

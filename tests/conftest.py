@@ -1,5 +1,6 @@
 """Fixtures of the unit tests: a network worked out on paper, and random networks that keep their scores apart."""
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,12 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from hypothesis.configuration import set_hypothesis_home_dir
 from torch import nn
 
 from jobs import activations, parquet
 from readout import networks
-from workflow import TINY, Project
+from workflow import TINY, Project, written
 
+# What hypothesis keeps of Unicode goes elsewhere than into the project.
+set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "hypothesis")
 # The same examples in every run, no time limits on a shared machine, no database of examples.
 hypothesis.settings.register_profile("study", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("study")
@@ -143,5 +147,14 @@ def write_means(path: Path, values: np.ndarray) -> None:
 def finished(tmp_path_factory):
     """The tiny study, run to its end; not to be changed."""
     project = Project.create(tmp_path_factory.mktemp("finished") / "my project", TINY)
+    # The places where programs leave files are beside it, for the test of what is written.
+    beside = project.folder.parent
+    places = {"HOME": "home", "XDG_CACHE_HOME": "home/.cache", "TMPDIR": "tmp", "TORCH_HOME": "torch"}
+    for place in places.values():
+        (beside / place).mkdir()
+    project.environment = {name: str(beside / place) for name, place in places.items()} | {"MPLCONFIGDIR": ""}
+    project.before = written(beside)
     project.printed = project.run()
+    project.after = written(beside)
+    project.environment = {}
     return project

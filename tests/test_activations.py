@@ -189,7 +189,7 @@ def test_the_units_of_a_cell_are_gathered_from_several_files(files, monkeypatch,
     loaded = []
     monkeypatch.setattr(job, "load", lambda path, load=job.load: loaded.append(path) or load(path))
     units = np.array([0, 3, 29])
-    found, counts = job.gather(paths, units)
+    found, counts = job.gather(paths, units, 30)
     assert np.array_equal(found.values, values[:, units])
     assert found.values.dtype == np.float32
     assert found.image_id.tolist() == [i + 100 * f for f in range(3) for i in range(20)]
@@ -203,7 +203,7 @@ def test_half_precision_rounds_and_keeps_the_rest(tmp_path):
     values = np.array([[1 + 2**-11, 2049, 0, 6]], np.float32)
     write_activations(tmp_path / "a.parquet", values, dtype="float16")
     assert pq.read_schema(tmp_path / "a.parquet").field("activation").type.value_type == pa.float16()
-    found, _ = job.gather([str(tmp_path / "a.parquet")], np.arange(4))
+    found, _ = job.gather([str(tmp_path / "a.parquet")], np.arange(4), 4)
     assert found.values.tolist() == [[1, 2048, 0, 6]]
     assert found.values.dtype == np.float32
 

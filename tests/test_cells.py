@@ -194,7 +194,7 @@ def test_cells_follow_from_the_means(tmp_path):
     again = cells.grid(table["selectivity"].to_numpy(), table["magnitude"].to_numpy(), (4, 4))
     assert np.array_equal(again[0], s)
     assert np.array_equal(again[1], m)
-    units = [job.units(out, cell) for cell in cells.names((4, 4))]
+    units = [job.units(out, cell)[0] for cell in cells.names((4, 4))]
     assert sorted(np.concatenate(units)) == list(range(40))
     assert all(np.array_equal(u, np.sort(u)) for u in units)
 

@@ -586,10 +586,22 @@ def test_the_job_reads_the_layer_tables(tmp_path):
                 row = {column.name: None for column in tables.LAYER}
                 row |= {"class_id": target, "cell": cell, "score_published": world.score[k, layer, c // 4, c % 4]}
                 # Ranks 5 before the ablation, whatever is after.
-                row["images"] = [{"rank_baseline": 5, "rank_ablated": 5 + int(v)} for v in world.change[k, at]]
+                row["images"] = [
+                    {
+                        "image_id": i,
+                        "rank_baseline": 5,
+                        "rank_ablated": 5 + int(v),
+                        "log_p_baseline": 0,
+                        "log_p_ablated": 0,
+                    }
+                    for i, v in enumerate(world.change[k, at])
+                ]
                 sides = [(1, world.hit[k, at]), (0, world.hit_others[k][at])]
                 # A hit is a probability on the right side of one half.
-                row["held_out"] = [{"y": y, "p": 0.8 if hit == y else 0.3} for y, hits in sides for hit in hits]
+                hits = [(y, hit) for y, hits in sides for hit in hits]
+                row["held_out"] = [
+                    {"image_id": i, "y": y, "p": 0.8 if hit == y else 0.3} for i, (y, hit) in enumerate(hits)
+                ]
                 rows.append(row)
         files.append(tmp_path / "tables" / "net" / f"{name}.parquet")
         parquet.write(files[-1], [rows[i] for i in np.random.default_rng(layer).permutation(len(rows))], tables.LAYER)

@@ -124,6 +124,16 @@ def test_claims_table_judges_all_eight(finished):
     assert lacking["estimate"].isna().all()
 
 
+def test_nothing_is_written_outside_the_results(finished):
+    """But the caches: Snakemake's, matplotlib's list of fonts, and Python's own beside the modules."""
+    changed = {path for path, stamp in finished.after.items() if finished.before.get(path) != stamp}
+    assert finished.before.keys() <= finished.after.keys()
+    caches = r"my project/\.snakemake/|my project/.*__pycache__/|home/\.cache/(snakemake|matplotlib)/"
+    outside = [path for path in changed if not path.startswith("my project/results/tiny/")]
+    assert sorted(path for path in outside if not re.match(caches, path)) == []
+    assert len(changed) - len(outside) > 200
+
+
 def test_progress_is_readable(finished):
     """A message a percent, none a cell."""
     assert "(100%) done" in finished.printed

@@ -1,5 +1,6 @@
 """A small study in a copy of the project, for tests that run Snakemake."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -32,11 +33,17 @@ TINY = {
 }
 
 
+def written(folder: Path) -> dict[str, int]:
+    """Every file below a folder, and when it was changed."""
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if not path.is_dir()}
+
+
 class Project:
     """A copy of the project with a study; `config` is what the study changes of config.yaml."""
 
     def __init__(self, folder: Path, config: dict):
         self.folder = folder
+        self.environment: dict[str, str] = {}
         self.write(config)
 
     @classmethod
@@ -65,7 +72,8 @@ class Project:
 
     def snakemake(self, *arguments: str, study: str | Path = "study.yaml") -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments, "--configfile", str(study)]
-        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
+        environment = os.environ | self.environment
+        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
 
     def run(self, *arguments: str, study: str | Path = "study.yaml") -> str:
         """Run the workflow; what it printed."""

@@ -66,15 +66,16 @@ def ablate(
     """
     on = networks.device(device)
     opening = {"dataset": dataset, "path": path, "transform": networks.preparation(model, weights, transform)}
-    rows = images.rows(path_to_images, class_id=place.class_id)
+    rows = images.rows(path_to_images, class_id=place.class_id, outputs=outputs)
 
     # The baseline's file is made anew with the weights, the images and the layers.
     made = (memory.stamp(paths.baseline), weights, model, outputs, place.layer, str(opening), device)
 
     def group() -> tuple:
         """What the cells of a grid share."""
-        layers = networks.layer_nodes(path_to_layers)
-        parts = cut(networks.load(weights, model=model, outputs=outputs, on=on), layers[place.layer]["node"])
+        traced = networks.load(weights, model=model, outputs=outputs, on=on)
+        layers = networks.layer_nodes(path_to_layers, [place.layer], traced)
+        parts = cut(traced, layers[place.layer]["node"])
         kept = alive(
             parts.prefix,
             place.layer,
@@ -90,12 +91,16 @@ def ablate(
         return memory.shared(key, lambda: openvino.Tail(parts.tail, kept[0])), kept
 
     tail, batches = memory.shared(("group", *made), group)
-    units = cells.units(paths.cells, place.cell)
+    units, of = cells.units(paths.cells, place.cell)
+    if of != batches[0][0][0].numel():
+        raise StudyError(f"{paths.cells}: {of} units are not those of {place.layer}; {parquet.again(paths.cells)}")
     logits = torch.cat([tail(ablations.ablate(first, units, value), *rest) for first, *rest in batches])
     labels = torch.tensor(rows["label"]).long().to(on)
     baseline = parquet.read(paths.baseline, activations.BASELINE)
     if not np.array_equal(baseline["image_id"], rows["image_id"]):
         raise StudyError(f"{paths.baseline}: is not of the images of {path_to_images}; {parquet.again(paths.baseline)}")
+    if not np.isfinite(baseline["log_p"]).all() or np.min(baseline["rank"]) < 0:
+        raise StudyError(f"{paths.baseline}: a rank or log-probability is none; {parquet.again(paths.baseline)}")
     columns = {
         "image_id": baseline["image_id"],
         "rank_baseline": baseline["rank"],

@@ -1,7 +1,6 @@
 """Step `activations`: one forward pass a (network, class) for all its layers, and the baseline."""
 
 import functools
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from jobs import images, memory, networks, parquet
 from jobs.logs import logged
 from readout import StudyError, activations, scores
+from readout.images import FOLDS
 
 BASELINE = pa.schema([("image_id", pa.int32()), ("rank", pa.int32()), ("score", pa.float64()), ("log_p", pa.float64())])
 MEANS = pa.schema([("unit", pa.int32()), ("mean", pa.float64())])
@@ -70,8 +70,8 @@ def extract(
     on = networks.device(device)
     traced = networks.load(weights, model=model, outputs=outputs, on=on)
     opening = {"dataset": dataset, "path": path, "transform": networks.preparation(model, weights, transform)}
-    nodes = networks.layer_nodes(paths.layers)
-    rows = images.rows(paths.images, class_id=class_id)
+    nodes = networks.layer_nodes(paths.layers, traced=traced)
+    rows = images.rows(paths.images, class_id=class_id, outputs=outputs)
     label = int(rows["label"][0])
     files = {Path(file).parent.name: file for file in layers}
     networks.check_layers(model, nodes, files)
@@ -88,6 +88,8 @@ def extract(
             def keep(node: str, value: torch.Tensor, ids: np.ndarray = ids, fold: np.ndarray = fold) -> None:
                 layer = by_node[node]
                 kind = schemas[layer].field("activation").type
+                if value[0].numel() != kind.list_size:
+                    raise StudyError(f"{paths.layers}: {layer} has other units; {parquet.again(paths.layers)}")
                 step = max(1, UNITS_AT_ONCE // kind.list_size)
                 for start in range(0, len(ids), step):
                     some = slice(start, start + step)
@@ -135,14 +137,21 @@ class Activations(NamedTuple):
 
 def _parts(path: str) -> Iterator[Activations]:
     """The activations in a file, a row group at a time."""
+    count = 0
     for table in parquet.groups(path):
-        kind = table.schema[-1].type
+        count += len(table)
+        kind = (table.schema.types or [pa.null()])[-1]
         units = kind.list_size if pa.types.is_fixed_size_list(kind) else 0
-        if all(table.schema != schema(units, dtype) for dtype in DTYPES):
+        if units < 1 or all(table.schema != schema(units, dtype) for dtype in DTYPES):
             raise StudyError(f"{path}: is no table of activations; {parquet.again(path)}")
+        fold = table["fold"].to_numpy()
+        if table["image_id"].null_count or not ((fold >= 0) & (fold < FOLDS)).all():
+            raise StudyError(f"{path}: lacks numbers or folds of images; {parquet.again(path)}")
         for batch in table.to_batches():
             values = batch["activation"].flatten().to_numpy().reshape(-1, units)
             yield Activations(batch["image_id"].to_numpy(), batch["fold"].to_numpy(), values)
+    if not count:
+        raise StudyError(f"{path}: has no rows; {parquet.again(path)}")
 
 
 def load(path: str) -> Activations:
@@ -154,19 +163,37 @@ def load(path: str) -> Activations:
     return memory.shared(("activations", memory.stamp(path)), read)
 
 
-def gather(paths: Sequence[str], units: np.ndarray) -> tuple[Activations, np.ndarray]:
-    """The activations of some units in several files, float32, and how many images are of each file.
+def gather(paths: Sequence[str], units: np.ndarray, of: int) -> tuple[Activations, np.ndarray]:
+    """The activations of some `of` the layer's units in several files, float32, and how many images are of each file.
 
     Whole files are kept in memory for other cells where all of them fit well; else they are read a row group at a time.
     """
     sizes = [memory.shared(("size", memory.stamp(path)), functools.partial(parquet.size, path)) for path in paths]
     whole = sum(sizes) <= memory.LIMIT // 2
-    parts = [[load(path)] if whole else _parts(path) for path in paths]
-    chosen = [[part._replace(values=part.values[:, units].astype(np.float32)) for part in file] for file in parts]
-    counts = np.array([sum(len(part.image_id) for part in file) for file in chosen])
-    return Activations(*map(np.concatenate, zip(*itertools.chain(*chosen), strict=True))), counts
+    chosen, counts = [], []
+    for path in paths:
+        first = len(chosen)
+        for part in [load(path)] if whole else _parts(path):
+            if part.values.shape[1] != of:
+                raise StudyError(f"{path}: {part.values.shape[1]} units, the cells are of {of}; {parquet.again(path)}")
+            chosen.append(part._replace(values=part.values[:, units].astype(np.float32)))
+        counts.append(sum(len(part.image_id) for part in chosen[first:]))
+    gathered = Activations(*map(np.concatenate, zip(*chosen, strict=True)))
+    if len(np.unique(gathered.image_id)) < len(gathered.image_id):
+        raise StudyError(f"{', '.join(paths)}: an image is there twice; {parquet.again(paths[0])}")
+    return gathered, np.array(counts)
 
 
 def mean(path: str) -> np.ndarray:
     """Mean activation of each unit over the images of a class, float64 [units]."""
-    return memory.shared(("mean", memory.stamp(path)), lambda: parquet.read(path, MEANS)["mean"].to_numpy())
+
+    def read() -> np.ndarray:
+        table = parquet.read(path, MEANS)
+        if not np.array_equal(table["unit"], np.arange(len(table))):
+            raise StudyError(f"{path}: the units are not in order; {parquet.again(path)}")
+        values = table["mean"].to_numpy()
+        if not np.isfinite(values).all():
+            raise StudyError(f"{path}: an activation is not finite; the network or its weights are broken")
+        return values
+
+    return memory.shared(("mean", memory.stamp(path)), read)

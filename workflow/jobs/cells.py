@@ -1,5 +1,6 @@
 """Step `cells`: which classes a target is contrasted with, and the grid of a layer's units."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -33,8 +34,11 @@ def list_others(output: str, *, others: Mapping[str, Sequence[str]]) -> None:
 @logged
 def assign(output: str, *, target: str, others: Sequence[str], bins: Sequence[int]) -> None:
     """Write the cell of each unit from the means of the target and of the others; all have equally many images."""
-    target_mean = activations.mean(target)
-    others_mean = sum(map(activations.mean, others)) / len(others)
+    target_mean, *means = map(activations.mean, (target, *others))
+    for path, mean in zip(others, means, strict=True):
+        if len(mean) != len(target_mean):
+            raise StudyError(f"{path}: {len(mean)} units, {target} has {len(target_mean)}; {parquet.again(path)}")
+    others_mean = sum(means) / len(means)
     selectivity, magnitude = cells.coordinates(target_mean, others_mean)
     try:
         s, m = cells.grid(selectivity, magnitude, tuple(bins))
@@ -52,12 +56,21 @@ def assign(output: str, *, target: str, others: Sequence[str], bins: Sequence[in
     parquet.write(output, columns, SCHEMA)
 
 
-def units(path_to_cells: str, cell: str) -> np.ndarray:
-    """Flat indices of the units of a cell, ascending."""
+def units(path_to_cells: str, cell: str) -> tuple[np.ndarray, int]:
+    """Flat indices of the units of a cell, ascending, and how many units the layer has."""
 
-    def make() -> dict[str, np.ndarray]:
-        table = parquet.read(path_to_cells, SCHEMA, columns=["cell"])
+    def make() -> tuple[dict[str, np.ndarray], int]:
+        table = parquet.read(path_to_cells, SCHEMA, columns=["unit", "cell"])
+        if not np.array_equal(table["unit"], np.arange(len(table))):
+            raise StudyError(f"{path_to_cells}: the units are not in order; {parquet.again(path_to_cells)}")
         labels = table["cell"].to_numpy(zero_copy_only=False)
-        return {name: np.flatnonzero(labels == name) for name in np.unique(labels)}
+        by_cell = {name: np.flatnonzero(labels == name) for name in np.unique(labels)}
+        last = re.fullmatch(r"s(\d)m(\d)", max(by_cell))
+        if last is None or set(by_cell) != set(cells.names((int(last[1]) + 1, int(last[2]) + 1))):
+            raise StudyError(f"{path_to_cells}: the cells are no grid; {parquet.again(path_to_cells)}")
+        return by_cell, len(table)
 
-    return memory.shared(("cells", memory.stamp(path_to_cells)), make)[cell]
+    by_cell, count = memory.shared(("cells", memory.stamp(path_to_cells)), make)
+    if cell not in by_cell:
+        raise StudyError(f"{path_to_cells}: no unit is in {cell}; {parquet.again(path_to_cells)}")
+    return by_cell[cell], count

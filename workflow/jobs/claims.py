@@ -10,7 +10,7 @@ import yaml
 
 from jobs import parquet, tables
 from jobs.logs import logged
-from readout import claims
+from readout import StudyError, cells, claims
 
 SCHEMA = pa.schema(
     [
@@ -39,15 +39,25 @@ def _outcomes(paths: Sequence[str], targets: Sequence[str], bins: tuple[int, int
     """What each image did, from the layer tables of one network in order of depth."""
     columns = ["class_id", "cell", "score_published", "images", "held_out"]
     change, hit, hit_others, score = ({target: [] for target in targets} for _ in range(4))
+    ids = {}
     for path in paths:
         # Rows by target and cell, s0m0 first.
         table = parquet.read(path, tables.LAYER, columns=columns).sort_by(
             [("class_id", "ascending"), ("cell", "ascending")]
         )
+        places = [(target, cell) for target in sorted(targets) for cell in cells.names(bins)]
+        if list(zip(table["class_id"].to_pylist(), table["cell"].to_pylist(), strict=True)) != places:
+            raise StudyError(f"{path}: has not all targets and cells of the study, once each; {parquet.again(path)}")
         for i, target in enumerate(table["class_id"].to_pylist()):
             images = table["images"][i].values
             held_out = table["held_out"][i].values
             y, p = (held_out.field(name).to_numpy() for name in ("y", "p"))
+            # The bootstrap draws images: each has its place in all cells.
+            found = [part.field("image_id").to_numpy() for part in (images, held_out)]
+            if not all(map(np.array_equal, found, ids.setdefault(target, found))):
+                raise StudyError(f"{path}: has other images of {target} than other cells; {parquet.again(path)}")
+            if not (np.isfinite(p).all() and np.isfinite(table["score_published"][i].as_py())):
+                raise StudyError(f"{path}: a probe of {target} is not finite; {parquet.again(path)}")
             right = (p > 0.5) == (y == 1)
             change[target].append(images.field("rank_ablated").to_numpy() - images.field("rank_baseline").to_numpy())
             hit[target].append(right[y == 1])

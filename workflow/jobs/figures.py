@@ -13,7 +13,7 @@ from readout import StudyError, figures
 def draw(figure: str, path_to_table: str, networks: Sequence[str], title: str) -> Figure:
     """Draw the figure `figure1`, `figure2` (of one network), `figure3` or a supplement from its table."""
     figures.style()
-    table = parquet.read(path_to_table).to_pandas()
+    table = parquet.read(path_to_table).to_pandas(ignore_metadata=True)
     if figure == "figure1":
         return figures.figure1(table, title)
     if figure == "figure2":

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import torch
 
@@ -49,19 +50,54 @@ def list_images(
     return f"{len(rows)} images of {len(labels)} classes"
 
 
-def rows(path_to_images: str, *, class_id: str | None = None, split: str = "study") -> Mapping[str, np.ndarray]:
-    """Columns of `images.parquet` for one split, and for one class if given, sorted by image_id."""
-    key = ("images", memory.stamp(path_to_images))
-    table = memory.shared(key, lambda: parquet.read(path_to_images, SCHEMA).to_pandas())
+def _table(path_to_images: str) -> pd.DataFrame:
+    """The whole of `images.parquet`."""
+    table = parquet.read(path_to_images, SCHEMA).to_pandas(ignore_metadata=True)
+    ids, fold = table["image_id"], table["fold"]
+    if not (
+        ids.is_monotonic_increasing
+        and ids.is_unique
+        and fold.between(0, images.FOLDS - 1).all()
+        and (table["label"] >= 0).all()
+        and table["split"].isin(["study", "train"]).all()
+        and (table.groupby("class_id")["label"].nunique() == 1).all()
+    ):
+        raise StudyError(
+            f"{path_to_images}: images, folds or labels are not as listed; {parquet.again(path_to_images)}"
+        )
+    return table
+
+
+def rows(
+    path_to_images: str, *, class_id: str | None = None, split: str = "study", outputs: int | None = None
+) -> Mapping[str, np.ndarray]:
+    """Columns of `images.parquet` for one split, and for one class if given, sorted by image_id.
+
+    With `outputs`, the labels are checked to be among them.
+    """
+    table = memory.shared(("images", memory.stamp(path_to_images)), lambda: _table(path_to_images))
     table = table[table["split"] == split]
     if class_id is not None:
         table = table[table["class_id"] == class_id]
     if table.empty:
         raise StudyError(f"{path_to_images}: no {split} images of class {class_id}")
+    if outputs is not None and table["label"].max() >= outputs:
+        raise StudyError(
+            f"{path_to_images}: label {table['label'].max()}, but the network has {outputs} outputs; "
+            f"{parquet.again(path_to_images)}"
+        )
     return {name: table[name].to_numpy() for name in table.columns}
 
 
 def load(sources: Sequence[str], *, dataset: str, path: str | None, transform: Mapping) -> torch.Tensor:
     """The images as a tensor [N, 3, H, W], float32, as the network's transform makes it."""
     data, prepare = listing.dataset(dataset, path), images.transform(**transform)
-    return torch.stack([prepare(data.open(source)) for source in sources])
+
+    def opened(source: str) -> torch.Tensor:
+        image = data.open(source)
+        try:
+            return prepare(image)
+        except Exception as error:  # as when it is too thin to be scaled
+            raise listing.unreadable(source, error) from error
+
+    return torch.stack([opened(source) for source in sources])

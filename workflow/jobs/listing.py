@@ -9,7 +9,7 @@ import itertools
 import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache, cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -29,9 +29,29 @@ def imagenet() -> Mapping[str, int]:
         return {row["class_id"]: int(row["label"]) for row in csv.DictReader(file, delimiter="\t")}
 
 
+@cache
+def formats() -> tuple[str, ...]:
+    """Kinds of images that PIL opens, in its order; but EPS, a program, which PIL has Ghostscript execute."""
+    Image.init()
+    return tuple(kind for kind in Image.ID if kind != "EPS")
+
+
+def unreadable(file: str | Path, error: Exception) -> StudyError:
+    """What is said of a file that is no image after all."""
+    fault = str(error) or type(error).__name__
+    return StudyError(f"{file}: cannot be read as an image ({fault}); replace or remove the file")
+
+
+def _check_text(folder: Path, names: Iterable[str]) -> None:
+    """Names go into tables, which hold text."""
+    for name in names:
+        if any("\ud800" <= c <= "\udfff" for c in name):
+            raise StudyError(f"images.path: {str(folder)!r}: the name {name!r} is not in UTF-8; rename it")
+
+
 def _images(root: Path, folder: str) -> dict[str, int]:
     """Image files in a folder below `root`, sorted, and their sizes in bytes; PIL says which suffixes are images."""
-    suffixes = Image.registered_extensions()
+    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in formats()}
     with os.scandir(root / folder) as entries:
         found = sorted(
             (entry.name, entry.stat().st_size)
@@ -41,6 +61,7 @@ def _images(root: Path, folder: str) -> dict[str, int]:
             and os.path.splitext(entry.name)[1].lower() in suffixes
             and entry.is_file()
         )
+    _check_text(root / folder, [name for name, _ in found])
     return {f"{folder}/{name}": size for name, size in found}
 
 
@@ -103,7 +124,10 @@ class Digits(Dataset):
     def open(self, source: str) -> Image.Image:
         from readout import images  # here, since planning does not load torch
 
-        return images.pad_digit(digits()[0][int(source.removeprefix("mnist_data[").removesuffix("]"))])
+        number = re.fullmatch(r"mnist_data\[([0-9]{1,4})\]", source)
+        if number is None or int(number[1]) >= len(digits()[0]):
+            raise StudyError(f"{source!r}: there is no such digit; list the images anew (--forcerun images)")
+        return images.pad_digit(digits()[0][int(number[1])])
 
 
 class Folder(Dataset):
@@ -112,7 +136,8 @@ class Folder(Dataset):
     @property
     def root(self) -> Path:
         """What the paths of the images are relative to."""
-        return Path(self.path).expanduser()
+        # Path's own stops at a user who is not there.
+        return Path(os.path.expanduser(self.path))
 
     @cached_property
     def files(self) -> Mapping[str, Mapping[str, int]]:
@@ -127,6 +152,7 @@ class Folder(Dataset):
             raise StudyError(f"images.path: {self.path} is no folder; give a folder with one sub-folder a class")
         with os.scandir(self.root) as entries:
             classes = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        _check_text(self.root, classes)
         if not classes:
             raise StudyError(f"images.path: {self.path} has no sub-folder; give a folder with one sub-folder a class")
         return {class_id: _images(self.root, class_id) for class_id in classes}
@@ -149,14 +175,15 @@ class Folder(Dataset):
 
         file = self.root / source
         try:
-            with Image.open(file) as image:
+            # Of an animation or of several pages, PIL opens the first.
+            with Image.open(file, formats=formats()) as image:
                 return images.rgb(image)
         except FileNotFoundError as error:
             raise StudyError(
                 f"{file}: no such file; put it back or list the images anew (--forcerun images)"
             ) from error
         except Exception as error:  # broken bytes lead PIL to errors of many kinds
-            raise StudyError(f"{file}: cannot be read as an image ({error}); replace or remove the file") from error
+            raise unreadable(file, error) from error
 
 
 class ImageNet(Folder):
@@ -282,7 +309,7 @@ class Imagenette(Folder):
     def place(self) -> Path:
         """Where the archive and its folder are: `images.path`, or the folder `imagenette` in torch's own."""
         if self.path is not None:
-            return Path(self.path).expanduser()
+            return Path(os.path.expanduser(self.path))
         from torch import hub  # here, since planning does not load torch
 
         return Path(hub.get_dir()).with_name("imagenette")

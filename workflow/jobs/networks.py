@@ -195,12 +195,25 @@ def batches(count: int, rows: Iterable[Mapping]) -> list[slice]:
     return [slice(*pair) for pair in itertools.pairwise(ends)]
 
 
-def layer_nodes(path_to_layers: str) -> dict[str, dict]:
-    """Rows of `layers.parquet` by layer."""
+def layer_nodes(
+    path_to_layers: str, chosen: Iterable[str] = (), traced: torch.fx.GraphModule | None = None
+) -> dict[str, dict]:
+    """Rows of `layers.parquet` by layer; StudyError where `chosen` are not all there, or not all nodes in `traced`."""
     table: pa.Table = memory.shared(
         ("layers", memory.stamp(path_to_layers)), lambda: parquet.read(path_to_layers, LAYERS)
     )
-    return {row["layer"]: row for row in table.to_pylist()}
+    rows = table.to_pylist()
+    found = {row["layer"]: row for row in rows}
+    nodes = {row["node"] for row in rows}
+    if not (
+        len(found) == len(nodes) == len(rows)
+        and found.keys() >= set(chosen)
+        and (traced is None or nodes <= {node.name for node in traced.graph.nodes})
+        and [row["depth"] for row in rows] == list(range(len(rows)))
+        and all(row["units"] == row["channels"] * row["height"] * row["width"] > 0 for row in rows)
+    ):
+        raise StudyError(f"{path_to_layers}: the layers are not those of the network; {parquet.again(path_to_layers)}")
+    return found
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs import provenance
@@ -28,7 +29,12 @@ class Writer(AbstractContextManager):
         # What made this file, and not the one that a schema was read from.
         marked = schema.with_metadata(provenance.metadata())
         self.writer = pq.ParquetWriter(
-            self.partial, marked, compression="zstd", compression_level=1, use_dictionary=words or False
+            self.partial,
+            marked,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=words or False,
+            write_page_checksum=True,
         )
 
     def write(self, table: pa.Table) -> None:
@@ -59,8 +65,9 @@ def again(path: str | Path) -> str:
 
 
 def _open(path: str | Path) -> pq.ParquetFile:
-    # One file, not a data set: folder names as `a=b` are no partitions here.
-    return pq.ParquetFile(path)
+    # One file, not a data set: folder names as `a=b` are no partitions here. Without its checksums a damaged page may
+    # be read as other numbers.
+    return pq.ParquetFile(path, page_checksum_verification=True)
 
 
 @contextmanager
@@ -70,23 +77,44 @@ def _named(path: str | Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise StudyError(f"{path}: no such file; {again(path)}") from error
-    except (pa.ArrowException, OSError) as error:
+    except Exception as error:  # broken bytes lead Arrow to errors of many kinds
         raise StudyError(f"{path}: cannot be read ({error}); {again(path)}") from error
 
 
+def _gaps(column: pa.ChunkedArray) -> bool:
+    """Whether a value is missing, in a column or in what is nested there."""
+    if pa.types.is_list(column.type):
+        parts = [pc.list_flatten(column)]
+    elif pa.types.is_struct(column.type):
+        parts = [pc.struct_field(column, i) for i in range(column.type.num_fields)]
+    else:
+        parts = []
+    return column.null_count > 0 or any(map(_gaps, parts))
+
+
 def read(path: str | Path, schema: pa.Schema | None = None, columns: list[str] | None = None) -> pa.Table:
-    """Read a table; StudyError names the file where it is missing, cut short, or lacks columns."""
+    """Read a table; StudyError names the file where it is missing or cut short.
+
+    With a schema: its columns (or those of `columns`) alone, in its order; StudyError where one is missing, is of
+    another type or lacks a value, and where there is no row.
+    """
     with _named(path):
         table = _open(path).read(columns=columns)
-    if schema is not None:
-        for field in schema:
-            if columns is not None and field.name not in columns:
-                continue
-            if field.name not in table.column_names or table.schema.field(field.name).type != field.type:
-                raise StudyError(
-                    f"{path}: column {field.name} ({field.type}) is missing or of another type; {again(path)}"
-                )
-    return table
+        table.validate(full=True)
+    if schema is None:
+        return table
+    fields = [field for field in schema if columns is None or field.name in columns]
+    # A name that is there twice has no index either.
+    places = [table.schema.get_field_index(field.name) for field in fields]
+    for field, place in zip(fields, places, strict=True):
+        if place < 0 or table.schema.field(place).type != field.type:
+            raise StudyError(f"{path}: column {field.name} ({field.type}) is missing or of another type; {again(path)}")
+    if not len(table):
+        raise StudyError(f"{path}: has no rows; {again(path)}")
+    for field in fields:
+        if _gaps(table[field.name]):
+            raise StudyError(f"{path}: column {field.name} lacks values; {again(path)}")
+    return table.select(places)
 
 
 def schema(path: str | Path) -> pa.Schema:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from jobs import activations, cells, parquet
 from jobs.logs import logged
-from readout import probes
+from readout import StudyError, probes
 
 HELD_OUT = pa.list_(pa.struct([("image_id", pa.int32()), ("y", pa.int8()), ("p", pa.float64())]))
 MEASURES = pa.schema(
@@ -56,16 +56,19 @@ def probe(
     `paths` has `cells` and `target`, the target's activations, `others` are those of the others; `place` is network,
     layer, class_id and cell.
     """
-    members = cells.units(paths.cells, place.cell)
-    (image_id, fold, x), counts = activations.gather((paths.target, *others), members)
+    members, of = cells.units(paths.cells, place.cell)
+    (image_id, fold, x), counts = activations.gather((paths.target, *others), members, of)
     is_target = np.arange(len(x)) < counts[0]
     # The draws of a cell depend on its coordinates alone, not on the order of the jobs.
     entropy = hashlib.sha256(
         "\0".join([str(seed), place.network, place.layer, place.class_id, place.cell]).encode()
     ).digest()
     generator = np.random.default_rng(list(entropy))
-    published = probes.published(x, is_target, draws=draws, units=units, C=C, generator=generator)
-    held_out = probes.held_out(x, is_target, fold, strength)
+    try:
+        published = probes.published(x, is_target, draws=draws, units=units, C=C, generator=generator)
+        held_out = probes.held_out(x, is_target, fold, strength)
+    except StudyError as error:
+        raise StudyError(f"{paths.target}: {place.cell}: {error}") from error
     order = np.argsort(image_id)
     columns = (image_id[order], is_target[order].astype(np.int8), held_out.p[order])
     row = {

@@ -6,6 +6,8 @@ The workflow imports this module when it builds its DAG, so it loads neither tor
 import csv
 import difflib
 import os
+import sys
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +21,8 @@ from readout import StudyError, cells, layers
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_NAME_BYTES = 200
+MOST_LABEL = 99_999
+"""As in the schema: many more outputs would only fill the memory."""
 IMAGENET = 1000
 """Classes of ImageNet, and outputs of the networks trained on it."""
 
@@ -57,6 +61,29 @@ def _schema() -> dict:
     return yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text())
 
 
+def _is_number(_, value: object) -> bool:
+    # NaN compares with nothing, and what is infinite is no quantity.
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
+def _is_text(_, value: object) -> bool:
+    # YAML can write halves of characters, which no file can hold.
+    return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
+
+
+# JSON takes 4.0 for a whole number, which Python does not count to.
+TYPES = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
+    {"integer": lambda _, value: type(value) is int, "number": _is_number, "string": _is_text}
+)
+VALIDATOR = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=TYPES)
+
+
+def _relevance(error: jsonschema.ValidationError) -> tuple:
+    """jsonschema's own order; it fails to compare keys that are numbers with others."""
+    depth, path, *rest = jsonschema.exceptions.relevance(error)
+    return depth, list(map(str, path)), *rest
+
+
 def _message(error: jsonschema.ValidationError) -> str:
     """One line that names the key and the way out."""
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path).lstrip(".")
@@ -86,7 +113,7 @@ def _plain(value: object) -> object:
 
 def _check_name(kind: str, name: str) -> None:
     """Names become folders, wildcards and parts of commands."""
-    if name in ("", ".", "..") or len(name.encode()) > MAX_NAME_BYTES:
+    if name in ("", ".", "..") or len(name.encode(errors="surrogatepass")) > MAX_NAME_BYTES:
         raise StudyError(f"{kind} {name!r}: cannot be the name of a folder (1 to {MAX_NAME_BYTES} bytes, not . or ..)")
     bad = sorted({c for c in name if c in "/\\{}*?[]\0" or not c.isprintable()})
     if bad:
@@ -111,10 +138,10 @@ class Study:
     """
 
     def __init__(self, config: Mapping):
-        problems = sorted(jsonschema.Draft202012Validator(_schema()).iter_errors(config), key=lambda e: str(e.path))
+        problems = sorted(VALIDATOR(_schema()).iter_errors(config), key=lambda e: str(e.path))
         if problems:
             raise StudyError(
-                "config: " + "\n  ".join(_message(jsonschema.exceptions.best_match([p])) for p in problems)
+                "config: " + "\n  ".join(_message(jsonschema.exceptions.best_match([p], _relevance)) for p in problems)
             )
         self.config = config = _plain(config)
         self.name: str = config["study"]
@@ -127,8 +154,9 @@ class Study:
         self.train = any(isinstance(entry["weights"], Mapping) for entry in config["networks"])
         self.labels = self._labels()
         self.networks = {network.name: network for network in map(self._network, config["networks"])}
-        if len(self.networks) < len(config["networks"]):
-            raise StudyError("networks: two networks have one name; give each its own `name`")
+        # As a Mac compares the names of folders.
+        if len({unicodedata.normalize("NFC", name).casefold() for name in self.networks}) < len(config["networks"]):
+            raise StudyError("networks: two networks have one name, or but for capitals; give each its own `name`")
         self._check_counts()
         self.figure1()
 
@@ -143,6 +171,8 @@ class Study:
     def _network(self, entry: Mapping) -> Network:
         name = entry["name"]
         _check_name("networks: name", name)
+        if name.endswith((".parquet", ".log")):
+            raise StudyError(f"networks: name {name!r}: its folder would have the name of a file; leave out the suffix")
         pool = self._chosen(entry["classes"], self.classes, f"networks: {name}: classes")
         targets = self._chosen(entry["targets"], pool, f"networks: {name}: targets")
         outputs = entry.get("outputs", self._outputs(entry["weights"]))
@@ -179,8 +209,10 @@ class Study:
             classes=pool,
             targets=targets,
         )
-        if network.file and not Path(network.file).is_file():
+        if network.file and not os.path.isfile(network.file):
             raise StudyError(f"networks: {name}: weights: {network.file}: no such file, nor a name of torchvision's")
+        if network.file and set(network.file) & set("{}"):
+            raise StudyError(f"networks: {name}: weights: {network.file}: a path with {{ or }} is a pattern; rename it")
         if network.transform is None and (trained or drawn or network.file):
             raise StudyError(
                 f"networks: {name}: transform is missing; only torchvision's own weights say how to prepare images"
@@ -190,7 +222,9 @@ class Study:
     def _outputs(self, weights: str | Mapping) -> int:
         """Number of outputs of a network: ImageNet's where it or its weights are, else as many as there are labels."""
         published = isinstance(weights, str) and layers.PUBLISHED.fullmatch(weights)
-        return IMAGENET if published or self.dataset.startswith("imagenet") else max(self.labels.values()) + 1
+        return (
+            IMAGENET if published or self.dataset.startswith("imagenet") else max(self.labels.values(), default=0) + 1
+        )
 
     @staticmethod
     def _chosen(choice: str | list, known: tuple[str, ...], key: str) -> tuple[str, ...]:
@@ -213,16 +247,21 @@ class Study:
             try:
                 with Path(labels).open(newline="", encoding="utf-8-sig") as file:
                     rows = list(csv.DictReader(file, delimiter="\t"))
-                labels = {row["class_id"]: int(row["label"]) for row in rows}
-                if any(label < 0 for label in labels.values()):
-                    raise ValueError("a label is negative")
+                pairs = [(row["class_id"], int(row["label"])) for row in rows]
+                if not all(0 <= label <= MOST_LABEL for _, label in pairs):
+                    raise ValueError(f"a label is not from 0 to {MOST_LABEL}")
             except OSError as error:
                 raise StudyError(f"images.labels: {labels}: cannot be read ({error.strerror})") from error
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, csv.Error) as error:
                 raise StudyError(
                     f"images.labels: {labels}: needs tab-separated columns class_id and label, label a number ({error})"
                 ) from error
-        labels = {str(class_id): label for class_id, label in labels.items()}
+        else:
+            pairs = [(str(class_id), label) for class_id, label in labels.items()]
+        labels = dict(pairs)
+        if len(labels) < len(pairs):
+            twice = next(class_id for i, (class_id, _) in enumerate(pairs) if class_id in dict(pairs[:i]))
+            raise StudyError(f"images.labels: class {twice} has two labels; give it one")
         missing = [class_id for class_id in self.classes if class_id not in labels]
         if self.train and missing:
             raise StudyError(

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -36,8 +35,17 @@ LAYER = pa.schema([*CELLS, ("images", pa.list_(pa.struct(list(ablations.SCHEMA))
 """The cells of a layer with what each image did; `images` is of the ablations, `held_out` of the probes."""
 
 
-def _mean_by_cell(table: pa.Table) -> dict[str, dict]:
-    """Of each cell: its units, those that no image drives, and the means of its coordinates."""
+def _finite(table: pa.Table) -> bool:
+    """Whether all numbers in the columns of a table are finite."""
+    numbers = (column for column in table.columns if pa.types.is_floating(column.type))
+    return all(pc.all(pc.is_finite(column)).as_py() for column in numbers)
+
+
+def _mean_by_cell(path: str) -> dict[str, dict]:
+    """Of each cell of a grid: its units, those that no image drives, and the means of its coordinates."""
+    table = parquet.read(path, cells.SCHEMA)
+    if not _finite(table):
+        raise StudyError(f"{path}: a number is not finite; {parquet.again(path)}")
     dead = pc.and_(pc.equal(table["target_mean"], 0), pc.equal(table["others_mean"], 0))
     grouped = table.append_column("dead", dead.cast(pa.int32())).group_by("cell")
     result = grouped.aggregate([("unit", "count"), ("dead", "sum"), ("selectivity", "mean"), ("magnitude", "mean")])
@@ -55,22 +63,37 @@ def _check_origin(path: str, origin: Mapping[str, str]) -> None:
         )
 
 
-def _row(probe: str, ablation: str, grid: dict[str, dict], depth: int) -> dict:
-    row = parquet.read(probe, probes.SCHEMA).to_pylist()[0]
+def _row(probe: str, ablation: str, path: str, grid: dict[str, dict], place: dict[str, str]) -> dict:
+    """The row of the cell at `place` (layer, class_id and cell), whose grid is in the file at `path`."""
+    table = parquet.read(probe, probes.SCHEMA)
+    row, *more = table.to_pylist()
+    units = grid.get(place["cell"], {"unit_count": None})
+    if more or row | place != row or row["units"] != units["unit_count"]:
+        raise StudyError(f"{probe}: is not of this cell and its units in {path}; {parquet.again(probe)}")
+    held_out = {image["image_id"]: image["y"] for image in row["held_out"]}
+    if (
+        len(held_out) < len(row["held_out"])
+        or not set(held_out.values()) <= {0, 1}
+        or not all(0 <= image["p"] <= 1 for image in row["held_out"])
+        or not _finite(table)
+    ):
+        raise StudyError(f"{probe}: an image or a number is not as a probe has it; {parquet.again(probe)}")
     effects = parquet.read(ablation, ablations.SCHEMA)
     columns = {name: effects[name].to_numpy() for name in effects.column_names}
-    if not np.isfinite(columns["log_p_ablated"]).all():
+    if not _finite(effects):
         raise StudyError(f"{ablation}: a log-probability is not finite; {parquet.again(ablation)}")
+    if columns["image_id"].tolist() != [image_id for image_id, y in held_out.items() if y]:
+        raise StudyError(f"{ablation}: is not of the target's images in {probe}; {parquet.again(ablation)}")
+    if min(columns["rank_baseline"].min(), columns["rank_ablated"].min()) < 0:
+        raise StudyError(f"{ablation}: a rank is negative; {parquet.again(ablation)}")
     deficit, change = effect(columns["rank_baseline"], columns["rank_ablated"])
-    place = grid[row["cell"]]
     s, m = row["cell"][1:].split("m")
     return row | {
-        "depth": depth,
         "selectivity_bin": int(s),
         "magnitude_bin": int(m),
-        "units_dead": place["dead_sum"],
-        "selectivity_mean": place["selectivity_mean"],
-        "magnitude_mean": place["magnitude_mean"],
+        "units_dead": units["dead_sum"],
+        "selectivity_mean": units["selectivity_mean"],
+        "magnitude_mean": units["magnitude_mean"],
         "rank_deficit": deficit,
         "rank_change": change,
         "log_p_change": float((columns["log_p_ablated"] - columns["log_p_baseline"]).mean()),
@@ -89,12 +112,21 @@ def gather_layer(output: str, paths: SimpleNamespace, layer: str, *, origins: Ma
     for step, origin in origins.items():
         for path in getattr(paths, step):
             _check_origin(path, origin)
-    depth = networks.layer_nodes(paths.layers)[layer]["depth"]
-    by_target = {Path(path).stem: _mean_by_cell(parquet.read(path, cells.SCHEMA)) for path in paths.cells}
+    depth = networks.layer_nodes(paths.layers, [layer])[layer]["depth"]
+    by_target = {Path(path).stem: (path, _mean_by_cell(path)) for path in paths.cells}
     rows = [
-        _row(probe, ablation, by_target[Path(probe).parent.name], depth)
+        _row(
+            probe,
+            ablation,
+            *by_target[Path(probe).parent.name],
+            {"layer": layer, "class_id": Path(probe).parent.name, "cell": Path(probe).stem},
+        )
+        | {"depth": depth}
         for probe, ablation in zip(paths.probes, paths.ablations, strict=True)
     ]
+    for path, row in zip(paths.probes, rows, strict=True):
+        if row["network"] != rows[0]["network"]:
+            raise StudyError(f"{path}: is of another network than {paths.probes[0]}; {parquet.again(path)}")
     parquet.write(output, rows, LAYER)
     return f"{len(rows)} cells"
 
@@ -102,8 +134,18 @@ def gather_layer(output: str, paths: SimpleNamespace, layer: str, *, origins: Ma
 @logged
 def gather_study(output: str, *, layers: Sequence[str]) -> str:
     """Write `tables/cells.parquet`: a row a cell of the whole study."""
-    names = CELLS.names
-    table = pa.concat_tables([parquet.read(path, LAYER, columns=names) for path in layers])
+    names, parts = CELLS.names, [parquet.read(path, LAYER, columns=CELLS.names) for path in layers]
+    seen = set()
+    for path, part in zip(layers, parts, strict=True):
+        places = set(zip(part["network"].to_pylist(), part["layer"].to_pylist(), strict=True))
+        grids = set(zip(part["class_id"].to_pylist(), part["cell"].to_pylist(), strict=True))
+        bins = zip(part["selectivity_bin"].to_pylist(), part["magnitude_bin"].to_pylist(), strict=True)
+        named = part["cell"].to_pylist() == [f"s{s}m{m}" for s, m in bins]
+        whole = len(set(part["class_id"].to_pylist())) * len(set(part["cell"].to_pylist()))
+        if len(places) != 1 or places & seen or not named or not len(grids) == len(part) == whole or not _finite(part):
+            raise StudyError(f"{path}: is not the table of one layer and all its cells; {parquet.again(path)}")
+        seen |= places
+    table = pa.concat_tables(parts)
     keys = [("network", "ascending"), ("depth", "ascending"), ("class_id", "ascending"), ("cell", "ascending")]
     ordered = table.select(names).sort_by(keys)
     parquet.write(output, {name: ordered[name] for name in names}, CELLS)

@@ -28,6 +28,8 @@ INCHES = 0.62
 def style() -> None:
     """The look of all figures; text stays text in SVG, and the same data give the same file."""
     sns.set_theme(context="paper", style="ticks", font="DejaVu Sans")
+    # Names of classes and networks are no formulas, whatever dollars they have.
+    plt.rcParams["text.parse_math"] = False
     plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "readout", "savefig.dpi": 200, "figure.dpi": 100})
 
 
@@ -101,7 +103,8 @@ def figure1(units: pd.DataFrame, title: str) -> Figure:
             border = strip.loc[cells["m"] == m, "magnitude"].min()
             b.plot([left, right], [border, border], color="0.2", linewidth=0.7)
     b.set(ylim=(low - 0.03 * (high - low), high + 0.03 * (high - low)))
-    b.set(xlabel="selectivity  $(t - o)/\\sqrt{2}$", ylabel="magnitude  $(t + o)/\\sqrt{2}$")
+    b.set_xlabel("selectivity  $(t - o)/\\sqrt{2}$", parse_math=True)
+    b.set_ylabel("magnitude  $(t + o)/\\sqrt{2}$", parse_math=True)
     _panel(b, "b", f"The same units in {bins_s} x {bins_m} cells of equal count")
 
     predicted = units.assign(distance=units["selectivity"].abs(), magnitude_bin=cells["m"], selectivity_bin=cells["s"])

@@ -26,6 +26,18 @@ def split(count: int, study: int, *, class_id: str, seed: int) -> tuple[np.ndarr
     return np.sort(order[:study]), np.sort(order[study:]), fold
 
 
+class _Resize(transforms.Resize):
+    """torchvision's, but for images so thin that scaling the shorter side would fill the memory."""
+
+    def forward(self, img: Image.Image) -> Image.Image:
+        shorter, longer = sorted(img.size)
+        if isinstance(self.size, int) and self.size**2 * longer > Image.MAX_IMAGE_PIXELS * shorter:
+            raise ValueError(
+                f"an image of {img.width} x {img.height} pixels is too thin for a shorter side of {self.size}"
+            )
+        return super().forward(img)
+
+
 def transform(
     resize: int | Sequence[int] | None,
     crop: int,
@@ -44,7 +56,7 @@ def transform(
         transforms.Normalize(list(mean), list(std)),
     ]
     if resize is not None:
-        steps.insert(0, transforms.Resize(resize, interpolation=transforms.InterpolationMode(interpolation)))
+        steps.insert(0, _Resize(resize, interpolation=transforms.InterpolationMode(interpolation)))
     return transforms.Compose(steps)
 
 

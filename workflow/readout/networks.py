@@ -7,6 +7,7 @@ chains: at a cut all tensors that are still needed later are kept.
 import difflib
 import operator
 import threading
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -138,6 +139,14 @@ def download(model: str, name: str) -> nn.Module:
         ) from error
 
 
+def _check_sizes(path: Path) -> None:
+    """torch stores tensors as they are: an archive of more bytes than its file has was made to fill the memory."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
+                raise zipfile.BadZipFile
+
+
 def _state_dict(path: Path, model: str) -> dict[str, torch.Tensor]:
     """The tensors of a file; nothing in it is executed."""
     if model in caffe.BUILDERS and path.suffix in caffe.FILES:
@@ -146,6 +155,7 @@ def _state_dict(path: Path, model: str) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             state = safetensors.torch.load_file(path)
         else:
+            _check_sizes(path)
             state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise StudyError(f"{path}: cannot be read ({error.strerror or error}); give a file of weights") from error
@@ -155,8 +165,12 @@ def _state_dict(path: Path, model: str) -> dict[str, torch.Tensor]:
             f"{path}: not a readable file of weights ({type(error).__name__}); give a state dict saved by torch.save "
             "or safetensors"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    tensors = isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values())
+    if not tensors or not all(isinstance(key, str) for key in state):
         raise StudyError(f"{path}: holds {type(state).__name__}, not a state dict; save `network.state_dict()`")
+    for key, value in state.items():
+        if value.is_nested or value.is_quantized or value.is_meta or value.layout != torch.strided:
+            raise StudyError(f"{path}: {key} is no plain tensor; save the state dict of a network with plain ones")
     return state
 
 
@@ -180,10 +194,20 @@ def load(model: str, outputs: int, path: str | Path) -> nn.Module:
         for key in expected
         if key in state and state[key].shape != expected[key].shape
     ]
+    # torch would convert whole numbers, and drop what is imaginary, in silence.
+    faults += [
+        f"{key} is {state[key].dtype} instead of floating-point numbers"
+        for key in expected
+        if key in state and expected[key].is_floating_point() and not state[key].is_floating_point()
+    ]
     if faults:
         listed = "; ".join(faults[:3]) + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
         raise StudyError(f"{path}: weights do not fit {model} with {outputs} outputs: {listed}")
     network.load_state_dict(state)
+    # In the network's own precision: a large float64 is infinite there.
+    broken = [key for key, value in network.state_dict().items() if not torch.isfinite(value).all()]
+    if broken:
+        raise StudyError(f"{path}: {broken[0]} has values that are not finite; the file of weights is broken")
     return network
 
 
