@@ -11,7 +11,7 @@ from snakemake.utils import min_version
 PACKAGES = f"{workflow.basedir}/workflow"
 sys.path.insert(0, PACKAGES)
 
-from jobs import logs, progress
+from jobs import logs, progress, start
 from jobs.code import digest, file_digest
 from jobs.study import Study
 from readout import StudyError
@@ -72,6 +72,10 @@ onerror:
 
 
 onstart:
+    try:
+        start.claim(R)
+    except StudyError as error:
+        raise WorkflowError(str(error)) from None
     # Imported once, here, so that the jobs' threads do not import torch at the same time.
     import jobs.claims
 
@@ -79,3 +83,5 @@ onstart:
     # after a thousand cells they take a core. Local jobs need no limit.
     if workflow.local_exec:
         workflow.scheduler.job_rate_limiter = None
+        start.note_first(workflow.scheduler._executor)
+        start.stop_when_refused(workflow.scheduler)
