@@ -1,4 +1,4 @@
-"""Fixtures of the unit tests: a network worked out on paper, and random networks that keep their scores apart."""
+"""Fixtures: a network worked out on paper, random networks that keep their scores apart, and a finished tiny study."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +12,7 @@ from torch import nn
 
 from jobs import activations, parquet
 from readout import networks
+from workflow import TINY, Project
 
 # The same examples in every run, no time limits on a shared machine, no database of examples.
 hypothesis.settings.register_profile("study", derandomize=True, deadline=None, database=None)
@@ -136,3 +137,17 @@ def write_means(path: Path, values: np.ndarray) -> None:
     """The means of activations [images, units] as the step writes them."""
     mean = values.mean(0, dtype=np.float64)
     parquet.write(path, {"unit": np.arange(len(mean), dtype=np.int32), "mean": mean}, activations.MEANS)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """The tiny study, run to its end; not to be changed."""
+    project = Project.create(tmp_path_factory.mktemp("finished") / "my project", TINY)
+    project.printed = project.run()
+    return project
+
+
+@pytest.fixture
+def project(finished, tmp_path):
+    """A copy of the finished study, to change something in."""
+    return finished.copy(tmp_path / "project")
