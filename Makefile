@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 ENVIRONMENT := $(VENV)/.complete
 
-.PHONY: study test layers bench format clean
+.PHONY: study test crashes layers bench format clean
 
 study: $(ENVIRONMENT)
 	$(VENV)/bin/snakemake --cores all
@@ -15,6 +15,10 @@ results/digits/report.zip: $(wildcard results/digits/figures/*.png) $(wildcard r
 
 test: $(ENVIRONMENT)
 	$(VENV)/bin/python -m pytest
+
+# Kills runs of a tiny study at twenty moments, and compares what reruns make of them with an undisturbed run.
+crashes: $(ENVIRONMENT)
+	$(VENV)/bin/python tests/crashes.py
 
 # The layers of a network as a configuration lists them: make layers MODEL=googlenet SIZE=224
 SIZE ?= 224

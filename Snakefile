@@ -8,7 +8,7 @@ os.environ |= dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM
 include: "workflow/rules/study.smk"
 
 
-from jobs import logs, progress, provenance
+from jobs import logs, progress, provenance, start
 from jobs.code import digest, file_digest
 
 progress.thin(logger)
@@ -48,6 +48,9 @@ onerror:
 
 
 onstart:
+    # The runs within a cluster's jobs (workflow/cluster.smk) take no lock: the run that sends them has it.
+    if workflow.execution_settings.lock:
+        claim()
     # Imported once, here, so that the jobs' threads do not import torch at the same time.
     import jobs.claims
 
@@ -55,3 +58,5 @@ onstart:
     # after a thousand cells they take a core. Local jobs need no limit.
     if workflow.local_exec:
         workflow.scheduler.job_rate_limiter = None
+        start.note_first(workflow.scheduler._executor)
+        start.stop_when_refused(workflow.scheduler)

@@ -1,4 +1,4 @@
-"""Fixtures of the unit tests: a network worked out on paper, and random networks that keep their scores apart."""
+"""Fixtures: a network worked out on paper, random networks that keep their scores apart, and a finished tiny study."""
 
 import tempfile
 from collections.abc import Callable
@@ -158,3 +158,9 @@ def finished(tmp_path_factory):
     project.after = written(beside)
     project.environment = {}
     return project
+
+
+@pytest.fixture
+def project(finished, tmp_path):
+    """A copy of the finished study, to change something in."""
+    return finished.copy(tmp_path / "project")

@@ -25,12 +25,6 @@ BEHIND = {"tables": 1, "claims": 1, "figure2": 1, "figure3": 1, "supplement_dept
 """What follows from the rows of the cells, wherever one of them changed."""
 
 
-@pytest.fixture
-def project(finished, tmp_path):
-    """A copy of the finished study, to change something in."""
-    return finished.copy(tmp_path / "project")
-
-
 def changed(project, **changes):
     """The project with keys of its network or of its study replaced; mappings are merged."""
     config = copy.deepcopy(project.config)

@@ -94,5 +94,6 @@ use rule all as layer with:
 
 
 onstart:
+    claim()
     Path(CONFIG).parent.mkdir(parents=True, exist_ok=True)
     Path(CONFIG).write_text(json.dumps(config))

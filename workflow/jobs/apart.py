@@ -8,15 +8,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from jobs import provenance
+from jobs import files, provenance
 from readout import StudyError
 
 
 def run(module: str, settings: Mapping, log: str, made: str | None = None) -> None:
-    """Run `python -m <module> <settings as JSON>`, which writes to `log`; its tables carry `made`.
+    """Run `python -m <module> <settings as JSON> <this process>`, which writes to `log`; its tables carry `made`.
 
     Raises StudyError with the last line of the log where it fails.
     """
@@ -24,9 +26,30 @@ def run(module: str, settings: Mapping, log: str, made: str | None = None) -> No
     environment = os.environ | {"PYTHONPATH": packages, "MPLBACKEND": "Agg"}
     if made is not None:
         environment[provenance.VARIABLE] = made
-    with Path(log).open("w") as file:
-        command = [sys.executable, "-m", module, json.dumps(settings)]
+    with files.writing(log):
+        # Not empty: another run at work in the study would sweep it away.
+        Path(log).write_text(f"python -m {module}\n")
+    with Path(log).open("a") as file:
+        command = [sys.executable, "-m", module, json.dumps(settings), str(os.getpid())]
         done = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
-        last = (Path(log).read_text().strip().splitlines() or ["nothing was printed"])[-1]
+        last = (Path(log).read_text().strip().splitlines()[1:] or ["nothing was printed"])[-1]
         raise StudyError(f"{last} (log: {log})")
+
+
+def main(job: Callable) -> None:
+    """What such a module does: its job with the settings on the command line; a StudyError is its last line."""
+    settings, parent = sys.argv[1:]
+    # Given, not asked for: by now, with torch imported, it may have been killed.
+    threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
+    try:
+        job(**json.loads(settings))
+    except StudyError as error:
+        sys.exit(str(error))
+
+
+def _end_with(parent: int) -> None:
+    """End when the workflow was killed: a rerun would train beside a training that nobody waits for."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
-from jobs import parquet, tables
+from jobs import files, parquet, tables
 from jobs.logs import logged
 from readout import StudyError, cells, claims
 
@@ -100,6 +100,5 @@ def judge(
     parquet.write(output, rows, SCHEMA)
     shown = pd.DataFrame(rows)[["claim", "statement", "section", *SCHEMA.names[1:6], "rule", "p", "verdict"]]
     table = shown.to_html(index=False, border=0, na_rep="", float_format="{:.3g}".format)
-    partial = Path(f"{page}.partial")
-    partial.write_text(f"{HEAD}{table}\n", encoding="utf-8")
-    partial.replace(page)
+    with files.whole(page) as partial:
+        partial.write_text(f"{HEAD}{table}\n", encoding="utf-8")

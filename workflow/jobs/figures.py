@@ -1,13 +1,12 @@
 """Step `figures`: one figure from its table, as PNG and SVG."""
 
-import json
-import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from jobs import parquet
-from readout import StudyError, figures
+from jobs import apart, files, parquet
+from readout import figures
 
 
 def draw(figure: str, path_to_table: str, networks: Sequence[str], title: str) -> Figure:
@@ -26,13 +25,15 @@ def draw(figure: str, path_to_table: str, networks: Sequence[str], title: str) -
 def save(drawn: Figure, paths: Sequence[str]) -> None:
     """Write the figure in the formats of the paths' suffixes; without a date, so that files can be compared."""
     for path in paths:
-        drawn.savefig(path, metadata={"Date": None} if path.endswith(".svg") else None, bbox_inches="tight")
+        kind = Path(path).suffix.removeprefix(".")
+        with files.whole(path) as partial:
+            drawn.savefig(partial, format=kind, metadata={"Date": None} if kind == "svg" else None, bbox_inches="tight")
+
+
+def make(paths: Sequence[str], **given) -> None:
+    """Draw and save."""
+    save(draw(**given), paths)
 
 
 if __name__ == "__main__":
-    given = json.loads(sys.argv[1])
-    paths = given.pop("paths")
-    try:
-        save(draw(**given), paths)
-    except StudyError as error:
-        sys.exit(str(error))
+    apart.main(make)

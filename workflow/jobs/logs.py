@@ -1,11 +1,12 @@
 """Log files of jobs that run inside the workflow's process."""
 
+import contextlib
 import functools
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from jobs import provenance
+from jobs import files, provenance
 from readout import StudyError
 
 
@@ -30,16 +31,19 @@ def logged(job: Callable) -> Callable:
             with provenance.making(made):
                 result = job(*args, **kwargs)
         except Exception as error:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if isinstance(error, StudyError):
-                path.write_text(f"{error}\n")
+            ours = isinstance(error, StudyError)
+            # A full disk refuses the log too, and is told of by the error.
+            with contextlib.suppress(OSError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(f"{error}\n" if ours else traceback.format_exc())
+            if ours:
                 raise
-            path.write_text(traceback.format_exc())
             raise StudyError(f"{type(error).__name__}: {error} (unexpected; the traceback is in {path})") from error
-        # A log of an earlier failure would mislead.
-        path.unlink(missing_ok=True)
-        if result is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(f"{result}\n")
+        with files.writing(path):
+            # A log of an earlier failure would mislead.
+            path.unlink(missing_ok=True)
+            if result is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(f"{result}\n")
 
     return run

@@ -1,19 +1,16 @@
 """Step `networks`: layers of a network, training where the study asks for it, and loading for the other steps."""
 
 import gc
+import io
 import itertools
-import json
-import os
-import sys
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 import pyarrow as pa
 import torch
 
-from jobs import images, memory, parquet
+from jobs import apart, files, images, memory, parquet
 from jobs.logs import logged
 from readout import StudyError, layers, networks, scores, training
 
@@ -155,12 +152,11 @@ def train(
     )
     rows = [_accuracy(network, *sets[split], split) for split in sets]
     print("\n".join(f"{row['split']}: top-1 {row['top1']:.4f} over {row['images']} images" for row in rows))
-    partial = f"{weights}.partial"
-    try:
-        torch.save({key: value.contiguous() for key, value in network.state_dict().items()}, partial)
-        os.replace(partial, weights)
-    finally:
-        Path(partial).unlink(missing_ok=True)
+    # In memory first: of a full disk torch says no more than that writing failed.
+    content = io.BytesIO()
+    torch.save({key: value.contiguous() for key, value in network.state_dict().items()}, content)
+    with files.whole(weights) as partial:
+        partial.write_bytes(content.getbuffer())
     parquet.write(accuracy, rows, ACCURACY)
 
 
@@ -218,7 +214,4 @@ def layer_nodes(
 
 if __name__ == "__main__":
     torch.use_deterministic_algorithms(True)
-    try:
-        train(**json.loads(sys.argv[1]))
-    except StudyError as error:
-        sys.exit(str(error))
+    apart.main(train)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs import provenance
+from jobs import files, provenance
 from readout import StudyError
 
 # Arrow's own allocators keep what is freed, which with activations of gigabytes doubles the process.
@@ -22,31 +22,42 @@ class Writer(AbstractContextManager):
 
     def __init__(self, path: str | Path, schema: pa.Schema):
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.partial = self.path.with_name(f".{self.path.name}.partial")
+        self.partial = files.partial(self.path)
         # Of numbers, above all of millions of activations, a dictionary costs time and gains nothing.
         words = [field.name for field in schema if pa.types.is_string(field.type)]
         # What made this file, and not the one that a schema was read from.
         marked = schema.with_metadata(provenance.metadata())
-        self.writer = pq.ParquetWriter(
-            self.partial,
-            marked,
-            compression="zstd",
-            compression_level=1,
-            use_dictionary=words or False,
-            write_page_checksum=True,
-        )
+        try:
+            with files.writing(self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self.writer = pq.ParquetWriter(
+                    self.partial,
+                    marked,
+                    compression="zstd",
+                    compression_level=1,
+                    use_dictionary=words or False,
+                    write_page_checksum=True,
+                )
+        except BaseException:
+            files.discard(self.partial)
+            raise
 
     def write(self, table: pa.Table) -> None:
-        self.writer.write_table(table)
+        with files.writing(self.path):
+            self.writer.write_table(table)
 
     def __exit__(self, kind, error, trace) -> None:
         try:
-            self.writer.close()
+            with files.writing(self.path):
+                self.writer.close()
+                if kind is None:
+                    os.replace(self.partial, self.path)
+        except StudyError:
+            # Of a block that failed, its own error says why: on a full disk the end of the file fails too.
             if kind is None:
-                os.replace(self.partial, self.path)
+                raise
         finally:
-            self.partial.unlink(missing_ok=True)
+            files.discard(self.partial)
 
 
 def write(path: str | Path, content: Mapping[str, object] | Iterable[Mapping], schema: pa.Schema) -> None:

@@ -8,6 +8,7 @@ from snakemake.utils import min_version
 ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
 sys.path.insert(0, f"{ROOT}/workflow")
 
+from jobs import start
 from jobs.study import Study
 from readout import StudyError
 
@@ -31,3 +32,11 @@ wildcard_constraints:
     layer=r"[^/]+",
     class_id=r"[^/]+",
     cell=r"s\d+m\d+",
+
+
+def claim():
+    """Have the study's results to this run alone."""
+    try:
+        start.claim(R)
+    except StudyError as error:
+        raise WorkflowError(str(error)) from None
