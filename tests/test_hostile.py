@@ -751,7 +751,7 @@ def world(tmp_path_factory):
     def gather_layer() -> list[str]:
         of = {step: [file[f"{step} {cell}"] for cell in names] for step in ("probes", "ablations")}
         paths = SimpleNamespace(layers=file["layers"], cells=[file["cells"]], **of)
-        tables.gather_layer(out(file["layer"]), paths, "conv1", log=log)
+        tables.gather_layer(out(file["layer"]), paths, "conv1", origins={}, log=log)
         return [out(file["layer"])]
 
     def gather_study() -> list[str]:

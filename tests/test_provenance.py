@@ -154,7 +154,9 @@ def layer(tmp_path):
         getattr(paths, step).append(str(tmp_path / f"{name}.parquet"))
         with provenance.making(record(step=step, settings=settings[step])):
             parquet.write(getattr(paths, step)[-1], rows, schema)
-    known = {field.name: "conv1" if field.type == pa.string() else 0 for field in networks.LAYERS}
+    known = {
+        field.name: "conv1" if field.type == pa.string() else int(field.name != "depth") for field in networks.LAYERS
+    }
     parquet.write(paths.layers, [known], networks.LAYERS)
     origins = {step: {"study": "tiny", "settings": provenance.digest(given)} for step, given in settings.items()}
 
