@@ -76,7 +76,8 @@ def test_killed_in_the_activations_and_again_among_the_cells(project, reference)
     kill(process)
     first = Wreck.of(project, reference)
     assert first.wrong == []
-    assert 4 <= len(first.finished) < 20
+    # A job whose files are there may not have been noted yet.
+    assert 3 <= len(first.finished) < 20
 
     refused, unlock, again = commands_of_the_readme()
     assert (refused, unlock) == (again, "--unlock")

@@ -42,7 +42,7 @@ def test_every_package_of_the_lock_is_pinned_and_installed():
     [
         ["ruff", "check", "workflow", "tests"],
         ["ruff", "format", "--check", "workflow", "tests"],
-        ["snakefmt", "--check", "Snakefile", "workflow/rules"],
+        ["snakefmt", "--check", "Snakefile", "workflow/rules", "workflow/cluster.smk"],
         ["snakemake", "--lint"],
     ],
     ids=" ".join,
