@@ -36,7 +36,7 @@ def command(*arguments):
     # One core a job: two layers at a time here, and another number of cores than the local run had.
     extra = (
         "--set-threads",
-        "layer=1",
+        "layers=1",
         "--slurm-init-seconds-before-status-checks",
         "2",
         "--slurm-no-account",
@@ -46,20 +46,25 @@ def command(*arguments):
     return [sys.executable, "-m", "snakemake", *PROFILE, *extra, *arguments, "--configfile", "study.yaml"]
 
 
-def test_plan_is_a_job_a_network_and_a_layer(tmp_path):
-    """Three layers of a network: the cells are within their jobs."""
-    project = Project.create(tmp_path / "project", TINY)
+@pytest.mark.parametrize(("targets", "jobs"), [(["0", "1"], 1), (["0", "1", "2", "3"], 2)])
+def test_plan_has_few_jobs(targets, jobs, tmp_path):
+    """Three layers: all in one job where they have 192 cells, two a job where they have 128 each."""
+    config = TINY | {"networks": [TINY["networks"][0] | {"targets": targets}]}
+    project = Project.create(tmp_path / "project", config)
     arguments = [sys.executable, "-m", "snakemake", *PROFILE, "--executor", "dryrun", "--dry-run", "--quiet", "rules"]
     done = subprocess.run(
         [*arguments, "--configfile", "study.yaml"], cwd=project.folder, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     counts = dict(re.findall(r"^([a-z]+)\s+(\d+)\s*$", done.stdout + done.stderr, flags=re.MULTILINE))
-    assert counts == {"all": "1", "begin": "1", "network": "1", "layer": "3", "total": "6"}
+    assert counts == {"all": "1", "begin": "1", "network": "1", "layers": str(jobs), "total": str(3 + jobs)}
 
 
 def test_a_killed_job_is_resumed_and_the_tables_are_those_of_a_local_run(cluster, finished, tmp_path):
     project = Project.create(tmp_path / "project", TINY)
+    # A job a layer, so that there are others than the one that is killed.
+    snakefile = project.folder / "workflow" / "cluster.smk"
+    snakefile.write_text(snakefile.read_text().replace("CELLS_A_JOB = 256", "CELLS_A_JOB = 64"))
     place = project.results / "probes" / "alexnet" / "dense1"
     log = (project.folder / "out").open("w")
     run = subprocess.Popen(
@@ -69,11 +74,11 @@ def test_a_killed_job_is_resumed_and_the_tables_are_those_of_a_local_run(cluster
     while run.poll() is None and len(list(place.rglob("s*.parquet"))) < 5:
         time.sleep(0.05)
     jobs = cluster.run("squeue", "--noheader", "--states=RUNNING", "--format=%i %k").splitlines()
-    victim = next(line.split()[0] for line in jobs if "rule_layer" in line and "dense1" in line)
+    victim = next(line.split()[0] for line in jobs if "rule_layers" in line and "dense1" in line)
     cluster.run("scancel", "--signal=KILL", "--full", victim)
     assert run.wait(300) != 0
     said = (project.folder / "out").read_text()
-    assert "layer" in said and "dense1" in said
+    assert "Error in rule layers" in said and "dense1.done" in said
     before = {path: path.stat().st_mtime_ns for path in place.rglob("s*.parquet")}
     assert 5 <= len(before) < 32
     assert not (project.results / "tables" / "alexnet" / "dense1.parquet").exists()

@@ -13,6 +13,8 @@ from jobs.code import digest
 # The configuration as --configfile and --config made it, for the runs within.
 CONFIG = f"{R}/cluster/config.json"
 PYTHON = sys.executable
+# To start a job takes Slurm, Snakemake and torch some twenty seconds, which so many cells' jobs can bear.
+CELLS_A_JOB = 256
 RUN = (
     "{PYTHON:q} -m snakemake --snakefile {ROOT:q}/Snakefile --workflow-profile {ROOT:q}/profiles/default --nolock"
     " --cores {threads} --resources mem_mb={resources.mem_mb} --configfile {CONFIG:q} {params.options}"
@@ -29,10 +31,16 @@ def plan(*steps):
     return lambda w: [shared, *(repr(n) for n in STUDY.networks.values() if n.name == w.get("network", n.name))]
 
 
+def parts(network):
+    """A network's layers as they share jobs, by the first layer of each: one a job, or more where targets are few."""
+    count = -(-CELLS_A_JOB // (2 * len(network.targets) * len(STUDY.cells)))
+    return {network.layers[i]: network.layers[i : i + count] for i in range(0, len(network.layers), count)}
+
+
 rule all:
     default_target: True
     input:
-        [f"{R}/cluster/{n.name}/{layer}.done" for n in STUDY.networks.values() for layer in n.layers],
+        [f"{R}/cluster/{n.name}/{layer}.done" for n in STUDY.networks.values() for layer in parts(n)],
     log:
         f"{R}/logs/cluster/all.log",
     conda:
@@ -80,7 +88,7 @@ use rule all as network with:
 
 
 # Its run may make cells and nothing before them: the other layers' runs read the activations at the same time.
-use rule all as layer with:
+use rule all as layers with:
     input:
         rules.network.output,
     output:
@@ -90,7 +98,9 @@ use rule all as layer with:
     params:
         plan=plan("tables"),
         options="--allowed-rules cells probes ablations layer_tables",
-        files=f"{R}/tables/{{network}}/{{layer}}.parquet",
+        files=lambda w: [
+            f"{R}/tables/{w.network}/{layer}.parquet" for layer in parts(STUDY.networks[w.network])[w.layer]
+        ],
 
 
 onstart:
