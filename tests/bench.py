@@ -467,8 +467,8 @@ def told(seconds: dict[str, float]) -> str:
     )
 
 
-def empty_jobs(networks: int, targets: int) -> tuple[dict, list[float]]:
-    """Seconds of the runs of a study whose probes and ablations only write an empty file, and when each was written."""
+def empty_jobs(networks: int, targets: int, runs: Callable[[Project, dict], dict]) -> tuple[dict, list[float]]:
+    """What `runs` tells of a study whose probes and ablations only write an empty file, and when each was written."""
     network = TINY["networks"][0] | {"weights": "random", "layers": "all", "classes": "all"}
     network["targets"] = [str(digit) for digit in range(targets)]
     grids = networks * len(layers.KNOWN[network["model"]]) * targets
@@ -484,7 +484,7 @@ def empty_jobs(networks: int, targets: int) -> tuple[dict, list[float]]:
         progress("overhead: a study up to its cells")
         project.run("--until", "cells")
         progress(f"overhead: {sum(jobs.values())} jobs that do nothing")
-        seconds = timed_runs(project, jobs)
+        seconds = runs(project, jobs)
         files = [path for step in jobs for path in (project.results / step).rglob("*.parquet")]
         assert len(files) == sum(jobs.values())
         return seconds, sorted(path.stat().st_mtime for path in files)
@@ -492,7 +492,7 @@ def empty_jobs(networks: int, targets: int) -> tuple[dict, list[float]]:
 
 def bench_overhead(quick: bool) -> list[dict]:
     """What Snakemake takes for a cell's job."""
-    seconds, written = empty_jobs(1, 2 if quick else 4)
+    seconds, written = empty_jobs(1, 2 if quick else 4, timed_runs)
     count = len(written)
     notes = [f"overhead: {told(seconds)}; divided by the number of jobs"]
     return [
@@ -506,7 +506,8 @@ def bench_overhead(quick: bool) -> list[dict]:
 
 def bench_scale(quick: bool) -> list[dict]:
     """What Snakemake takes for a cell's job when there are tens of thousands: the first tenth and the last."""
-    _, written = empty_jobs(*((2, 4) if quick else (23, 10)))
+    networks, targets = (2, 4) if quick else (23, 10)
+    _, written = empty_jobs(networks, targets, lambda project, jobs: {"run": timed(project, "--until", *jobs)})
     tenth = len(written) // 10
     first, last = ((times[-1] - times[0]) / (tenth - 1) for times in (written[:tenth], written[-tenth:]))
     return [
