@@ -8,7 +8,7 @@ os.environ |= dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM
 include: "workflow/rules/study.smk"
 
 
-from jobs import logs, progress, provenance, start
+from jobs import progress, provenance, start
 from jobs.code import digest, file_digest
 
 progress.thin(logger)
@@ -40,17 +40,15 @@ rule all:
 
 
 onsuccess:
-    logs.sweep(f"{R}/logs")
+    sweep()
 
 
 onerror:
-    logs.sweep(f"{R}/logs")
+    sweep()
 
 
 onstart:
-    # The runs within a cluster's jobs (workflow/cluster.smk) take no lock: the run that sends them has it.
-    if workflow.execution_settings.lock:
-        claim()
+    claim()
     # Imported once, here, so that the jobs' threads do not import torch at the same time.
     import jobs.claims
 

@@ -60,6 +60,20 @@ def test_plan_has_few_jobs(targets, jobs, tmp_path):
     assert counts == {"all": "1", "begin": "1", "network": "1", "layers": str(jobs), "total": str(3 + jobs)}
 
 
+def test_a_layer_added_is_made_for_the_network_and_not_by_its_own_job(project):
+    """The classes' baselines are there, and only the activations of the new layer are not."""
+    config = project.config | {
+        "networks": [project.config["networks"][0] | {"layers": ["conv4", "conv5", "dense1", "dense2"]}]
+    }
+    project.write(config)
+    part = "results/tiny/cluster/networks/alexnet.done"
+    project.run(part, *PROFILE, "--executor", "local")
+    for step in ("activations", "means"):
+        assert (project.results / step / "alexnet" / "conv4" / "3.parquet").exists()
+    assert (project.folder / part).exists()
+    assert "Nothing to be done" in project.run(part, *PROFILE, "--executor", "local")
+
+
 def test_a_killed_job_is_resumed_and_the_tables_are_those_of_a_local_run(cluster, finished, tmp_path):
     project = Project.create(tmp_path / "project", TINY)
     # A job a layer, so that there are others than the one that is killed.

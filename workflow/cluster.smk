@@ -2,12 +2,12 @@
 # study, whose cells share one process there as they do on a laptop. What is finished is not made again.
 import json
 import sys
-from pathlib import Path
 
 
 include: "rules/study.smk"
 
 
+from jobs import files
 from jobs.code import digest
 
 # The configuration as --configfile and --config made it, for the runs within.
@@ -16,7 +16,8 @@ PYTHON = sys.executable
 # To start a job takes Slurm, Snakemake and torch some twenty seconds, which so many cells' jobs can bear.
 CELLS_A_JOB = 256
 RUN = (
-    "{PYTHON:q} -m snakemake --snakefile {ROOT:q}/Snakefile --workflow-profile {ROOT:q}/profiles/default --nolock"
+    "{PYTHON:q} -m snakemake --snakefile {ROOT:q}/Snakefile --profile none --workflow-profile {ROOT:q}/profiles/default"
+    " --executor local --nolock"
     " --cores {threads} --resources mem_mb={resources.mem_mb} --configfile {CONFIG:q} {params.options}"
     " -- {params.files:q} > {log:q} 2>&1"
 )
@@ -40,7 +41,7 @@ def parts(network):
 rule all:
     default_target: True
     input:
-        [f"{R}/cluster/{n.name}/{layer}.done" for n in STUDY.networks.values() for layer in parts(n)],
+        [f"{R}/cluster/layers/{n.name}/{layer}.done" for n in STUDY.networks.values() for layer in parts(n)],
     log:
         f"{R}/logs/cluster/all.log",
     conda:
@@ -59,7 +60,8 @@ localrules:
 
 use rule all as begin with:
     input:
-        [],
+        # The user's files of weights: whatever follows is looked through again when one changes.
+        [network.file for network in STUDY.networks.values() if network.file],
     output:
         touch(f"{R}/cluster/begin.done"),
     log:
@@ -77,14 +79,13 @@ use rule all as network with:
     input:
         rules.begin.output,
     output:
-        touch(f"{R}/cluster/{{network}}.done"),
+        touch(f"{R}/cluster/networks/{{network}}.done"),
     log:
-        f"{R}/logs/cluster/{{network}}.log",
+        f"{R}/logs/cluster/networks/{{network}}.log",
     params:
         plan=plan("networks", "activations"),
         options="",
-        files=lambda w: [f"{R}/networks/{w.network}/accuracy.parquet"]
-        + [f"{R}/baseline/{w.network}/{class_id}.parquet" for class_id in STUDY.networks[w.network].classes],
+        files=lambda w: [f"extracted_{w.network}", f"{R}/networks/{w.network}/accuracy.parquet"],
 
 
 # Its run may make cells and nothing before them: the other layers' runs read the activations at the same time.
@@ -92,9 +93,9 @@ use rule all as layers with:
     input:
         rules.network.output,
     output:
-        touch(f"{R}/cluster/{{network}}/{{layer}}.done"),
+        touch(f"{R}/cluster/layers/{{network}}/{{layer}}.done"),
     log:
-        f"{R}/logs/cluster/{{network}}/{{layer}}.log",
+        f"{R}/logs/cluster/layers/{{network}}/{{layer}}.log",
     params:
         plan=plan("tables"),
         options="--allowed-rules cells probes ablations layer_tables",
@@ -105,5 +106,13 @@ use rule all as layers with:
 
 onstart:
     claim()
-    Path(CONFIG).parent.mkdir(parents=True, exist_ok=True)
-    Path(CONFIG).write_text(json.dumps(config))
+    with files.whole(CONFIG) as partial:
+        partial.write_text(json.dumps(config))
+
+
+onsuccess:
+    sweep()
+
+
+onerror:
+    sweep()

@@ -16,6 +16,9 @@ from pathlib import Path
 from jobs import files, provenance
 from readout import StudyError
 
+REFUSED = 3
+"""Exit status of a process whose file a disk has refused."""
+
 
 def run(module: str, settings: Mapping, log: str, made: str | None = None) -> None:
     """Run `python -m <module> <settings as JSON> <this process>`, which writes to `log`; its tables carry `made`.
@@ -32,6 +35,8 @@ def run(module: str, settings: Mapping, log: str, made: str | None = None) -> No
     with Path(log).open("a") as file:
         command = [sys.executable, "-m", module, json.dumps(settings), str(os.getpid())]
         done = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False)
+    if done.returncode == REFUSED:
+        files.refused.set()
     if done.returncode:
         last = (Path(log).read_text().strip().splitlines()[1:] or ["nothing was printed"])[-1]
         raise StudyError(f"{last} (log: {log})")
@@ -45,7 +50,8 @@ def main(job: Callable) -> None:
     try:
         job(**json.loads(settings))
     except StudyError as error:
-        sys.exit(str(error))
+        print(error, file=sys.stderr)
+        sys.exit(REFUSED if files.refused.is_set() else 1)
 
 
 def _end_with(parent: int) -> None:

@@ -14,7 +14,7 @@ def sweep(folder: str | Path) -> None:
     """Remove empty log files: Snakemake makes one for each job that writes none, which every good cell is."""
     for path in Path(folder).rglob("*.log"):
         if path.stat().st_size == 0:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 def logged(job: Callable) -> Callable:

@@ -72,7 +72,7 @@ def write(path: str | Path, content: Mapping[str, object] | Iterable[Mapping], s
 
 def again(path: str | Path) -> str:
     """How a user mends a file of the results; the rest of a message."""
-    return f"make it again: snakemake --cores 1 --force {shlex.quote(str(path))}"
+    return f"make it again: snakemake --cores 1 --force {shlex.quote(str(path))} (and the study's --configfile)"
 
 
 def _open(path: str | Path) -> pq.ParquetFile:

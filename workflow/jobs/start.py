@@ -20,7 +20,8 @@ def claim(folder: str | Path) -> int:
     with files.writing(folder):
         Path(folder).mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-    descriptor = os.open(folder, os.O_RDONLY)
+        # A file, and open for writing: network file systems have no such locks of folders.
+        descriptor = os.open(Path(folder) / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

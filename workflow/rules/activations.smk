@@ -36,3 +36,20 @@ for network in STUDY.networks.values():
                 made=made("activations", params.settings),
                 log=log,
             )
+
+    # All of a network, for the runs within a cluster's jobs: workflow/cluster.smk.
+    rule:
+        name:
+            f"extracted_{network.name}"
+        input:
+            expand(
+                [
+                    *(
+                        f"{R}/{step}/{network.name}/{layer}/{{c}}.parquet"
+                        for step in ("activations", "means")
+                        for layer in network.layers
+                    ),
+                    f"{R}/baseline/{network.name}/{{c}}.parquet",
+                ],
+                c=network.classes,
+            ),

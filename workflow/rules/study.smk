@@ -8,7 +8,7 @@ from snakemake.utils import min_version
 ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
 sys.path.insert(0, f"{ROOT}/workflow")
 
-from jobs import start
+from jobs import logs, start
 from jobs.study import Study
 from readout import StudyError
 
@@ -35,8 +35,15 @@ wildcard_constraints:
 
 
 def claim():
-    """Have the study's results to this run alone."""
-    try:
-        start.claim(R)
-    except StudyError as error:
-        raise WorkflowError(str(error)) from None
+    """Have the study's results to this run alone; but the runs within a cluster's jobs, whose own run has them."""
+    if workflow.execution_settings.lock:
+        try:
+            start.claim(R)
+        except StudyError as error:
+            raise WorkflowError(str(error)) from None
+
+
+def sweep():
+    """Remove empty logs, where no other run is at work."""
+    if workflow.execution_settings.lock:
+        logs.sweep(f"{R}/logs")
