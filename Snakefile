@@ -58,3 +58,4 @@ onstart:
         workflow.scheduler.job_rate_limiter = None
         start.note_first(workflow.scheduler._executor)
         start.stop_when_refused(workflow.scheduler)
+        start.offer_some(workflow.scheduler)

@@ -506,7 +506,7 @@ def bench_overhead(quick: bool) -> list[dict]:
 
 def bench_scale(quick: bool) -> list[dict]:
     """What Snakemake takes for a cell's job when there are tens of thousands: the first tenth and the last."""
-    networks, targets = (2, 4) if quick else (23, 10)
+    networks, targets = (5, 10) if quick else (23, 10)
     _, written = empty_jobs(networks, targets, lambda project, jobs: {"run": timed(project, "--until", *jobs)})
     tenth = len(written) // 10
     first, last = ((times[-1] - times[0]) / (tenth - 1) for times in (written[:tenth], written[-tenth:]))

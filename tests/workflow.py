@@ -94,9 +94,9 @@ class Project:
         return {rule: int(count) for rule, count in rows if rule not in ("all", "total")}
 
     def stamps(self) -> dict[str, int]:
-        """Time of change of every file of the results but the logs."""
+        """Time of change of every file of the results but the logs and the lock."""
         return {
             str(path.relative_to(self.results)): path.stat().st_mtime_ns
             for path in self.results.rglob("*")
-            if path.is_file() and "logs" not in path.parts
+            if path.is_file() and "logs" not in path.parts and path.name != ".lock"
         }

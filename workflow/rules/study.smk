@@ -46,4 +46,4 @@ def claim():
 def sweep():
     """Remove empty logs, where no other run is at work."""
     if workflow.execution_settings.lock:
-        logs.sweep(f"{R}/logs")
+        logs.sweep(Path(R, "logs"))
