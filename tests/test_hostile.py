@@ -61,6 +61,24 @@ def _quiet():
         yield
 
 
+def damaged(content: bytes, how: str, at: int, bit: int, zeros: int) -> bytes:
+    """A file's bytes cut at a place, or there with a bit flipped, some zeros, or bytes put in; or with bytes behind it."""
+    harmed = bytearray(content)
+    i = at % len(harmed)
+    if how == "cut":
+        del harmed[i:]
+    elif how == "flip":
+        harmed[i] ^= 1 << bit
+    elif how == "zeros":
+        harmed[i : i + zeros] = bytes(len(harmed[i : i + zeros]))
+    elif how == "insert":
+        harmed[i:i] = bytes(bit + 1)
+    else:
+        assert how == "behind"
+        harmed += bytes(bit + 1)
+    return bytes(harmed)
+
+
 # ---- configs
 
 TRAVERSAL = [
@@ -967,17 +985,7 @@ def test_a_damaged_table_is_seen(world, where, how, at, bit):
     """Each page has a checksum, without which other numbers would be read."""
 
     def write(path: Path) -> None:
-        content = bytearray(path.read_bytes())
-        i = at % len(content)
-        if how == "cut":
-            del content[i:]
-        elif how == "flip":
-            content[i] ^= 1 << bit
-        elif how == "zeros":
-            content[i : i + 20] = bytes(len(content[i : i + 20]))
-        else:
-            content += bytes(bit + 1)
-        path.write_bytes(content)
+        path.write_bytes(damaged(path.read_bytes(), how, at, bit, zeros=20))
 
     outcome(world, *where, write)
 
@@ -1181,16 +1189,7 @@ WEIGHTS = {
 )
 def test_damaged_weights_are_whole_or_refused(narrow, suffix, how, at, bit):
     """What is loaded has the right shapes and is finite; a file cut short is refused, or all of it is there."""
-    content = bytearray(WEIGHTS[suffix])
-    i = at % len(content)
-    if how == "cut":
-        del content[i:]
-    elif how == "flip":
-        content[i] ^= 1 << bit
-    elif how == "zeros":
-        content[i : i + 30] = bytes(len(content[i : i + 30]))
-    else:
-        content[i:i] = bytes(bit + 1)
+    content = damaged(WEIGHTS[suffix], how, at, bit, zeros=30)
     with tempfile.TemporaryDirectory() as tmp:
         file = Path(tmp, f"w{suffix}")
         file.write_bytes(content)
