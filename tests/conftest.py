@@ -22,6 +22,9 @@ set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "hypothesis")
 hypothesis.settings.register_profile("study", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("study")
 
+NO_ORIGINS = {step: {} for step in ("cells", "probes", "ablations")}
+"""Of files made outside of a study, which carry nothing of what made them."""
+
 
 class Toy(nn.Module):
     """A 1 x 1 convolution, ReLU, and a dense layer, for images [3, 2, 2]; 8 units, 3 outputs.

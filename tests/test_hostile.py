@@ -34,7 +34,7 @@ from hypothesis import strategies as st
 from PIL import EpsImagePlugin, Image, ImageSequence
 from snakemake.utils import update_config
 
-from conftest import Toy
+from conftest import NO_ORIGINS, Toy
 from jobs import ablations, activations, cells, claims, listing, memory, probes, tables
 from jobs import figures as figures_job
 from jobs import images as images_job
@@ -769,7 +769,7 @@ def world(tmp_path_factory):
     def gather_layer() -> list[str]:
         of = {step: [file[f"{step} {cell}"] for cell in names] for step in ("probes", "ablations")}
         paths = SimpleNamespace(layers=file["layers"], cells=[file["cells"]], **of)
-        tables.gather_layer(out(file["layer"]), paths, "conv1", origins={}, log=log)
+        tables.gather_layer(out(file["layer"]), paths, "conv1", origins=NO_ORIGINS, log=log)
         return [out(file["layer"])]
 
     def gather_study() -> list[str]:

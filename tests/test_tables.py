@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from conftest import NO_ORIGINS
 from jobs import ablations, activations, cells, images, networks, parquet, probes
 from jobs import tables as job
 from readout import StudyError
@@ -88,7 +89,7 @@ def study(tmp_path, toy_model, toy, toy_target, toy_others) -> SimpleNamespace:
     grid = str(tmp_path / "cells" / "a.parquet")
     parquet.write(grid, parquet.read(file["cells"]).to_pylist(), cells.SCHEMA)
     gathered = SimpleNamespace(layers=file["layers"], cells=[grid], **written)
-    job.gather_layer(file["layer"], gathered, "conv1", origins={}, log=log)
+    job.gather_layer(file["layer"], gathered, "conv1", origins=NO_ORIGINS, log=log)
     job.gather_study(file["study"], layers=[file["layer"]], log=log)
     return SimpleNamespace(**file, gathered=gathered, baseline=paths.baseline, log=log, tmp=tmp_path)
 
@@ -156,4 +157,4 @@ def test_a_log_probability_that_is_not_finite_is_an_error(study):
     table = parquet.read(file, ablations.SCHEMA).to_pydict()
     parquet.write(file, table | {"log_p_ablated": [math.nan, 0.0]}, ablations.SCHEMA)
     with pytest.raises(StudyError, match=r"ablations/a/s1m0\.parquet: a log-probability is not finite.*make it again"):
-        job.gather_layer(study.layer, study.gathered, "conv1", origins={}, log=study.log)
+        job.gather_layer(study.layer, study.gathered, "conv1", origins=NO_ORIGINS, log=study.log)

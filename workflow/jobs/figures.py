@@ -1,5 +1,6 @@
 """Step `figures`: one figure from its table, as PNG and SVG."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,8 +27,11 @@ def save(drawn: Figure, paths: Sequence[str]) -> None:
     """Write the figure in the formats of the paths' suffixes; without a date, so that files can be compared."""
     for path in paths:
         kind = Path(path).suffix.removeprefix(".")
+        # Drawn in memory: an error of drawing is none of the disk.
+        image = io.BytesIO()
+        drawn.savefig(image, format=kind, metadata={"Date": None} if kind == "svg" else None, bbox_inches="tight")
         with files.whole(path) as partial:
-            drawn.savefig(partial, format=kind, metadata={"Date": None} if kind == "svg" else None, bbox_inches="tight")
+            partial.write_bytes(image.getbuffer())
 
 
 def make(paths: Sequence[str], **given) -> None:

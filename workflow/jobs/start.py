@@ -61,7 +61,7 @@ def offer_some(scheduler: Any) -> None:
         nonlocal offered
         ready = scheduler.workflow.dag.ready_jobs
         offered &= ready
-        if len(offered) <= OFFERED // 2:
+        if len(offered) <= OFFERED // 2 or len(ready) <= OFFERED:
             offered = set(heapq.nlargest(OFFERED, ready, key=lambda job: job.priority))
         return list(offered)
 

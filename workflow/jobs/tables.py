@@ -41,9 +41,22 @@ def _finite(table: pa.Table) -> bool:
     return all(pc.all(pc.is_finite(column)).as_py() for column in numbers)
 
 
-def _mean_by_cell(path: str) -> dict[str, dict]:
+def _read(path: str, schema: pa.Schema, origin: Mapping[str, str]) -> pa.Table:
+    """Read a table, and refuse that of another study or of other settings: one brought from elsewhere."""
+    table = parquet.read(path, schema)
+    made = provenance.of(table.schema.metadata)
+    found = {key: made.get(key, "unknown") for key in origin}
+    if found != origin:
+        theirs, ours = (", ".join(f"{key} {value}" for key, value in some.items()) for some in (found, origin))
+        raise StudyError(
+            f"{path}: is of {theirs}, but the layer is of {ours}, and these do not mix; {parquet.again(path)}"
+        )
+    return table
+
+
+def _mean_by_cell(path: str, origin: Mapping[str, str]) -> dict[str, dict]:
     """Of each cell of a grid: its units, those that no image drives, and the means of its coordinates."""
-    table = parquet.read(path, cells.SCHEMA)
+    table = _read(path, cells.SCHEMA, origin)
     if not _finite(table):
         raise StudyError(f"{path}: a number is not finite; {parquet.again(path)}")
     dead = pc.and_(pc.equal(table["target_mean"], 0), pc.equal(table["others_mean"], 0))
@@ -52,20 +65,16 @@ def _mean_by_cell(path: str) -> dict[str, dict]:
     return {row["cell"]: row for row in result.to_pylist()}
 
 
-def _check_origin(path: str, origin: Mapping[str, str]) -> None:
-    """Refuse a file of another study or of other settings: one brought from elsewhere, unknown to Snakemake."""
-    made = provenance.of(parquet.schema(path).metadata)
-    found = {key: made.get(key, "unknown") for key in origin}
-    if found != origin:
-        theirs, ours = (", ".join(f"{key} {value}" for key, value in some.items()) for some in (found, origin))
-        raise StudyError(
-            f"{path}: is of {theirs}, but the layer is of {ours}, and these do not mix; {parquet.again(path)}"
-        )
-
-
-def _row(probe: str, ablation: str, path: str, grid: dict[str, dict], place: dict[str, str]) -> dict:
+def _row(
+    probe: str,
+    ablation: str,
+    path: str,
+    grid: dict[str, dict],
+    place: dict[str, str],
+    origins: Mapping[str, Mapping[str, str]],
+) -> dict:
     """The row of the cell at `place` (layer, class_id and cell), whose grid is in the file at `path`."""
-    table = parquet.read(probe, probes.SCHEMA)
+    table = _read(probe, probes.SCHEMA, origins["probes"])
     row, *more = table.to_pylist()
     units = grid.get(place["cell"], {"unit_count": None})
     if more or row | place != row or row["units"] != units["unit_count"]:
@@ -78,7 +87,7 @@ def _row(probe: str, ablation: str, path: str, grid: dict[str, dict], place: dic
         or not _finite(table)
     ):
         raise StudyError(f"{probe}: an image or a number is not as a probe has it; {parquet.again(probe)}")
-    effects = parquet.read(ablation, ablations.SCHEMA)
+    effects = _read(ablation, ablations.SCHEMA, origins["ablations"])
     columns = {name: effects[name].to_numpy() for name in effects.column_names}
     if not _finite(effects):
         raise StudyError(f"{ablation}: a log-probability is not finite; {parquet.again(ablation)}")
@@ -109,17 +118,15 @@ def gather_layer(output: str, paths: SimpleNamespace, layer: str, *, origins: Ma
     `origins` says for each of these steps what its files must carry: the study and the digest of the step's settings.
     Raises StudyError for the first file that does not.
     """
-    for step, origin in origins.items():
-        for path in getattr(paths, step):
-            _check_origin(path, origin)
     depth = networks.layer_nodes(paths.layers, [layer])[layer]["depth"]
-    by_target = {Path(path).stem: (path, _mean_by_cell(path)) for path in paths.cells}
+    by_target = {Path(path).stem: (path, _mean_by_cell(path, origins["cells"])) for path in paths.cells}
     rows = [
         _row(
             probe,
             ablation,
             *by_target[Path(probe).parent.name],
             {"layer": layer, "class_id": Path(probe).parent.name, "cell": Path(probe).stem},
+            origins,
         )
         | {"depth": depth}
         for probe, ablation in zip(paths.probes, paths.ablations, strict=True)
