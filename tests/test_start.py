@@ -17,17 +17,21 @@ class Ready(set):
         return super().__iter__()
 
 
-def scheduler(ready):
-    """Snakemake's scheduler as far as it knows the ready jobs."""
+def scheduler(ready, cores=2):
+    """Snakemake's scheduler as far as it knows the ready jobs; to finish the study, the job `left` must run."""
     result = JobScheduler.__new__(JobScheduler)
-    result.workflow = SimpleNamespace(dag=SimpleNamespace(ready_jobs=ready))
+    result.workflow = SimpleNamespace(dag=SimpleNamespace(ready_jobs=ready, needrun_jobs=lambda: ["left"]))
+    result.workflow.dag.finished = lambda job: False
+    result.running, result.failed, result.global_resources = set(), set(), {"_cores": cores}
     start.offer_some(result)
     return result
 
 
 class Job:
-    def __init__(self, priority):
-        self.priority = priority
+    """A ready job; `wildcards` as those of a cell's."""
+
+    def __init__(self, priority, *wildcards):
+        self.priority, self.wildcards = priority, wildcards
 
 
 def test_few_ready_jobs_are_all_offered():
@@ -41,20 +45,45 @@ def test_few_ready_jobs_are_all_offered():
     ready.add(second)
     assert set(some.open_jobs) == {first, second}
     ready.remove(first)
-    assert some.open_jobs == [second]
+    assert some.open_jobs == [second] == some.remaining_jobs
+
+
+def test_jobs_that_are_left_when_none_is_ready_are_not_forgotten():
+    """Snakemake ends a run as failed where there are such jobs."""
+    ready = Ready([Job(0)])
+    some = scheduler(ready)
+    assert some.open_jobs == some.remaining_jobs
+    ready.clear()
+    assert some.open_jobs == [] and some.remaining_jobs == ["left"]
 
 
 def test_of_many_ready_jobs_those_of_highest_priority_are_offered():
-    """However many there are; once half of these have begun, others too."""
+    """However many there are; once no more than the cores are left, others too."""
     ready = Ready(Job(priority) for priority in range(10 * start.OFFERED))
     some = scheduler(ready)
     offered = some.open_jobs
     assert sorted(job.priority for job in offered) == list(range(9 * start.OFFERED, 10 * start.OFFERED))
     urgent = Job(100 * start.OFFERED)
     ready.add(urgent)
-    assert urgent not in some.open_jobs
-    ready.difference_update(offered[: start.OFFERED // 2])
+    ready.difference_update(offered[:-3])
+    assert set(some.open_jobs) == set(offered[-3:])
+    ready.remove(offered[-3])
     assert urgent in some.open_jobs and len(some.open_jobs) == start.OFFERED
+
+
+def test_the_cells_of_a_grid_are_offered_together():
+    """Of four grids of 32 jobs each two at a time."""
+    cells = [Job(3, "net", "layer", grid, f"s{i}m{i}") for i in range(32) for grid in "abcd"]
+    ready = Ready(cells)
+    some = scheduler(ready)
+    assert {job.wildcards[2] for job in some.open_jobs} == {"c", "d"}
+    ready.difference_update(some.open_jobs)
+    assert {job.wildcards[2] for job in some.open_jobs} == {"a", "b"}
+
+
+def test_more_are_offered_to_more_cores():
+    """So that few rounds go through all."""
+    assert len(scheduler(Ready(Job(0) for _ in range(5000)), cores=500).open_jobs) == 2000
 
 
 def test_every_ready_job_is_offered_in_the_end_and_all_are_seldom_gone_through():
@@ -68,4 +97,4 @@ def test_every_ready_job_is_offered_in_the_end_and_all_are_seldom_gone_through()
             ready.update([Job(1), Job(1)])
     assert begun == 5000 and not ready
     # The last jobs are all offered each time.
-    assert ready.passes <= 5000 / (start.OFFERED / 2) + start.OFFERED + 2
+    assert ready.passes <= 5000 / (start.OFFERED - 2) + start.OFFERED + 2

@@ -11,8 +11,8 @@ from typing import Any
 from jobs import files
 from readout import StudyError
 
-OFFERED = 256
-"""Jobs to choose from: more than run at once."""
+OFFERED = 64
+"""Least number of jobs to choose from; at least four times as many as run at once."""
 
 
 def claim(folder: str | Path) -> int:
@@ -49,24 +49,38 @@ def stop_when_refused(scheduler: Any) -> None:
     scheduler.error_callback = failed
 
 
+def _urgency(job: Any) -> tuple:
+    # Cells of one grid one after the other: they share what is in memory. A group of jobs has no wildcards.
+    return job.priority, *map(str, getattr(job, "wildcards", ()))
+
+
 def offer_some(scheduler: Any) -> None:
     """Let Snakemake choose among some of the ready jobs, those of highest priority, whenever it starts one.
 
-    It goes through all that it chooses from, and their inputs: with fifty thousand cells ready, over a second a job.
-    Others are offered when half of these have begun, so that going through all is rare.
+    It goes through all that it chooses from, their inputs, and all that are not finished: with fifty thousand cells
+    ready, over a second a job. Others are offered when few of these are left, so that going through all is rare.
     """
-    offered: set[Any] = set()
+    cores = scheduler.global_resources["_cores"]
+    count = max(OFFERED, 4 * cores)
 
-    def some(scheduler: Any) -> list[Any]:
-        nonlocal offered
-        ready = scheduler.workflow.dag.ready_jobs
-        offered &= ready
-        if len(offered) <= OFFERED // 2 or len(ready) <= OFFERED:
-            offered = set(heapq.nlargest(OFFERED, ready, key=lambda job: job.priority))
-        return list(offered)
+    class Some(type(scheduler)):
+        offered = frozenset()
 
-    kind = type(scheduler)
-    scheduler.__class__ = type(kind.__name__, (kind,), {"open_jobs": property(some)})
+        @property
+        def open_jobs(self) -> list[Any]:
+            ready = self.workflow.dag.ready_jobs
+            self.offered = self.offered & ready
+            if len(self.offered) <= cores or len(ready) <= count:
+                self.offered = frozenset(heapq.nlargest(count, ready, key=_urgency))
+            return list(self.offered)
+
+        @property
+        def remaining_jobs(self) -> list[Any]:
+            # While there is a choice, only Snakemake's linear program asks, for the sake of temporary files; there are
+            # none.
+            return list(self.offered) or super().remaining_jobs
+
+    scheduler.__class__ = Some
 
 
 def note_first(executor: Any) -> None:
