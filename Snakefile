@@ -13,6 +13,13 @@ from jobs.code import digest, file_digest
 
 progress.thin(logger)
 
+# Before the plan is made: what another job of this part still makes need not be made here.
+if "READOUT_PART" in os.environ:
+    try:
+        start.claim_part(R, os.environ["READOUT_PART"])
+    except StudyError as error:
+        raise WorkflowError(str(error)) from None
+
 
 report: "workflow/report/workflow.rst"
 

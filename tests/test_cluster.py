@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import slurm
-from workflow import TINY, Project
+from workflow import TINY, Project, python
 
 pytestmark = pytest.mark.workflow
 PROFILE = ("--workflow-profile", "profiles/slurm")
@@ -71,7 +71,21 @@ def test_a_layer_added_is_made_for_the_network_and_not_by_its_own_job(project):
     for step in ("activations", "means"):
         assert (project.results / step / "alexnet" / "conv4" / "3.parquet").exists()
     assert (project.folder / part).exists()
+    assert (project.results / "cluster" / "networks" / "alexnet.lock").exists(), "the job has the part to itself"
     assert "Nothing to be done" in project.run(part, *PROFILE, "--executor", "local")
+
+
+def test_a_run_refuses_beside_jobs_that_outlived_theirs(project):
+    """They write the same files."""
+    code = (
+        "import sys, time; from jobs import start; start.claim_part(*sys.argv[1:]); print(flush=True); time.sleep(600)"
+    )
+    with python(code, project.results, "layers/alexnet/dense1") as job:
+        job.stdout.readline()
+        printed = project.fail("--forcerun", "claims")
+        job.kill()
+    assert "results/tiny: jobs sent to a cluster are at work on this study; wait for their end" in printed
+    assert "Traceback" not in printed
 
 
 def test_a_killed_job_is_resumed_and_the_tables_are_those_of_a_local_run(cluster, finished, tmp_path):

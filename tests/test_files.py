@@ -2,17 +2,15 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from jobs import files, logs, parquet, start
+from jobs import files, logs, parquet
 from readout import StudyError
-from workflow import ROOT
+from workflow import python
 
 SCHEMA = pa.schema([("rank", pa.int32())])
 FULL = Path("/dev/full")
@@ -75,12 +73,6 @@ def test_what_a_killed_job_left_is_overwritten(tmp_path, write):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["expected", "file"]
 
 
-def python(code, *arguments):
-    """A process that runs code with the packages of the project."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow")}
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], env=environment, stdout=subprocess.PIPE)
-
-
 def test_a_writer_that_is_killed_leaves_no_file(tmp_path):
     """Only what it had written so far, under the temporary name."""
     code = (
@@ -107,19 +99,6 @@ def test_a_log_that_cannot_be_written_hides_no_error(tmp_path):
 
     with pytest.raises(StudyError, match=r"^no space left$"):
         job(log=tmp_path / "log")
-
-
-def test_one_run_at_a_time_may_write_into_a_folder(tmp_path):
-    """The lock goes with the process, however that ends."""
-    code = "import sys, time; from jobs import start; start.claim(sys.argv[1]); print(flush=True); time.sleep(60)"
-    folder = tmp_path / "results"
-    with python(code, folder) as process:
-        process.stdout.readline()
-        with pytest.raises(StudyError, match="results: another run of this study is at work; wait for its end"):
-            start.claim(folder)
-        process.kill()
-    os.close(start.claim(folder))
-    assert [path.name for path in folder.iterdir()] == [".lock"]
 
 
 def test_a_job_apart_ends_when_the_workflow_is_killed(tmp_path):

@@ -1,10 +1,61 @@
-"""What a run makes sure of before its first job: the choice among the ready ones."""
+"""What a run makes sure of before its first job: that nobody else writes, and the choice among the ready jobs."""
 
+import os
 from types import SimpleNamespace
 
+import pytest
 from snakemake.scheduling.job_scheduler import JobScheduler
 
 from jobs import start
+from readout import StudyError
+from workflow import python
+
+PART = "import sys, time; from jobs import start; start.claim_part(*sys.argv[1:]); print('begun', flush=True); time.sleep(60)"
+
+
+def test_one_run_at_a_time_may_write_into_a_folder(tmp_path):
+    """The lock goes with the process, however that ends."""
+    code = "import sys, time; from jobs import start; start.claim(sys.argv[1]); print(flush=True); time.sleep(60)"
+    lock = tmp_path / "results" / ".lock"
+    with python(code, lock) as process:
+        process.stdout.readline()
+        with pytest.raises(StudyError, match="results: another run of this study is at work; wait for its end"):
+            start.claim(lock)
+        process.kill()
+    os.close(start.claim(lock))
+    assert [path.name for path in lock.parent.iterdir()] == [".lock"]
+
+
+def test_jobs_that_outlived_their_run_keep_others_away(tmp_path):
+    """A run that sends jobs to the cluster may begin beside them, as its jobs wait; one that works itself may not."""
+    with python(PART, tmp_path, "layers/alexnet/conv1") as job:
+        assert job.stdout.readline() == "begun\n"
+        start.claim_run(tmp_path, cluster=True)
+        with pytest.raises(StudyError, match="jobs sent to a cluster are at work on this study; wait for"):
+            start.claim(tmp_path / ".jobs.lock", held=start.JOBS_LEFT)
+        job.kill()
+
+
+def test_a_job_refuses_beside_a_run_without_a_cluster(tmp_path):
+    """As when it was still in the queue when that run began."""
+    start.claim_run(tmp_path, cluster=False)
+    with pytest.raises(StudyError, match="another run of this study is at work"):
+        start.claim_part(tmp_path, "layers/alexnet/conv1")
+
+
+def test_a_job_waits_for_another_of_its_part_alone(tmp_path):
+    """Two jobs would write the same files; jobs of two layers write different ones."""
+    with (
+        python(PART, tmp_path, "layers/alexnet/conv1") as first,
+        python(PART, tmp_path, "layers/alexnet/conv2") as other,
+    ):
+        assert first.stdout.readline() == other.stdout.readline() == "begun\n"
+        with python(PART, tmp_path, "layers/alexnet/conv1") as second:
+            assert "conv1.lock: held by another job, whose end this one waits for" in second.stdout.readline()
+            first.kill()
+            assert second.stdout.readline() == "begun\n"
+            second.kill()
+        other.kill()
 
 
 class Ready(set):

@@ -38,6 +38,18 @@ def written(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if not path.is_dir()}
 
 
+def python(code, *arguments):
+    """A process that runs code with the packages of the project."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow")}
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
 class Project:
     """A copy of the project with a study; `config` is what the study changes of config.yaml."""
 
@@ -94,9 +106,9 @@ class Project:
         return {rule: int(count) for rule, count in rows if rule not in ("all", "total")}
 
     def stamps(self) -> dict[str, int]:
-        """Time of change of every file of the results but the logs and the lock."""
+        """Time of change of every file of the results but the logs and the locks."""
         return {
             str(path.relative_to(self.results)): path.stat().st_mtime_ns
             for path in self.results.rglob("*")
-            if path.is_file() and "logs" not in path.parts and path.name != ".lock"
+            if path.is_file() and "logs" not in path.parts and not path.name.endswith(".lock")
         }

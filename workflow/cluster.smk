@@ -16,8 +16,8 @@ PYTHON = sys.executable
 # To start a job takes Slurm, Snakemake and torch some twenty seconds, which so many cells' jobs can bear.
 CELLS_A_JOB = 256
 RUN = (
-    "{PYTHON:q} -m snakemake --snakefile {ROOT:q}/Snakefile --profile none --workflow-profile {ROOT:q}/profiles/default"
-    " --executor local --nolock"
+    "READOUT_PART={params.part:q} {PYTHON:q} -m snakemake --snakefile {ROOT:q}/Snakefile --executor local --nolock"
+    " --profile none --workflow-profile {ROOT:q}/profiles/default"
     " --cores {threads} --resources mem_mb={resources.mem_mb} --configfile {CONFIG:q} {params.options}"
     " -- {params.files:q} > {log:q} 2>&1"
 )
@@ -47,6 +47,7 @@ rule all:
     conda:
         "../envs/study.yaml"
     params:
+        part="all",
         options="",
         files="all",
     shell:
@@ -68,6 +69,7 @@ use rule all as begin with:
         f"{R}/logs/cluster/begin.log",
     retries: 0
     params:
+        part="begin",
         plan=plan("images", "networks", "cells"),
         # Whether there is a GPU shows where the networks run.
         options="--config device=auto",
@@ -83,6 +85,7 @@ use rule all as network with:
     log:
         f"{R}/logs/cluster/networks/{{network}}.log",
     params:
+        part="networks/{network}",
         plan=plan("networks", "activations"),
         options="",
         files=lambda w: [f"extracted_{w.network}", f"{R}/networks/{w.network}/accuracy.parquet"],
@@ -97,6 +100,7 @@ use rule all as layers with:
     log:
         f"{R}/logs/cluster/layers/{{network}}/{{layer}}.log",
     params:
+        part="layers/{network}/{layer}",
         plan=plan("tables"),
         options="--allowed-rules cells probes ablations layer_tables",
         files=lambda w: [
@@ -105,7 +109,7 @@ use rule all as layers with:
 
 
 onstart:
-    claim()
+    claim(cluster=True)
     with files.whole(CONFIG) as partial:
         partial.write_text(json.dumps(config))
 

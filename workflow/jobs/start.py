@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import heapq
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,30 +12,53 @@ from typing import Any
 from jobs import files
 from readout import StudyError
 
+ANOTHER_RUN = "another run of this study is at work; wait for its end and run again"
+JOBS_LEFT = "jobs sent to a cluster are at work on this study; wait for their end, or cancel them, and run again"
+
 OFFERED = 64
 """Least number of jobs to choose from; at least four times as many as run at once."""
 
 
-def claim(folder: str | Path) -> int:
-    """Lock a folder of results for as long as this process lives, or the descriptor that is returned is open.
+def claim(lock: str | Path, *, shared: bool = False, wait: bool = False, held: str = ANOTHER_RUN) -> int:
+    """Hold a lock, which is a file, for as long as this process lives, or the descriptor that is returned is open.
+
+    `shared` locks can be held by many, others by one. Where it is held already, waits or raises StudyError with `held`.
 
     Snakemake looks for the locks of other runs before it writes its own: two runs in the same moment both go on, and
     the first to end removes the other's lock. This one is the kernel's, and goes with the process, however that ends.
     """
-    with files.writing(folder):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+    lock = Path(lock)
+    with files.writing(lock.parent):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=lock.parent).close()
         # A file, and open for writing: network file systems have no such locks of folders.
-        descriptor = os.open(Path(folder) / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        os.close(descriptor)
-        raise StudyError(f"{folder}: another run of this study is at work; wait for its end and run again") from error
+        if not wait:
+            os.close(descriptor)
+            raise StudyError(f"{lock.parent}: {held}") from error
+        print(f"{lock}: held by another job, whose end this one waits for", file=sys.stderr, flush=True)
+        fcntl.flock(descriptor, kind)
     except OSError:
         # Some network file systems have no such locks; Snakemake's remains.
         pass
     return descriptor
+
+
+def claim_run(results: str | Path, cluster: bool) -> None:
+    """Have a study's results to this run alone, and, unless it is the one that sends them, without a cluster's jobs."""
+    claim(Path(results) / ".lock")
+    if not cluster:
+        claim(Path(results) / ".jobs.lock", held=JOBS_LEFT)
+
+
+def claim_part(results: str | Path, part: str) -> None:
+    """Have a part of a study to this job of a cluster alone: one may have outlived the run that sent it."""
+    claim(Path(results) / ".jobs.lock", shared=True)
+    claim(Path(results) / "cluster" / f"{part}.lock", wait=True)
 
 
 def stop_when_refused(scheduler: Any) -> None:

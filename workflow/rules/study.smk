@@ -34,11 +34,11 @@ wildcard_constraints:
     cell=r"s\d+m\d+",
 
 
-def claim():
+def claim(cluster=False):
     """Have the study's results to this run alone; but the runs within a cluster's jobs, whose own run has them."""
     if workflow.execution_settings.lock:
         try:
-            start.claim(R)
+            start.claim_run(R, cluster)
         except StudyError as error:
             raise WorkflowError(str(error)) from None
 
