@@ -1,4 +1,5 @@
 # The study, in the order of its steps. Configuration: config.yaml; documentation: docs/.
+import json
 import os
 
 # One thread a job, whatever --cores is: set before any library reads it. The parallelism is in the jobs.
@@ -13,10 +14,11 @@ from jobs.code import digest, file_digest
 
 progress.thin(logger)
 
-# Before the plan is made: what another job of this part still makes need not be made here.
-if "READOUT_PART" in os.environ:
+# Before the plan is made: what another job of the same part still makes need not be made here. Taken out of the
+# environment, so that no process of this run claims it again.
+if (parts := os.environ.pop("READOUT_PARTS", None)) is not None:
     try:
-        start.claim_part(R, os.environ["READOUT_PART"])
+        start.claim_parts(R, json.loads(parts))
     except StudyError as error:
         raise WorkflowError(str(error)) from None
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+import crashes
 import slurm
-from workflow import TINY, Project, python
+from workflow import TINY, Project, part
 
 pytestmark = pytest.mark.workflow
 PROFILE = ("--workflow-profile", "profiles/slurm")
@@ -66,26 +67,36 @@ def test_a_layer_added_is_made_for_the_network_and_not_by_its_own_job(project):
         "networks": [project.config["networks"][0] | {"layers": ["conv4", "conv5", "dense1", "dense2"]}]
     }
     project.write(config)
-    part = "results/tiny/cluster/networks/alexnet.done"
-    project.run(part, *PROFILE, "--executor", "local")
+    done = "results/tiny/cluster/networks/alexnet.done"
+    project.run(done, *PROFILE, "--executor", "local")
     for step in ("activations", "means"):
         assert (project.results / step / "alexnet" / "conv4" / "3.parquet").exists()
-    assert (project.folder / part).exists()
-    assert (project.results / "cluster" / "networks" / "alexnet.lock").exists(), "the job has the part to itself"
-    assert "Nothing to be done" in project.run(part, *PROFILE, "--executor", "local")
+    assert (project.folder / done).exists()
+    assert "Nothing to be done" in project.run(done, *PROFILE, "--executor", "local")
 
 
 def test_a_run_refuses_beside_jobs_that_outlived_theirs(project):
     """They write the same files."""
-    code = (
-        "import sys, time; from jobs import start; start.claim_part(*sys.argv[1:]); print(flush=True); time.sleep(600)"
-    )
-    with python(code, project.results, "layers/alexnet/dense1") as job:
+    with part(project.results, "layers/alexnet/dense1") as job:
         job.stdout.readline()
         printed = project.fail("--forcerun", "claims")
-        job.kill()
-    assert "results/tiny: jobs sent to a cluster are at work on this study; wait for their end" in printed
+    assert "results/tiny: jobs of an earlier run are still at work on this study; wait for their end" in printed
     assert "Traceback" not in printed
+
+
+def test_a_job_plans_after_the_end_of_the_one_that_it_waits_for(project):
+    """Else it would make the other's files again; here the one job of three layers waits for that of another."""
+    tables, log = project.results / "tables" / "alexnet", project.results / "logs/cluster/layers/alexnet/conv5.log"
+    local = (*PROFILE, "--executor", "local")
+    project.run("results/tiny/cluster/networks/alexnet.done", *local)
+    made = tables.rename(project.folder / "made")
+    with part(project.results, "layers/alexnet/dense1") as job:
+        job.stdout.readline()
+        run = crashes.start(project, "results/tiny/cluster/layers/alexnet/conv5.done", *local)
+        crashes.until(run, lambda: log.exists() and "dense1.lock: held by another job" in log.read_text())
+        made.rename(tables)
+    assert run.wait() == 0, (project.folder / "printed.txt").read_text()
+    assert "Nothing to be done" in log.read_text()
 
 
 def test_a_killed_job_is_resumed_and_the_tables_are_those_of_a_local_run(cluster, finished, tmp_path):

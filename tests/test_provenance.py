@@ -265,12 +265,12 @@ def test_results_of_another_study_are_refused(place, config, there, words):
 def test_a_folder_of_other_images_is_another_study(place, config):
     mark(dataset="folder", path="elsewhere")
     with pytest.raises(
-        StudyError, match=r"images\.path elsewhere.*images\.path data\).*leave a link at their old place"
+        StudyError, match=r"images\.path elsewhere.*images\.path data\).*keep `images.path` and leave a link there"
     ):
         Study(of_folder(config, "data")).check_results()
     # The way out: the images have moved from there.
     (place / "elsewhere").symlink_to("data")
-    Study(of_folder(config, "data")).check_results()
+    Study(of_folder(config, "elsewhere")).check_results()
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PAR1" * 5])

@@ -8,54 +8,62 @@ from snakemake.scheduling.job_scheduler import JobScheduler
 
 from jobs import start
 from readout import StudyError
-from workflow import python
-
-PART = "import sys, time; from jobs import start; start.claim_part(*sys.argv[1:]); print('begun', flush=True); time.sleep(60)"
+from workflow import part, python
 
 
 def test_one_run_at_a_time_may_write_into_a_folder(tmp_path):
     """The lock goes with the process, however that ends."""
-    code = "import sys, time; from jobs import start; start.claim(sys.argv[1]); print(flush=True); time.sleep(60)"
     lock = tmp_path / "results" / ".lock"
-    with python(code, lock) as process:
+    code = (
+        "import pathlib, sys, time; from jobs import start\nstart.claim(pathlib.Path(sys.argv[1])); print(flush=True)\n"
+    )
+    with python(code + "time.sleep(600)", lock) as process:
         process.stdout.readline()
         with pytest.raises(StudyError, match="results: another run of this study is at work; wait for its end"):
             start.claim(lock)
-        process.kill()
     os.close(start.claim(lock))
     assert [path.name for path in lock.parent.iterdir()] == [".lock"]
 
 
 def test_jobs_that_outlived_their_run_keep_others_away(tmp_path):
     """A run that sends jobs to the cluster may begin beside them, as its jobs wait; one that works itself may not."""
-    with python(PART, tmp_path, "layers/alexnet/conv1") as job:
+    with part(tmp_path, "layers/alexnet/conv1") as job:
+        assert job.stdout.readline() == "begun\n"
+        start.claim_run(tmp_path / "beside", cluster=False)
+        with pytest.raises(StudyError, match="jobs of an earlier run are still at work on this study; wait for their"):
+            start.claim_run(tmp_path, cluster=False)
+    with part(tmp_path, "layers/alexnet/conv1") as job:
+        assert job.stdout.readline() == "begun\n"
+
+
+def test_a_run_that_sends_jobs_may_begin_beside_those_of_another(tmp_path):
+    with part(tmp_path, "layers/alexnet/conv1") as job:
         assert job.stdout.readline() == "begun\n"
         start.claim_run(tmp_path, cluster=True)
-        with pytest.raises(StudyError, match="jobs sent to a cluster are at work on this study; wait for"):
-            start.claim(tmp_path / ".jobs.lock", held=start.JOBS_LEFT)
-        job.kill()
 
 
-def test_a_job_refuses_beside_a_run_without_a_cluster(tmp_path):
-    """As when it was still in the queue when that run began."""
-    start.claim_run(tmp_path, cluster=False)
-    with pytest.raises(StudyError, match="another run of this study is at work"):
-        start.claim_part(tmp_path, "layers/alexnet/conv1")
-
-
-def test_a_job_waits_for_another_of_its_part_alone(tmp_path):
-    """Two jobs would write the same files; jobs of two layers write different ones."""
-    with (
-        python(PART, tmp_path, "layers/alexnet/conv1") as first,
-        python(PART, tmp_path, "layers/alexnet/conv2") as other,
-    ):
-        assert first.stdout.readline() == other.stdout.readline() == "begun\n"
-        with python(PART, tmp_path, "layers/alexnet/conv1") as second:
-            assert "conv1.lock: held by another job, whose end this one waits for" in second.stdout.readline()
-            first.kill()
-            assert second.stdout.readline() == "begun\n"
-            second.kill()
-        other.kill()
+@pytest.mark.parametrize(
+    ("first", "second", "waits"),
+    [
+        (["layers/net/conv1"], ["layers/net/conv1"], "conv1.lock"),
+        (["layers/net/conv1", "layers/net/conv2"], ["layers/net/conv2", "layers/net/conv3"], "conv2.lock"),
+        ([], ["layers/net/conv1"], ".jobs.lock"),
+        (["layers/net/conv1"], [], ".jobs.lock"),
+        (["layers/net/conv1"], ["layers/net/conv2"], None),
+        (["layers/net/conv1"], ["layers/other/conv1"], None),
+        (["networks/net"], ["layers/net/conv1"], None),
+    ],
+    ids=["same", "shared", "all first", "all second", "layers", "networks", "kinds"],
+)
+def test_a_job_waits_for_another_that_writes_the_same_files(tmp_path, first, second, waits):
+    """However the layers share jobs; without parts a job writes whatever the study lacks."""
+    with part(tmp_path, *first) as one:
+        assert one.stdout.readline() == "begun\n"
+        with part(tmp_path, *second) as other:
+            if waits:
+                assert f"{waits}: held by another job or run, whose end this job waits for" in other.stdout.readline()
+                one.kill()
+            assert other.stdout.readline() == "begun\n"
 
 
 class Ready(set):
@@ -79,7 +87,7 @@ def scheduler(ready, cores=2):
 
 
 class Job:
-    """A ready job; `wildcards` as those of a cell's."""
+    """A ready job."""
 
     def __init__(self, priority, *wildcards):
         self.priority, self.wildcards = priority, wildcards
@@ -114,12 +122,21 @@ def test_of_many_ready_jobs_those_of_highest_priority_are_offered():
     some = scheduler(ready)
     offered = some.open_jobs
     assert sorted(job.priority for job in offered) == list(range(9 * start.OFFERED, 10 * start.OFFERED))
-    urgent = Job(100 * start.OFFERED)
-    ready.add(urgent)
     ready.difference_update(offered[:-3])
     assert set(some.open_jobs) == set(offered[-3:])
     ready.remove(offered[-3])
-    assert urgent in some.open_jobs and len(some.open_jobs) == start.OFFERED
+    assert sorted(job.priority for job in some.open_jobs)[:-2] == list(range(8 * start.OFFERED + 2, 9 * start.OFFERED))
+
+
+def test_a_job_of_higher_priority_that_becomes_ready_is_offered_at_once():
+    """As the cells of a grid before the next grid."""
+    ready = Ready(Job(0) for _ in range(10 * start.OFFERED))
+    some = scheduler(ready)
+    ready.remove(some.open_jobs[0])
+    assert len(some.open_jobs) == start.OFFERED - 1
+    urgent = Job(1)
+    ready.add(urgent)
+    assert urgent in some.open_jobs
 
 
 def test_the_cells_of_a_grid_are_offered_together():
@@ -138,14 +155,11 @@ def test_more_are_offered_to_more_cores():
 
 
 def test_every_ready_job_is_offered_in_the_end_and_all_are_seldom_gone_through():
-    """One job begins a round, as on one core; two are made ready by every other."""
-    ready, begun = Ready(Job(0) for _ in range(3000)), 0
-    some = scheduler(ready)
+    """One job begins a round, as on one core."""
+    ready = Ready(Job(0) for _ in range(5000))
+    some, begun = scheduler(ready), 0
     while offered := some.open_jobs:
         ready.remove(offered[0])
         begun += 1
-        if begun % 2 == 0 and begun <= 2000:
-            ready.update([Job(1), Job(1)])
-    assert begun == 5000 and not ready
-    # The last jobs are all offered each time.
-    assert ready.passes <= 5000 / (start.OFFERED - 2) + start.OFFERED + 2
+    assert begun == 5000
+    assert ready.passes <= 5000 / (start.OFFERED - 2) + 3

@@ -1,10 +1,13 @@
 """A small study in a copy of the project, for tests that run Snakemake."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import yaml
@@ -38,16 +41,31 @@ def written(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if not path.is_dir()}
 
 
-def python(code, *arguments):
-    """A process that runs code with the packages of the project."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow")}
-    return subprocess.Popen(
+@contextmanager
+def python(code: str, *arguments: object) -> Iterator[subprocess.Popen]:
+    """A process that runs code with the packages of the project, killed at the end of the block."""
+    with subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
-        env=environment,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "workflow")},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def part(results: Path, *parts: str) -> AbstractContextManager[subprocess.Popen]:
+    """A job of a cluster that has parts of a study to itself; it prints `begun` when it has."""
+    code = (
+        "import json, sys, time; from jobs import start\n"
+        "start.claim_parts(sys.argv[1], json.loads(sys.argv[2]))\n"
+        "print('begun', flush=True)\n"
+        "time.sleep(600)\n"
     )
+    return python(code, results, json.dumps(parts))
 
 
 class Project:

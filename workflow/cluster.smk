@@ -16,10 +16,10 @@ PYTHON = sys.executable
 # To start a job takes Slurm, Snakemake and torch some twenty seconds, which so many cells' jobs can bear.
 CELLS_A_JOB = 256
 RUN = (
-    "READOUT_PART={params.part:q} {PYTHON:q} -m snakemake --snakefile {ROOT:q}/Snakefile --executor local --nolock"
+    "READOUT_PARTS={params.parts:q} {PYTHON:q} -m snakemake --snakefile {ROOT:q}/Snakefile --executor local --nolock"
     " --profile none --workflow-profile {ROOT:q}/profiles/default"
     " --cores {threads} --resources mem_mb={resources.mem_mb} --configfile {CONFIG:q} {params.options}"
-    " -- {params.files:q} > {log:q} 2>&1"
+    " -- {params.files:q} >> {log:q} 2>&1"
 )
 
 
@@ -38,6 +38,11 @@ def parts(network):
     return {network.layers[i]: network.layers[i : i + count] for i in range(0, len(network.layers), count)}
 
 
+def sharing(w):
+    """The layers of a job by the first of them."""
+    return parts(STUDY.networks[w.network])[w.layer]
+
+
 rule all:
     default_target: True
     input:
@@ -47,7 +52,7 @@ rule all:
     conda:
         "../envs/study.yaml"
     params:
-        part="all",
+        parts="[]",
         options="",
         files="all",
     shell:
@@ -69,7 +74,7 @@ use rule all as begin with:
         f"{R}/logs/cluster/begin.log",
     retries: 0
     params:
-        part="begin",
+        parts="[]",
         plan=plan("images", "networks", "cells"),
         # Whether there is a GPU shows where the networks run.
         options="--config device=auto",
@@ -85,7 +90,7 @@ use rule all as network with:
     log:
         f"{R}/logs/cluster/networks/{{network}}.log",
     params:
-        part="networks/{network}",
+        parts=lambda w: json.dumps([f"networks/{w.network}"]),
         plan=plan("networks", "activations"),
         options="",
         files=lambda w: [f"extracted_{w.network}", f"{R}/networks/{w.network}/accuracy.parquet"],
@@ -100,12 +105,10 @@ use rule all as layers with:
     log:
         f"{R}/logs/cluster/layers/{{network}}/{{layer}}.log",
     params:
-        part="layers/{network}/{layer}",
+        parts=lambda w: json.dumps([f"layers/{w.network}/{layer}" for layer in sharing(w)]),
         plan=plan("tables"),
         options="--allowed-rules cells probes ablations layer_tables",
-        files=lambda w: [
-            f"{R}/tables/{w.network}/{layer}.parquet" for layer in parts(STUDY.networks[w.network])[w.layer]
-        ],
+        files=lambda w: [f"{R}/tables/{w.network}/{layer}.parquet" for layer in sharing(w)],
 
 
 onstart:

@@ -13,8 +13,10 @@ from readout import StudyError
 def sweep(folder: str | Path) -> None:
     """Remove empty log files: Snakemake makes one for each job that writes none, which every good cell is."""
     for path in Path(folder).rglob("*.log"):
-        if path.stat().st_size == 0:
-            path.unlink(missing_ok=True)
+        # A job at work may have removed its own meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_size == 0:
+                path.unlink()
 
 
 def logged(job: Callable) -> Callable:

@@ -6,6 +6,7 @@ import heapq
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,13 @@ from jobs import files
 from readout import StudyError
 
 ANOTHER_RUN = "another run of this study is at work; wait for its end and run again"
-JOBS_LEFT = "jobs sent to a cluster are at work on this study; wait for their end, or cancel them, and run again"
+JOBS_LEFT = "jobs of an earlier run are still at work on this study; wait for their end, or end them, and run again"
 
 OFFERED = 64
 """Least number of jobs to choose from; at least four times as many as run at once."""
 
 
-def claim(lock: str | Path, *, shared: bool = False, wait: bool = False, held: str = ANOTHER_RUN) -> int:
+def claim(lock: Path, *, shared: bool = False, wait: bool = False, held: str = ANOTHER_RUN) -> int:
     """Hold a lock, which is a file, for as long as this process lives, or the descriptor that is returned is open.
 
     `shared` locks can be held by many, others by one. Where it is held already, waits or raises StudyError with `held`.
@@ -27,38 +28,41 @@ def claim(lock: str | Path, *, shared: bool = False, wait: bool = False, held: s
     Snakemake looks for the locks of other runs before it writes its own: two runs in the same moment both go on, and
     the first to end removes the other's lock. This one is the kernel's, and goes with the process, however that ends.
     """
-    lock = Path(lock)
     with files.writing(lock.parent):
         lock.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=lock.parent).close()
         # A file, and open for writing: network file systems have no such locks of folders.
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        if not wait:
-            os.close(descriptor)
-            raise StudyError(f"{lock.parent}: {held}") from error
-        print(f"{lock}: held by another job, whose end this one waits for", file=sys.stderr, flush=True)
-        fcntl.flock(descriptor, kind)
-    except OSError:
-        # Some network file systems have no such locks; Snakemake's remains.
-        pass
+    # Some network file systems have no such locks at all; Snakemake's remains.
+    with contextlib.suppress(OSError):
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                os.close(descriptor)
+                raise StudyError(f"{lock.parent}: {held}") from None
+            print(f"{lock}: held by another job or run, whose end this job waits for", file=sys.stderr, flush=True)
+            fcntl.flock(descriptor, kind)
     return descriptor
 
 
 def claim_run(results: str | Path, cluster: bool) -> None:
-    """Have a study's results to this run alone, and, unless it is the one that sends them, without a cluster's jobs."""
-    claim(Path(results) / ".lock")
+    """Have a study's results to this run alone; `cluster`: it works by jobs that claim what they write themselves."""
+    claim(Path(results, ".lock"))
     if not cluster:
-        claim(Path(results) / ".jobs.lock", held=JOBS_LEFT)
+        claim(Path(results, ".jobs.lock"), held=JOBS_LEFT)
 
 
-def claim_part(results: str | Path, part: str) -> None:
-    """Have a part of a study to this job of a cluster alone: one may have outlived the run that sent it."""
-    claim(Path(results) / ".jobs.lock", shared=True)
-    claim(Path(results) / "cluster" / f"{part}.lock", wait=True)
+def claim_parts(results: str | Path, parts: Sequence[str]) -> None:
+    """Have parts of a study to this job of a cluster's run alone, or, without any, the whole study.
+
+    A job may have outlived the run that sent it, and another run have sent its like: one waits for the other.
+    """
+    claim(Path(results, ".jobs.lock"), shared=bool(parts), wait=True)
+    # In one order, so that no two jobs wait for each other.
+    for part in sorted(parts):
+        claim(Path(results, "cluster", f"{part}.lock"), wait=True)
 
 
 def stop_when_refused(scheduler: Any) -> None:
@@ -74,28 +78,29 @@ def stop_when_refused(scheduler: Any) -> None:
 
 
 def _urgency(job: Any) -> tuple:
-    # Cells of one grid one after the other: they share what is in memory. A group of jobs has no wildcards.
-    return job.priority, *map(str, getattr(job, "wildcards", ()))
+    # Cells of one grid one after the other: they share what is in memory.
+    return job.priority, *map(str, job.wildcards)
 
 
 def offer_some(scheduler: Any) -> None:
     """Let Snakemake choose among some of the ready jobs, those of highest priority, whenever it starts one.
 
     It goes through all that it chooses from, their inputs, and all that are not finished: with fifty thousand cells
-    ready, over a second a job. Others are offered when few of these are left, so that going through all is rare.
+    ready, over a second a job. All are looked through when others have become ready, or few of these are left.
     """
     cores = scheduler.global_resources["_cores"]
     count = max(OFFERED, 4 * cores)
 
     class Some(type(scheduler)):
-        offered = frozenset()
+        offered, were_ready = frozenset(), 0
 
         @property
         def open_jobs(self) -> list[Any]:
             ready = self.workflow.dag.ready_jobs
             self.offered = self.offered & ready
-            if len(self.offered) <= cores or len(ready) <= count:
+            if len(self.offered) <= cores or len(ready) > self.were_ready:
                 self.offered = frozenset(heapq.nlargest(count, ready, key=_urgency))
+            self.were_ready = len(ready)
             return list(self.offered)
 
         @property

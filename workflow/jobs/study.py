@@ -299,11 +299,11 @@ class Study:
             return
         ours = {"study": self.name, **self.image_settings()}
         if ours.keys() <= made.keys() and _identity(**ours) != _identity(**{key: made[key] for key in ours}):
-            moved = all(made[key] == ours[key] for key in ours if key != "path")
+            moved = made["path"] and ours["path"] and all(made[key] == ours[key] for key in ours if key != "path")
             raise StudyError(
                 f"{self.results}: holds the results of another study: {_describe(made)}, and the config is of "
                 f"{_describe(ours)}; give the config a `study:` of its own, or move that folder away"
-                + (", or, where the same images have only moved, leave a link at their old place" if moved else "")
+                + (", or, where the images have only moved, keep `images.path` and leave a link there" if moved else "")
             )
 
     @cache  # noqa: B019  one study a process

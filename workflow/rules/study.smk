@@ -35,7 +35,7 @@ wildcard_constraints:
 
 
 def claim(cluster=False):
-    """Have the study's results to this run alone; but the runs within a cluster's jobs, whose own run has them."""
+    """Have the study's results to this run alone; the runs within a cluster's jobs claim their parts (Snakefile)."""
     if workflow.execution_settings.lock:
         try:
             start.claim_run(R, cluster)
@@ -44,6 +44,6 @@ def claim(cluster=False):
 
 
 def sweep():
-    """Remove empty logs, where no other run is at work."""
+    """Remove empty logs; the runs within a cluster's jobs leave that to the run that sends them."""
     if workflow.execution_settings.lock:
         logs.sweep(Path(R, "logs"))
