@@ -82,6 +82,17 @@ def _close(found, reference):
     torch.testing.assert_close(found, reference, rtol=0, atol=1e-4 * reference.abs().max().item())
 
 
+def test_an_error_in_keeping_is_told_as_it_is(random_network, images):
+    """A disk that refuses a layer's file: torch would add the node that was executed, and where to debug it."""
+
+    def keep(node, value):
+        raise StudyError("no room")
+
+    network = random_network("alexnet")
+    with pytest.raises(StudyError, match=r"^no room$"):
+        activations.record(networks.trace(network), images[:1], ["features_1"], keep)
+
+
 @pytest.mark.parametrize("model", BUILDERS)
 @pytest.mark.parametrize("way", ["batch 1", "batch 7", "2 threads", "channels last"])
 def test_scores_and_activations_do_not_depend_on_the_way(model, way, random_network, images, threads):

@@ -40,6 +40,8 @@ def command(*arguments):
         "layers=1",
         "--slurm-init-seconds-before-status-checks",
         "2",
+        "--seconds-between-status-checks",
+        "2",
         "--slurm-no-account",
         "--slurm-status-command",
         "squeue",

@@ -12,6 +12,8 @@ class _Recorder(fx.Interpreter):
     def __init__(self, traced: fx.GraphModule, nodes: Collection[str], keep: Callable[[str, torch.Tensor], None]):
         super().__init__(traced)
         self.nodes, self.keep = frozenset(nodes), keep
+        # torch would append the graph's node to the messages of errors, those of `keep` too.
+        self.extra_traceback = False
 
     def run_node(self, n: fx.Node):
         value = super().run_node(n)
