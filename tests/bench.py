@@ -390,8 +390,8 @@ def predictions(x: np.ndarray, is_target: np.ndarray, draws: int) -> np.ndarray:
     generator = np.random.default_rng(6)
     drawn = np.stack([x[:, generator.choice(x.shape[1], DRAWN, replace=False)] for _ in range(draws)])
     drawn, y = torch.from_numpy(drawn.astype(np.float64)), torch.from_numpy(np.where(is_target, 1.0, -1.0))
-    w, b = probes.fit(drawn, y, 1.0, torch.ones_like(y))
-    return (torch.bmm(drawn, w[..., None])[..., 0] + b[:, None] > 0).numpy()
+    *_, decisions = probes.fit(drawn, y, 1.0, torch.ones_like(y))
+    return (decisions > 0).numpy()
 
 
 def bench_cell(kind: str, draws: int, seconds: float) -> dict:

@@ -38,7 +38,7 @@ def _data(images: int, units: int, seed: int = 0, shift: float = 0.5, share: flo
 
 def _fit(x: np.ndarray, is_target: np.ndarray, C: float, weights: np.ndarray) -> tuple[np.ndarray, float]:
     y = torch.from_numpy(np.where(is_target, 1.0, -1.0))
-    w, b = probes.fit(torch.from_numpy(x)[None], y, C, torch.from_numpy(weights))
+    w, b, _ = probes.fit(torch.from_numpy(x)[None], y, C, torch.from_numpy(weights))
     return w[0].numpy(), b.item()
 
 
@@ -119,12 +119,13 @@ def test_problems_of_a_batch_do_not_meet():
     y = torch.from_numpy(np.stack([generator.permutation(np.where(part[1], 1.0, -1.0)) for part in parts]))
     C = torch.tensor([0.01, 1.0, 100.0, 5.0], dtype=torch.float64)
     weights = torch.from_numpy(generator.uniform(0, 2, (4, 50)))
-    w, b = probes.fit(x, y, C, weights)
+    w, b, decisions = probes.fit(x, y, C, weights)
     for i in range(4):
         alone = probes.fit(x[i : i + 1], y[i], C[i].item(), weights[i])
         # Steps and stops are the same; sums of a batch differ in the last bits.
         torch.testing.assert_close(w[i], alone[0][0], rtol=1e-6, atol=1e-7)
         torch.testing.assert_close(b[i], alone[1][0], rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(decisions[i], x[i] @ w[i] + b[i], rtol=1e-10, atol=1e-10)
 
 
 def test_a_weight_of_zero_leaves_an_image_out():
@@ -408,11 +409,14 @@ def test_true_labels_are_read_and_permuted_ones_are_not(units, strength):
 @pytest.mark.parametrize("units", [20, 200])
 @pytest.mark.parametrize("strength", [1.0, [0.1, 10.0]])
 def test_no_label_leaks_into_its_own_prediction(units, strength):
-    """The labels of a fold turned over: its own predictions stay, to the bit; those of the other folds do not."""
+    """The labels of a fold turned over: its own predictions stay; those of the other folds do not.
+
+    Folds are solved as one batch, whose sums differ in the last bits when it shrinks at another step.
+    """
     x, is_target, fold = _data(80, units)
     turned = np.where(fold == 2, ~is_target, is_target)
     before, after = (probes.held_out(x, labels, fold, strength).p for labels in (is_target, turned))
-    assert np.array_equal(before[fold == 2], after[fold == 2])
+    np.testing.assert_allclose(before[fold == 2], after[fold == 2], rtol=1e-12)
     assert not np.isclose(before[fold != 2], after[fold != 2], atol=1e-6).any()
 
 

@@ -76,35 +76,40 @@ def _newton(
 
 def fit(
     x: torch.Tensor, y: torch.Tensor, C: torch.Tensor | float, weights: torch.Tensor, steps: int = 100
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Solve a batch of problems in the primal form.
 
-    x: [batch, images, units]; y: [images] or [batch, images] in {-1, 1}; C: number or [batch]; weights: the images'
-    c_i >= 0, like y (0 leaves an image out). Returns w [batch, units] and b [batch]. Raises StudyError where a problem
-    does not converge.
+    x: [batch, images, units], float32 or float64; y: [images] or [batch, images] in {-1, 1}; C: number or [batch];
+    weights: the images' c_i >= 0, like y (0 leaves an image out). Returns w [batch, units], b [batch] and the decision
+    values x w + b [batch, images], all float64. Raises StudyError where a problem does not converge.
     """
     batch, images, units = x.shape
-    _check_finite(x)
     # The intercept is one more unit, always active and not penalised.
-    x = torch.cat([x, x.new_ones(batch, images, 1)], 2)
+    given, x = x, torch.ones(batch, images, units + 1, dtype=torch.float64)
+    x[..., :-1] = given
+    _check_finite(x)
     penalty = torch.ones(units + 1, dtype=x.dtype)
     penalty[-1] = 0.0
     C = torch.as_tensor(C, dtype=x.dtype).expand(batch)
     y, c = y.expand(batch, images), C[:, None] * weights.expand(batch, images)
-    solution = x.new_zeros(batch, units + 1)
-    # What follows is kept for the problems that have not converged.
-    left, theta, margins = torch.arange(batch), solution.clone(), x.new_zeros(batch, images)
+    solution, decisions = x.new_zeros(batch, units + 1), x.new_zeros(batch, images)
+    # What follows is of the problems `left`, of which those that are `unsolved` have not converged.
+    left, unsolved = torch.arange(batch), torch.ones(batch, dtype=torch.bool)
+    theta, margins = solution.clone(), decisions.clone()
     value, single = _objective(margins, c, margins[:, 0]), x.float()
     for taken in range(steps):
         miss = torch.sigmoid(-margins)
         gradient = penalty * theta - torch.bmm((c * y * miss)[:, None], x)[:, 0]
         far = gradient.abs().amax(1) > TOLERANCE * C.clamp(min=1)
-        if not far.all():
-            solution[left[~far]] = theta[~far]
-            if not far.any():
-                return solution[:, :-1], solution[:, -1]
-            x, single, y, c, C, left, theta, margins, value, miss, gradient = (
-                kept[far] for kept in (x, single, y, c, C, left, theta, margins, value, miss, gradient)
+        solved = unsolved & ~far
+        solution[left[solved]], decisions[left[solved]] = theta[solved], (y * margins)[solved]
+        unsolved &= far
+        if not unsolved.any():
+            return solution[:, :-1], solution[:, -1], decisions
+        # To leave out the few that converge first would cost more than their steps.
+        if 2 * unsolved.sum() <= len(left):
+            x, single, y, c, C, left, theta, margins, value, miss, gradient, unsolved = (
+                kept[unsolved] for kept in (x, single, y, c, C, left, theta, margins, value, miss, gradient, unsolved)
             )
         step = _newton(single if taken < SINGLE else x, c * miss * (1 - miss), penalty, gradient)
         if step is None:
@@ -182,11 +187,10 @@ def published(
     else:
         columns = np.stack([generator.choice(size, units, replace=False) for _ in range(draws)])
     y = torch.from_numpy(np.where(is_target, 1.0, -1.0))
-    x = torch.from_numpy(activations[:, columns.T].astype(np.float64)).permute(2, 0, 1)
+    x = torch.from_numpy(activations[:, columns]).transpose(0, 1)
     # ASSUME: converged, the intercept unpenalised, the images unweighted.
-    w, b = fit(x, y, C, torch.ones_like(y))
-    predicted = torch.bmm(x, w[..., None])[..., 0] + b[:, None] > 0
-    correct = (predicted == (y > 0)).double().mean(1)
+    *_, decisions = fit(x, y, C, torch.ones_like(y))
+    correct = ((decisions > 0) == (y > 0)).double().mean(1)
     log_loss = -(correct * np.log(1 - CLIP) + (1 - correct) * np.log(CLIP))
     return Published(draws, float(torch.exp(-log_loss).mean()), float(correct.mean()))
 
@@ -264,8 +268,8 @@ def _decisions(
     # Newton's steps cost images x units^2 in the primal form and images^3 / 3 in the dual.
     if units <= images / 2:
         x = torch.stack([_standardised(activations, rows) for rows in train])
-        w, b = fit(x, y, c, torch.from_numpy(weights))
-        return (torch.bmm(x, w[..., None])[..., 0] + b[:, None]).numpy()
+        *_, decisions = fit(x, y, c, torch.from_numpy(weights))
+        return decisions.numpy()
     distinct, which = np.unique(train, axis=0, return_inverse=True)
     grams, decisions = _grams(activations, distinct), []
     for gram, weight, strength in zip((grams[i] for i in which), weights, C, strict=True):
