@@ -128,6 +128,33 @@ def test_problems_of_a_batch_do_not_meet():
         torch.testing.assert_close(decisions[i], x[i] @ w[i] + b[i], rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("factor", [1e-3, 1.0, 1e3])
+def test_a_step_goes_where_the_objective_is_nearly_least(factor):
+    """However long it was: by the plain definition, its derivative taken by torch, on lines that lead downwards."""
+    x, is_target, _ = _data(60, 5)
+    x, y = torch.from_numpy(x).double(), torch.from_numpy(np.where(is_target, 1.0, -1.0))
+    c, penalty = torch.full((60,), 2.0, dtype=torch.float64), torch.tensor([1.0, 1, 1, 1, 0], dtype=torch.float64)
+
+    def objective(theta):
+        return (penalty * theta**2).sum() / 2 + (c * torch.log1p(torch.exp(-y * (x @ theta)))).sum()
+
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        theta = torch.randn(5, dtype=torch.float64, generator=generator).requires_grad_()
+        step = -factor * torch.autograd.grad(objective(theta), theta)[0] * torch.rand(5, generator=generator)
+        theta = theta.detach()
+        margins, along = y * (x @ theta), y * (x @ step)
+        wanted = torch.tensor([True])
+        scale = probes._length(theta[None], step[None], margins[None], along[None], c[None], penalty, wanted)[0]
+        slopes = []
+        for at in (torch.zeros_like(scale), scale):
+            at = at.clone().requires_grad_()
+            slopes.append(torch.autograd.grad(objective(theta + at * step), at)[0])
+        assert slopes[0] < 0 < scale
+        assert abs(slopes[1]) <= 0.1 * abs(slopes[0])
+        assert objective(theta + scale * step) < objective(theta)
+
+
 def test_a_weight_of_zero_leaves_an_image_out():
     """The same solution as without the image, however far out it lies."""
     x, is_target, _ = _data(50, 7)

@@ -121,8 +121,8 @@ def fit(
     """
     batch, images, units = x.shape
     # The intercept is one more unit, always active and not penalised.
-    given, x = x, torch.ones(batch, images, units + 1, dtype=torch.float64)
-    x[..., :-1] = given
+    given, x = x, torch.empty(batch, images, units + 1, dtype=torch.float64)
+    x[..., :-1], x[..., -1] = given, 1.0
     _check_finite(x)
     penalty = torch.ones(units + 1, dtype=x.dtype)
     penalty[-1] = 0.0
