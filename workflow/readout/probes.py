@@ -87,7 +87,7 @@ def _length(
 
     `along` is what one step changes the margins by, so that a try costs images, not images x units. Newton's full step
     is far too short where a class is nearly separable, and too long where an image is far on the wrong side. The slope
-    is made a tenth of what it is at the start, by Newton's method within bounds; for the problems that are `wanted`.
+    is made a tenth of what it is at the start, by Newton's method within bounds. Problems not `wanted` stay: zero.
     """
     bend, tilt = (penalty * step**2).sum(1), (penalty * theta * step).sum(1)
     start = tilt - (c * along * torch.sigmoid(-margins)).sum(1)
@@ -107,7 +107,7 @@ def _length(
         newton = scale - slope / (bend + (pull * along * (1 - miss)).sum(1))
         halved = torch.where(high.isinf(), 2 * scale, (low + high) / 2)
         scale = torch.where(found, scale, torch.where((low < newton) & (newton < high), newton, halved))
-    return scale
+    return torch.where(wanted, scale, 0.0)
 
 
 def fit(
@@ -147,9 +147,11 @@ def fit(
             x, single, y, c, C, left, theta, margins, miss, gradient, unsolved = (
                 kept[unsolved] for kept in (x, single, y, c, C, left, theta, margins, miss, gradient, unsolved)
             )
-        step = _newton(single if taken < SINGLE else x, c * miss * (1 - miss), penalty, gradient)
+        # Of a solved problem the Hessian is of no use, and must not fail: the penalty alone never does.
+        curvature = torch.where(unsolved[:, None], c * miss * (1 - miss), 0.0)
+        step = _newton(single if taken < SINGLE else x, curvature, penalty, gradient)
         if step is None:
-            step = _newton(x, c * miss * (1 - miss), penalty, gradient)
+            step = _newton(x, curvature, penalty, gradient)
         if step is None:
             break
         along = -y * torch.bmm(x, step[..., None])[..., 0]
