@@ -87,11 +87,14 @@ def _length(
 
     `along` is what one step changes the margins by, so that a try costs images, not images x units. Newton's full step
     is far too short where a class is nearly separable, and too long where an image is far on the wrong side. The slope
-    is made a tenth of what it is at the start, by Newton's method within bounds. Problems not `wanted` stay: zero.
+    is made at most a tenth of what it is at the start, either way, by Newton's method within bounds. The length is 0
+    for problems not `wanted`.
     """
     bend, tilt = (penalty * step**2).sum(1), (penalty * theta * step).sum(1)
     start = tilt - (c * along * torch.sigmoid(-margins)).sum(1)
     value = _objective(margins, c, (penalty * theta**2).sum(1))
+    # What is below the rounding of the objective cannot be told apart: there the full step is right.
+    flat = -start <= 1e-12 * value.abs()
     scale = torch.ones_like(start)
     low, high = torch.zeros_like(start), torch.full_like(start, torch.inf)
     for _ in range(TRIES):
@@ -100,14 +103,15 @@ def _length(
         pull = c * along * miss
         slope = tilt + scale * bend - pull.sum(1)
         after = _objective(tried, c, (penalty * (theta + scale[:, None] * step) ** 2).sum(1))
-        found = (slope.abs() <= -0.1 * start) & (after <= value + 1e-12 * value.abs())
+        found = ((slope.abs() <= -0.1 * start) | flat) & (after <= value + 1e-12 * value.abs())
         if (found | ~wanted).all():
             break
         low, high = torch.where(slope < 0, scale, low), torch.where(slope < 0, high, scale)
-        newton = scale - slope / (bend + (pull * along * (1 - miss)).sum(1))
+        newton = torch.minimum(scale - slope / (bend + (pull * along * (1 - miss)).sum(1)), 8 * scale)
         halved = torch.where(high.isinf(), 2 * scale, (low + high) / 2)
         scale = torch.where(found, scale, torch.where((low < newton) & (newton < high), newton, halved))
-    return torch.where(wanted, scale, 0.0)
+    # Where no try was found good, the longest that leads downwards.
+    return torch.where(wanted, torch.where(found | (low == 0), scale, low), 0.0)
 
 
 def fit(
@@ -117,7 +121,8 @@ def fit(
 
     x: [batch, images, units], float32 or float64; y: [images] or [batch, images] in {-1, 1}; C: number or [batch];
     weights: the images' c_i >= 0, like y (0 leaves an image out). Returns w [batch, units], b [batch] and the decision
-    values x w + b [batch, images], all float64. Raises StudyError where a problem does not converge.
+    values x w + b [batch, images], summed over the steps, all float64. Raises StudyError where a problem does not
+    converge.
     """
     batch, images, units = x.shape
     # The intercept is one more unit, always active and not penalised.
