@@ -80,7 +80,7 @@ def test_a_layer_added_is_made_for_the_network_and_not_by_its_own_job(project):
 def test_a_run_refuses_beside_jobs_that_outlived_theirs(project):
     """They write the same files."""
     with part(project.results, "layers/alexnet/dense1") as job:
-        job.stdout.readline()
+        assert job.stdout.readline() == "begun\n"
         printed = project.fail("--forcerun", "claims")
     assert "results/tiny: jobs of an earlier run are still at work on this study; wait for their end" in printed
     assert "Traceback" not in printed
@@ -93,9 +93,13 @@ def test_a_job_plans_after_the_end_of_the_one_that_it_waits_for(project):
     project.run("results/tiny/cluster/networks/alexnet.done", *local)
     made = tables.rename(project.folder / "made")
     with part(project.results, "layers/alexnet/dense1") as job:
-        job.stdout.readline()
+        assert job.stdout.readline() == "begun\n"
         run = crashes.start(project, "results/tiny/cluster/layers/alexnet/conv5.done", *local)
-        crashes.until(run, lambda: log.exists() and "dense1.lock: held by another job" in log.read_text())
+        try:
+            crashes.until(run, lambda: log.exists() and "dense1.lock: held by another job" in log.read_text())
+        except BaseException:
+            crashes.kill(run)
+            raise
         made.rename(tables)
     assert run.wait() == 0, (project.folder / "printed.txt").read_text()
     assert "Nothing to be done" in log.read_text()

@@ -16,6 +16,8 @@ PYTHON = sys.executable
 # To start a job takes Slurm, Snakemake and torch some twenty seconds, which so many cells' jobs can bear.
 CELLS_A_JOB = 256
 RUN = (
+    # The log of a job that this one waits for is not to be cut off: each job appends its own.
+    'echo "== $(date)" >> {log:q}; '
     "READOUT_PARTS={params.parts:q} {PYTHON:q} -m snakemake --snakefile {ROOT:q}/Snakefile --executor local --nolock"
     " --profile none --workflow-profile {ROOT:q}/profiles/default"
     " --cores {threads} --resources mem_mb={resources.mem_mb} --configfile {CONFIG:q} {params.options}"

@@ -86,7 +86,7 @@ def offer_some(scheduler: Any) -> None:
     """Let Snakemake choose among some of the ready jobs, those of highest priority, whenever it starts one.
 
     It goes through all that it chooses from, their inputs, and all that are not finished: with fifty thousand cells
-    ready, over a second a job. All are looked through when others have become ready, or few of these are left.
+    ready, over a second a job. All are looked through when more have become ready, or few of these are left.
     """
     cores = scheduler.global_resources["_cores"]
     count = max(OFFERED, 4 * cores)
