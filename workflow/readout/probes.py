@@ -143,15 +143,16 @@ def fit(
         gradient = penalty * theta - torch.bmm((c * y * miss)[:, None], x)[:, 0]
         far = gradient.abs().amax(1) > TOLERANCE * C.clamp(min=1)
         solved = unsolved & ~far
-        solution[left[solved]], decisions[left[solved]] = theta[solved], (y * margins)[solved]
-        unsolved &= far
-        if not unsolved.any():
-            return solution[:, :-1], solution[:, -1], decisions
-        # To leave out the few that converge first would cost more than their steps.
-        if 2 * unsolved.sum() <= len(left):
-            x, single, y, c, C, left, theta, margins, miss, gradient, unsolved = (
-                kept[unsolved] for kept in (x, single, y, c, C, left, theta, margins, miss, gradient, unsolved)
-            )
+        if solved.any():
+            solution[left[solved]], decisions[left[solved]] = theta[solved], (y * margins)[solved]
+            unsolved &= far
+            if not unsolved.any():
+                return solution[:, :-1], solution[:, -1], decisions
+            # To leave out the few that converge first would cost more than their steps.
+            if 2 * unsolved.sum() <= len(left):
+                x, single, y, c, C, left, theta, margins, miss, gradient, unsolved = (
+                    kept[unsolved] for kept in (x, single, y, c, C, left, theta, margins, miss, gradient, unsolved)
+                )
         # Of a solved problem the Hessian is of no use, and must not fail: the penalty alone never does.
         curvature = torch.where(unsolved[:, None], c * miss * (1 - miss), 0.0)
         step = _newton(single if taken < SINGLE else x, curvature, penalty, gradient)
