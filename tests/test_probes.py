@@ -169,6 +169,47 @@ def test_a_step_below_rounding_is_taken_whole():
         assert probes._length(theta, step, y * decisions, along[None], c, penalty, torch.tensor([True]))[0] == 1
 
 
+def _line(margins: list[float], along: list[float], c: float, step: float) -> tuple:
+    """A problem of one unit that begins at theta = 0, and its objective by the step's length."""
+    at, change = torch.tensor([margins], dtype=torch.float64), torch.tensor([along], dtype=torch.float64)
+    zero, one = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+
+    def objective(scale: float) -> float:
+        return (scale * step) ** 2 / 2 + c * torch.nn.functional.softplus(-(at + scale * change)).sum().item()
+
+    return (zero, zero + step, at, change, torch.full_like(at, c), one, torch.tensor([True])), objective
+
+
+def test_a_length_far_beyond_the_step_is_found():
+    """The curvature is nothing where an image is far on the wrong side: by it alone the length would be 1e16."""
+    given, objective = _line([-1e6], [1.0], c=1e10, step=1e-3)
+    scale = probes._length(*given).item()
+    assert 1e6 < scale < 8e6
+    assert objective(scale) < 1e-3 * objective(0)
+
+
+def test_a_length_that_was_not_found_leads_downwards_still(monkeypatch):
+    """Behind the last try lies one that was not made, and here leads up: another image comes on the wrong side."""
+    monkeypatch.setattr(probes, "TRIES", 2)
+    given, objective = _line([-100.0, 2000.0], [1.0, -1000.0], c=1.0, step=0.1)
+    assert objective(4.5) > objective(0)
+    assert objective(probes._length(*given).item()) < objective(0)
+
+
+def test_a_solved_problem_stops_no_other():
+    """One is solved from the start, by symmetry, and its Hessian is singular in any precision: its units are one."""
+    x, is_target, _ = _data(60, 3)
+    column = np.repeat(np.random.default_rng(0).uniform(1e9, 2e9, 30), 2)
+    x = torch.from_numpy(np.stack([column[:, None] * [1, 1, 1], x, x]))
+    y = torch.from_numpy(np.stack([np.tile([-1.0, 1.0], 30)] + 2 * [np.where(is_target, 1.0, -1.0)]))
+    ones = torch.ones_like(y)
+    with pytest.raises(StudyError, match="did not converge"):
+        probes.fit(x[:1], y[1:2], 1.0, ones[:1])
+    w, b, _ = probes.fit(x, y, 1.0, ones)
+    assert (w[0] == 0).all() and b[0] == 0
+    torch.testing.assert_close(w[1:], probes.fit(x[1:], y[1:], 1.0, ones[1:])[0])
+
+
 @pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
 @pytest.mark.parametrize("C", [1e-6, 1.0, 1e6])
 def test_extreme_problems_converge_beside_each_other(size, C):
