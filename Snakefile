@@ -17,10 +17,8 @@ progress.thin(logger)
 # Before the plan is made: what another job of the same part still makes need not be made here. Taken out of the
 # environment, so that no process of this run claims it again.
 if (parts := os.environ.pop("READOUT_PARTS", None)) is not None:
-    try:
+    with told():
         start.claim_parts(R, json.loads(parts))
-    except StudyError as error:
-        raise WorkflowError(str(error)) from None
 
 
 report: "workflow/report/workflow.rst"

@@ -1,5 +1,6 @@
 # The configuration, checked, which everything else is planned from.
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -18,11 +19,18 @@ min_version("9.0")
 configfile: f"{ROOT}/config.yaml"
 
 
-try:
+@contextmanager
+def told():
+    """Let Snakemake tell the study's own errors as one message, without a traceback."""
+    try:
+        yield
+    except StudyError as error:
+        raise WorkflowError(str(error)) from None
+
+
+with told():
     STUDY = Study(config)
     STUDY.check_results()
-except StudyError as error:
-    raise WorkflowError(str(error)) from None
 R = STUDY.results
 DEVICE = config["device"]
 
@@ -37,10 +45,8 @@ wildcard_constraints:
 def claim(cluster=False):
     """Have the study's results to this run alone; the runs within a cluster's jobs claim their parts (Snakefile)."""
     if workflow.execution_settings.lock:
-        try:
+        with told():
             start.claim_run(R, cluster)
-        except StudyError as error:
-            raise WorkflowError(str(error)) from None
 
 
 def sweep():
