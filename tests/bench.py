@@ -45,6 +45,7 @@ from jobs import networks as networks_job
 from jobs import parquet
 from readout import cells, layers, networks, openvino, probes, scores
 from readout.ablations import ablate
+from readout.engine import fold, hasten
 from workflow import ROOT, TINY, Project
 
 CELLS = cells.names((4, 4))
@@ -276,7 +277,8 @@ def bench_network(model: str, count: int, some: int, goal: float, seconds: float
     traced = networks.trace(copy.deepcopy(network))
     found = networks.layers(network, traced, x[:1])
     rows = {layer.name: asdict(layer) | {"units": layer.units} for layer in found}
-    traced = networks.fold(traced).to(memory_format=torch.channels_last)
+    plain = fold(traced).to(memory_format=torch.channels_last)
+    traced = hasten(copy.deepcopy(plain))
     tasks = make_tasks(model, found, some)
     # Everything runs once before it is timed.
     baseline = scores.ranks(network(x), labels)
@@ -288,7 +290,7 @@ def bench_network(model: str, count: int, some: int, goal: float, seconds: float
         "captum": lambda task: captum(captums, modules, x, labels, baseline, task),
     }
     if importlib.util.find_spec("openvino"):
-        ways["openvino"] = lambda task: engine(traced, rows, x, labels, task, compiled=True)
+        ways["openvino"] = lambda task: engine(plain, rows, x, labels, task, compiled=True)
     check = Check()
 
     def measure(repeat: int) -> dict:
@@ -524,7 +526,7 @@ def open_images(sources: np.ndarray, opening: dict, batch: slice) -> torch.Tenso
 def bare_tails(results: Path, settings: dict, chosen: Sequence[str], targets: Sequence[str]) -> tuple[dict, dict]:
     """Seconds of the tails of a study's ablations and of what a grid's tails share, and the ranks by file."""
     name, opening = settings["model"], {key: settings[key] for key in ("dataset", "path", "transform")}
-    traced = networks_job.load(settings["weights"], model=name, outputs=OUTPUTS, on=torch.device("cpu"))
+    traced = networks_job.load(settings["weights"], model=name, outputs=OUTPUTS, choice="cpu")
     nodes = networks_job.layer_nodes(str(results / "networks" / name / "layers.parquet"))
     seconds, ranks = {"tails": 0.0, "shared": 0.0}, {}
     for layer in chosen:

@@ -18,7 +18,7 @@ from jobs import cells as cells_job
 from jobs import images as images_job
 from jobs import networks as networks_job
 from jobs import parquet
-from readout import StudyError, networks, openvino, scores
+from readout import StudyError, engine, networks, openvino, scores
 from readout.ablations import ablate
 from readout.relatives import BUILDERS
 from readout.tables import effect
@@ -188,11 +188,12 @@ def _masked_function(network, x, depth, mask):
         ("googlenet", 64, _masked_function),
     ],
 )
-def test_the_engine_equals_the_masked_network(model, size, reference, random_network):
-    """The engine, folded and channels-last, at every layer against a full forward of the network as it was built.
+def test_the_engine_equals_the_masked_network(model, size, reference, random_network, monkeypatch):
+    """The engine, with all that it does for speed, at every layer against a full forward of the network as it was built.
 
     Scores are equal up to the last bits of float32, ranks are equal, and the ablations act.
     """
+    monkeypatch.setattr(engine, "FEW", 1)
     network = random_network(model)
     traced = networks.trace(copy.deepcopy(network))
     x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
@@ -201,7 +202,7 @@ def test_the_engine_equals_the_masked_network(model, size, reference, random_net
     with torch.inference_mode():
         whole, moved = network(x), 0
         found = networks.layers(network, traced, x[:1])
-        traced = networks.fold(traced).to(memory_format=torch.channels_last)
+        traced = engine.hasten(engine.fold(traced)).to(memory_format=torch.channels_last)
         for layer in found:
             cut = networks.cut(traced, layer.node)
             first, *rest = cut.prefix(last)
@@ -224,7 +225,7 @@ def test_openvinos_tail_gives_the_same_ranks(model, random_network, images):
     network = random_network(model)
     traced = networks.trace(network)
     found = networks.layers(network, traced, images[:1])
-    traced = networks.fold(traced).to(memory_format=torch.channels_last)
+    traced = engine.fold(traced).to(memory_format=torch.channels_last)
     labels = torch.arange(12) % 10
     # Compiling takes seconds a layer.
     for layer in (found[0], found[len(found) // 2], found[-1]):
@@ -274,12 +275,12 @@ def test_an_ablation_of_dead_units_changes_nothing(tmp_path, monkeypatch, random
         "weights": str(tmp_path / "weights.pt"),
         "transform": TRANSFORM,
     }
-    engine = network | opening | {"device": "cpu"}
+    settings = network | opening | {"device": "cpu"}
     networks_job.list_layers(paths.layers, **network, chosen=["conv3"], cells=16, on="cpu", log=log)
     file = str(tmp_path / "conv3" / "a.parquet")
     # Two batches here, and one for the tail.
     monkeypatch.setattr(networks_job, "BATCH_BYTES", 20 * 4 * 16 * 16 * 16)
-    activations_job.extract(paths, [file], [], paths.baseline, "a", **engine, dtype="float32", log=log)
+    activations_job.extract(paths, [file], [], paths.baseline, "a", **settings, dtype="float32", log=log)
     activation = activations_job.load(file).values
     assert activation.shape == (35, 96 * 4 * 4)
     assert not activation[:, :16].any()
@@ -290,7 +291,7 @@ def test_an_ablation_of_dead_units_changes_nothing(tmp_path, monkeypatch, random
     parquet.write(paths.cells, columns, cells_job.SCHEMA)
 
     out = str(tmp_path / "ablation.parquet")
-    job.ablate(out, paths, paths.images, paths.layers, place, value=0.0, **engine, log=log)
+    job.ablate(out, paths, paths.images, paths.layers, place, value=0.0, **settings, log=log)
     table = parquet.read(out, job.SCHEMA).to_pydict()
     assert table["rank_ablated"] == table["rank_baseline"]
     assert table["image_id"] == images_job.rows(paths.images)["image_id"].tolist()
@@ -298,6 +299,6 @@ def test_an_ablation_of_dead_units_changes_nothing(tmp_path, monkeypatch, random
 
     # Negative control: the rest of the layer is needed.
     place.cell = "s0m1"
-    job.ablate(out, paths, paths.images, paths.layers, place, value=0.0, **engine, log=log)
+    job.ablate(out, paths, paths.images, paths.layers, place, value=0.0, **settings, log=log)
     table = parquet.read(out, job.SCHEMA).to_pydict()
     assert table["rank_ablated"] != table["rank_baseline"]

@@ -148,56 +148,6 @@ def test_layers_of_an_unknown_model_are_listed():
             layers.select("googlenet", choice)
 
 
-def _engine(network):
-    return networks.fold(networks.trace(network)).to(memory_format=torch.channels_last)
-
-
-@pytest.mark.parametrize("model", ["vgg16_bn", "mobilenet_v2", "small_mobilenet_v2", "small_resnet", "googlenet"])
-def test_folding_leaves_scores_and_layers(model, random_network):
-    """No batch norm is left behind a convolution, the network that was traced keeps its own, the scores are the same."""
-    network = random_network(model)
-    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        expected = network(x)
-        before = networks.layers(network, networks.trace(network), x[:1])
-        folded = _engine(network)
-        found = folded(x.contiguous(memory_format=torch.channels_last))
-    # float32, over up to a hundred layers.
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
-    assert any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
-    assert {layer.node for layer in before} <= {node.name for node in folded.graph.nodes}
-    with torch.inference_mode():
-        assert torch.equal(network(x), expected)
-
-
-class Awkward(nn.Module):
-    """Batch norms that must not be folded: behind a shared convolution, behind one used twice, behind none."""
-
-    def __init__(self):
-        super().__init__()
-        self.shared, self.fork = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 1)
-        self.norms = nn.ModuleList(nn.BatchNorm2d(3) for _ in range(4))
-        self.dense = nn.Linear(3 * 8 * 8, 4)
-
-    def forward(self, x):
-        x = self.norms[0](self.shared(x)) + self.norms[1](self.shared(x + 1))
-        fork = self.fork(x)
-        return self.dense(self.norms[3](F.relu(self.norms[2](fork) + fork)).flatten(1))
-
-
-def test_batch_norm_is_folded_only_where_it_may_be():
-    """All four norms differ, so that folding any of them wrongly changes the scores."""
-    torch.manual_seed(0)
-    network = Awkward().eval()
-    for norm in network.norms:
-        norm.running_mean.normal_()
-        norm.running_var.uniform_(0.5, 2)
-    x = torch.randn(2, 3, 8, 8)
-    with torch.inference_mode():
-        torch.testing.assert_close(networks.fold(networks.trace(network))(x), network(x))
-
-
 def test_all_selects_every_layer():
     """In the order of execution."""
     assert layers.select("small_resnet", "all") == layers.KNOWN["small_resnet"]

@@ -73,7 +73,7 @@ def ablate(
 
     def group() -> tuple:
         """What the cells of a grid share."""
-        traced = networks.load(weights, model=model, outputs=outputs, on=on)
+        traced = networks.load(weights, model=model, outputs=outputs, choice=device)
         layers = networks.layer_nodes(path_to_layers, [place.layer], traced)
         parts = cut(traced, layers[place.layer]["node"])
         kept = alive(

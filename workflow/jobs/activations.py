@@ -68,7 +68,7 @@ def extract(
     The means are of the activations as computed, whatever precision these are kept in.
     """
     on = networks.device(device)
-    traced = networks.load(weights, model=model, outputs=outputs, on=on)
+    traced = networks.load(weights, model=model, outputs=outputs, choice=device)
     opening = {"dataset": dataset, "path": path, "transform": networks.preparation(model, weights, transform)}
     nodes = networks.layer_nodes(paths.layers, traced=traced)
     rows = images.rows(paths.images, class_id=class_id, outputs=outputs)

@@ -8,7 +8,6 @@ import difflib
 import operator
 import threading
 import zipfile
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +17,17 @@ import torch
 from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision import models
 from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from readout import StudyError, caffe, relatives
+from readout.engine import Winograd
 
 MODULES = (nn.ReLU, nn.ReLU6)
 FUNCTIONS = (F.relu, F.relu6, torch.relu, torch.relu_)
 METHODS = ("relu", "relu_")
+SUMS = (nn.Conv2d, nn.Linear, Winograd)
 ADDITIONS = (operator.add, torch.add)
 BLOCKS = (InvertedResidual, Bottleneck, BasicBlock)
 
@@ -272,7 +272,7 @@ def _source(network: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """The convolution, dense layer or addition that feeds a non-linearity."""
     while node.all_input_nodes:
         node = node.all_input_nodes[0]
-        if node.op == "call_module" and isinstance(network.get_submodule(node.target), (nn.Conv2d, nn.Linear)):
+        if node.op == "call_module" and isinstance(network.get_submodule(node.target), SUMS):
             return node
         if node.op == "call_function" and node.target in ADDITIONS:
             return node
@@ -311,29 +311,6 @@ def _names(network: fx.GraphModule, nodes: list[fx.Node], modules: dict[str, nn.
             names.append(str(feeding.target) if feeding.op == "call_module" else node.name)
     # A network that repeats a name falls back to the graph's own names, which are unique.
     return names if len(set(names)) == len(names) else [node.name for node in nodes]
-
-
-def fold(traced: fx.GraphModule) -> fx.GraphModule:
-    """Fold each batch norm into the convolution before it, in place; the scores change in their last bits.
-
-    The layers' nodes stay as they are, and so do the modules of the network that was traced.
-    """
-    calls = [node for node in traced.graph.nodes if node.op == "call_module"]
-    modules = {node: traced.get_submodule(node.target) for node in calls}
-    called = Counter(node.target for node in calls)
-    for norm in calls:
-        source = norm.args[0] if norm.args else None
-        if (
-            isinstance(modules[norm], nn.BatchNorm2d)
-            and isinstance(modules.get(source), nn.Conv2d)
-            and len(source.users) == called[source.target] == 1
-        ):
-            traced.set_submodule(source.target, fuse_conv_bn_eval(modules[source], modules[norm]))
-            norm.replace_all_uses_with(source)
-            traced.graph.erase_node(norm)
-    traced.delete_all_unused_submodules()
-    traced.recompile()
-    return traced
 
 
 def layers(network: nn.Module, traced: fx.GraphModule, image: torch.Tensor) -> list[Layer]:
