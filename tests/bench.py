@@ -54,7 +54,7 @@ SIZE = 224
 REPEATS = 3
 DRAWN = 100
 """Units a draw of the published probe."""
-MODELS = {"alexnet": (32, 7, 4), "vgg16": (3, 5, 2), "mobilenet_v2": (16, 5, 4), "resnet101": (8, 5, 2)}
+MODELS = {"alexnet": (50, 7, 4), "vgg16": (3, 5, 2), "mobilenet_v2": (16, 5, 4), "resnet101": (8, 5, 2)}
 """Images and layers of each network, and the goal: how many times as fast as the others the engine should be.
 
 Few images where they are dear: a convolution's time grows with their number, for everyone alike.

@@ -1,5 +1,7 @@
 """Fixtures: a network worked out on paper, random networks that keep their scores apart, and a finished tiny study."""
 
+import fcntl
+import pickle
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -146,12 +148,10 @@ def write_means(path: Path, values: np.ndarray) -> None:
     parquet.write(path, {"unit": np.arange(len(mean), dtype=np.int32), "mean": mean}, activations.MEANS)
 
 
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory):
-    """The tiny study, run to its end; not to be changed."""
-    project = Project.create(tmp_path_factory.mktemp("finished") / "my project", TINY)
+def _finished(beside: Path) -> Project:
+    """The tiny study, run to its end."""
+    project = Project.create(beside / "my project", TINY)
     # The places where programs leave files are beside it, for the test of what is written.
-    beside = project.folder.parent
     places = {"HOME": "home", "XDG_CACHE_HOME": "home/.cache", "TMPDIR": "tmp", "TORCH_HOME": "torch"}
     for place in places.values():
         (beside / place).mkdir()
@@ -161,6 +161,20 @@ def finished(tmp_path_factory):
     project.after = written(beside)
     project.environment = {}
     return project
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, worker_id):
+    """The tiny study, run to its end once for all of pytest's processes; not to be changed."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own if worker_id == "master" else own.parent) / "finished"
+    folder.mkdir(exist_ok=True)
+    kept = folder / "project.pickle"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            kept.write_bytes(pickle.dumps(_finished(Path(tempfile.mkdtemp(dir=folder)))))
+    return pickle.loads(kept.read_bytes())
 
 
 @pytest.fixture

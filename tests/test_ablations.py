@@ -1,8 +1,10 @@
 """Ablations: what becomes of the ranks when units are set to a value, by hand and against the masked network."""
 
 import copy
+import platform
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from types import SimpleNamespace
 from unittest import mock
 
@@ -12,12 +14,13 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from conftest import randomised
 from jobs import ablations as job
 from jobs import activations as activations_job
 from jobs import cells as cells_job
 from jobs import images as images_job
+from jobs import memory, parquet
 from jobs import networks as networks_job
-from jobs import parquet
 from readout import StudyError, engine, networks, openvino, scores
 from readout.ablations import ablate
 from readout.relatives import BUILDERS
@@ -191,9 +194,10 @@ def _masked_function(network, x, depth, mask):
 def test_the_engine_equals_the_masked_network(model, size, reference, random_network, monkeypatch):
     """The engine, with all that it does for speed, at every layer against a full forward of the network as it was built.
 
-    Scores are equal up to the last bits of float32, ranks are equal, and the ablations act.
+    Scores are equal up to rounding, ranks are equal, and the ablations act.
     """
-    monkeypatch.setattr(engine, "FEW", 1)
+    # Small images too go by tiles here.
+    monkeypatch.setattr(engine, "SHARE", np.inf)
     network = random_network(model)
     traced = networks.trace(copy.deepcopy(network))
     x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
@@ -216,6 +220,24 @@ def test_the_engine_equals_the_masked_network(model, size, reference, random_net
             moved += not torch.allclose(expected, whole, rtol=0, atol=1e-3 * whole.abs().max().item())
     # Late layers of small images can be dead throughout.
     assert moved > len(found) / 2
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors' kernels may differ in the last bits")
+@torch.inference_mode()
+def test_a_cut_in_batches_gives_the_bits_of_a_whole_pass(monkeypatch):
+    """Two batches before the cut and one behind it, as the jobs have them, through convolutions of every kind."""
+    network = randomised("alexnet", 1000)
+    x = torch.randn(33, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+    found = networks.layers(network, networks.trace(copy.deepcopy(network)), x[:1])
+    rows = {layer.name: asdict(layer) | {"units": layer.units} for layer in found}
+    traced = engine.hasten(engine.fold(networks.trace(network))).to(memory_format=torch.channels_last)
+    whole = traced(networks_job.place(x, "cpu"))
+    monkeypatch.setattr(networks_job, "BATCH_BYTES", 4 * 17 * rows["conv1"]["units"])
+    for name in ("conv3", "conv5", "dense1"):
+        parts = networks.cut(traced, rows[name]["node"])
+        kept = job.alive(parts.prefix, name, rows, len(x), x.__getitem__, torch.device("cpu"))
+        assert len(kept) == 1
+        assert torch.equal(torch.cat([parts.tail(*batch) for batch in kept]), whole), name
 
 
 @pytest.mark.parametrize("model", BUILDERS)
@@ -296,6 +318,11 @@ def test_an_ablation_of_dead_units_changes_nothing(tmp_path, monkeypatch, random
     assert table["rank_ablated"] == table["rank_baseline"]
     assert table["image_id"] == images_job.rows(paths.images)["image_id"].tolist()
     assert table["log_p_ablated"] == table["log_p_baseline"]
+    # The tail's weights are the network's: what is kept for a grid counts its activations alone.
+    (kept,) = (
+        value for key, value in memory._store.items() if key[0] == "group" and key[1] == memory.stamp(paths.baseline)
+    )
+    assert memory._size(kept) < 1.1 * 4 * activation.size
 
     # Negative control: the rest of the layer is needed.
     place.cell = "s0m1"

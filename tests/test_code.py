@@ -56,11 +56,20 @@ def test_no_step_depends_on_the_enumeration(step):
     ("step", "needed"),
     [
         ("images", ["readout/images.py", "jobs/listing.py", "jobs/parquet.py"]),
-        ("networks", ["readout/networks.py", "readout/relatives.py", "readout/training.py", "readout/images.py"]),
-        ("activations", ["readout/activations.py", "readout/scores.py", "readout/networks.py", "jobs/memory.py"]),
+        (
+            "networks",
+            [
+                "readout/networks.py",
+                "readout/engine.py",
+                "readout/relatives.py",
+                "readout/training.py",
+                "readout/images.py",
+            ],
+        ),
+        ("activations", ["readout/activations.py", "readout/scores.py", "readout/engine.py", "jobs/memory.py"]),
         ("cells", ["readout/cells.py"]),
         ("probes", ["readout/probes.py", "jobs/cells.py"]),
-        ("ablations", ["readout/ablations.py", "readout/scores.py", "readout/networks.py", "readout/relatives.py"]),
+        ("ablations", ["readout/ablations.py", "readout/scores.py", "readout/engine.py", "readout/relatives.py"]),
         ("tables", ["readout/tables.py"]),
         ("claims", ["readout/claims.py", "jobs/tables.py"]),
         ("figures", ["readout/figures.py"]),

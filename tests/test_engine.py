@@ -1,6 +1,7 @@
-"""The engine: folded batch norm, convolutions by tiles, dense layers in the other order; each beside torch's own."""
+"""The engine: batch norm folded, and convolutions by tiles, beside torch's own."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -74,13 +75,26 @@ def _convolution(inputs, outputs, bias=True, dtype=torch.float32, **settings):
 def test_tiles_give_the_convolution(monkeypatch, shape, tiles, bias):
     """In float64, where rounding hides nothing: any size of images, in one pass or several, in either memory layout."""
     monkeypatch.setattr(engine, "TILES", tiles)
+    monkeypatch.setattr(engine, "SHARE", math.inf)
     convolution = _convolution(3, 4, bias, torch.float64)
     x = torch.randn(3, 3, *shape, dtype=torch.float64)
-    for given in (x, x.contiguous(memory_format=torch.channels_last)):
+    for given in (x.clone(), x.contiguous(memory_format=torch.channels_last)):
         found = engine.Winograd(convolution)(given)
         torch.testing.assert_close(found, convolution(x), rtol=0, atol=1e-12)
         assert found.stride(1) == 1
-    assert torch.equal(given, x)
+        assert torch.equal(given, x)
+
+
+@pytest.mark.parametrize(
+    ("side", "tiled"), [(2, False), (3, False), (5, True), (6, False), (7, False), (8, True), (13, True)]
+)
+@torch.inference_mode()
+def test_images_that_fill_their_tiles_badly_are_left_to_torch(side, tiled):
+    """49 products a tile begun, of 9 a pixel: at 7 pixels 196 of 441, at 8 only 196 of 576. Which way, the last bits tell."""
+    convolution, x = _convolution(64, 64), torch.randn(2, 64, side, side)
+    found = engine.Winograd(convolution)(x)
+    torch.testing.assert_close(found, convolution(x), rtol=0, atol=1e-4)
+    assert torch.equal(found, convolution(x)) != tiled
 
 
 @torch.inference_mode()
@@ -98,29 +112,22 @@ def test_a_tile_by_hand():
 
 
 @torch.inference_mode()
-def test_tiles_cost_little_precision():
-    """Of float32's seven digits about one, over the widest sums of the paper's networks; float64 is the reference."""
+def test_tiles_cost_little_precision(monkeypatch):
+    """Over the widest sums of the paper's networks, beside float64; of torch's own 8e-7 was seen, of the tiles 3e-6.
+
+    Of other points they are not: a negative control.
+    """
     convolution = _convolution(512, 512)
-    x = torch.rand(2, 512, 14, 14)
+    x = torch.randn(2, 512, 14, 14).relu()
     expected = copy.deepcopy(convolution).double()(x.double())
 
-    def error(found):
+    def error():
+        found = engine.Winograd(convolution)(x)
         return ((found - expected).square().mean().sqrt() / expected.std()).item()
 
-    own, tiles = error(convolution(x)), error(engine.Winograd(convolution)(x))
-    assert own < tiles < min(20 * own, 2e-5)
-
-
-@pytest.mark.parametrize("images", [1, 7, 8, 50])
-@torch.inference_mode()
-def test_a_dense_layer_in_the_other_order(images):
-    torch.manual_seed(0)
-    dense = nn.Linear(30, 20, dtype=torch.float64)
-    x = torch.randn(images, 30, dtype=torch.float64)
-    for given in (x, x.T.contiguous().T):
-        torch.testing.assert_close(engine.Dense(dense)(given), dense(x), rtol=0, atol=1e-13)
-    one = torch.randn(30, dtype=torch.float64)
-    torch.testing.assert_close(engine.Dense(dense)(one), dense(one), rtol=0, atol=1e-13)
+    assert 1e-7 < error() < 6e-6
+    monkeypatch.setattr(engine, "POINTS", (0, 1, 2, 3, -1, -2))
+    assert error() > 1e-5
 
 
 @pytest.mark.parametrize(
@@ -147,39 +154,38 @@ def test_other_convolutions_are_left_to_torch(settings):
     assert not engine.Winograd.suits(nn.Conv2d(**wide | settings, device="meta"))
 
 
-def test_other_dense_layers_are_left_to_torch():
-    assert engine.Dense.suits(nn.Linear(1024, 1024, device="meta"))
-    assert not engine.Dense.suits(nn.Linear(1024, 1023, device="meta"))
-    assert not engine.Dense.suits(nn.Linear(1024, 1024, bias=False, device="meta"))
+mkl = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="tiles are used with MKL alone")
 
 
+@mkl
 @pytest.mark.parametrize(
-    ("model", "convolutions", "dense"),
-    [
-        ("alexnet", 3, 2),
-        ("vgg16", 8, 2),
-        ("mobilenet_v2", 0, 0),
-        ("resnet101", 24, 0),
-        *((model, 0, 0) for model in BUILDERS),
-    ],
+    ("model", "count"),
+    [("alexnet", 3), ("vgg16", 8), ("mobilenet_v2", 0), ("resnet101", 24), *((model, 0) for model in BUILDERS)],
 )
-def test_where_the_engine_puts_its_own_layers(model, convolutions, dense, random_network):
+def test_where_tiles_are_used(model, count, random_network):
     """By hand: of ResNet101, 22 blocks of the third stage and 2 of the fourth. None in the networks of the default study."""
     traced = engine.hasten(engine.fold(networks.trace(random_network(model))))
-    kinds = [type(module) for module in traced.modules()]
-    assert (kinds.count(engine.Winograd), kinds.count(engine.Dense)) == (convolutions, dense)
+    assert sum(isinstance(module, engine.Winograd) for module in traced.modules()) == count
 
 
-@pytest.mark.parametrize(("device", "own"), [("cpu", True), ("openvino", False)])
-def test_own_layers_are_for_torch_on_the_cpu(device, own):
+@mkl
+@pytest.mark.parametrize(("device", "used"), [("cpu", True), ("openvino", False)])
+def test_tiles_are_for_torch_on_the_cpu(device, used):
     traced = job.load("random-0", model="alexnet", outputs=10, choice=device)
-    assert any(isinstance(module, engine.Winograd | engine.Dense) for module in traced.modules()) == own
+    assert any(isinstance(module, engine.Winograd) for module in traced.modules()) == used
 
 
+def test_without_mkl_all_is_left_to_torch(random_network, monkeypatch):
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    traced = engine.hasten(networks.trace(random_network("alexnet")))
+    assert not any(isinstance(module, engine.Winograd) for module in traced.modules())
+
+
+@mkl
 @torch.inference_mode()
 def test_the_network_that_was_traced_keeps_its_layers(random_network):
     network = random_network("alexnet")
-    x = torch.randn(16, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
     expected = network(x)
     found = engine.hasten(networks.trace(network))(x)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * expected.abs().max().item())

@@ -1,6 +1,7 @@
 """Step `ablations`: one cell's units ablated in every image of the target."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -85,7 +86,8 @@ def ablate(
             on,
         )
         if device != "openvino":
-            return parts.tail, kept
+            # Not as a module: its weights are the network's, and are counted there.
+            return partial(parts.tail), kept
         # Compiling takes seconds, and serves the layer's other targets too.
         key = ("tail", place.network, *made[1:])
         return memory.shared(key, lambda: openvino.Tail(parts.tail, kept[0])), kept

@@ -1,6 +1,6 @@
 """The engine: a traced network made to take less time, with scores that are equal up to rounding.
 
-`fold` serves every device; the layers that `hasten` puts in are for CPUs, where torch does not choose such ways itself.
+`fold` serves every device, `hasten` CPUs: for a GPU the libraries choose such ways by themselves.
 """
 
 from collections import Counter
@@ -16,15 +16,13 @@ KERNEL, STEP = 3, 5
 SIDE = STEP + KERNEL - 1
 """Inputs a side of a tile."""
 POINTS = (0, 1, 1 / 2, 2, -3 / 4, -4 / 3)
-"""Where polynomials are evaluated, and at infinity: of simple fractions, those with the least error in rounding."""
+"""Where polynomials are evaluated, and at infinity; pairs of reciprocals, of those tried among the best in rounding."""
 TILES = 256
-"""Tiles at once, or those of one image: enough for a fast product, few enough to bound the memory."""
+"""At least so many tiles at once, in whole images: enough for a fast product, few enough to bound the memory."""
 CHANNELS = 100
 """Products in x out / (in + out) of channels from which `Winograd` pays: with fewer, it costs more to transform."""
-WEIGHTS = 1 << 20
-"""Weights from which `Dense` pays: more than a processor's cache holds."""
-FEW = 8
-"""Images below which torch's own order is faster for a dense layer."""
+SHARE = 0.4
+"""Part of the convolution's products up to which it pays: small images fill their tiles badly."""
 
 
 def fold(traced: fx.GraphModule) -> fx.GraphModule:
@@ -62,7 +60,7 @@ class Winograd(nn.Module):
     Winograd's minimal filtering (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016). With V the
     evaluation of polynomials, V^-1 (V a * V g) are the coefficients of a product (Toom and Cook); transposed, this
     gives a row of outputs, V^T (V^-T x * V g), and rows and columns, one after the other, a tile. The transforms'
-    sums cost about one of float32's seven digits.
+    sums cost a little more than one of float32's seven digits.
     """
 
     def __init__(self, convolution: nn.Conv2d):
@@ -75,11 +73,12 @@ class Winograd(nn.Module):
         self.register_buffer("outputs", torch.from_numpy(np.kron(outputs, outputs)).to(weight))
         self.register_buffer("inputs", torch.from_numpy(np.kron(inputs, inputs)).to(weight))
         self.register_buffer("products", products.to(weight).contiguous())
+        self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
 
     @staticmethod
     def suits(convolution: nn.Conv2d) -> bool:
-        """Whether it gives what the convolution gives, and in less time."""
+        """Whether it gives what the convolution gives, in less time where images are large enough."""
         inputs, outputs = convolution.in_channels, convolution.out_channels
         return (
             convolution.kernel_size == (KERNEL, KERNEL)
@@ -93,6 +92,8 @@ class Winograd(nn.Module):
         """x: [N, in, H, W]. Returns [N, out, H, W], channels last in memory."""
         _, channels, height, width = x.shape
         down, across = -(-height // STEP), -(-width // STEP)
+        if SIDE**2 * down * across > SHARE * KERNEL**2 * height * width:
+            return F.conv2d(x, self.weight, self.bias, padding=1)
         made = x.new_empty(len(x), down * STEP, across * STEP, len(self.bias))
         images = -(-TILES // (down * across))
         for given, out in zip(x.permute(0, 2, 3, 1).split(images), made.split(images), strict=True):
@@ -109,29 +110,10 @@ class Winograd(nn.Module):
         return made[:, :height, :width].permute(0, 3, 1, 2)
 
 
-class Dense(nn.Linear):
-    """A dense layer as weights times images: for a large one, MKL takes a third less time than for the other order."""
-
-    def __init__(self, dense: nn.Linear):
-        super().__init__(dense.in_features, dense.out_features, dense.bias is not None, device="meta")
-        self.weight, self.bias = dense.weight, dense.bias
-
-    @staticmethod
-    def suits(dense: nn.Linear) -> bool:
-        return dense.bias is not None and dense.weight.numel() >= WEIGHTS
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x: [N, in]. Returns [N, out]."""
-        if x.ndim != 2 or len(x) < FEW:
-            return super().forward(x)
-        return torch.addmm(self.bias[:, None], self.weight, x.mT).mT
-
-
 def hasten(traced: fx.GraphModule) -> fx.GraphModule:
-    """Put `Winograd` and `Dense` where they pay on a CPU, in place."""
-    faster = {nn.Conv2d: Winograd, nn.Linear: Dense}
-    for path, module in [*traced.named_modules()]:
-        kind = faster.get(type(module))
-        if kind is not None and kind.suits(module):
-            traced.set_submodule(path, kind(module))
+    """Put `Winograd` where it pays on a CPU with MKL, in place; elsewhere it was not measured."""
+    if torch.backends.mkl.is_available():
+        for path, module in [*traced.named_modules()]:
+            if type(module) is nn.Conv2d and Winograd.suits(module):
+                traced.set_submodule(path, Winograd(module))
     return traced

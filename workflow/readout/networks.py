@@ -27,7 +27,7 @@ from readout.engine import Winograd
 MODULES = (nn.ReLU, nn.ReLU6)
 FUNCTIONS = (F.relu, F.relu6, torch.relu, torch.relu_)
 METHODS = ("relu", "relu_")
-SUMS = (nn.Conv2d, nn.Linear, Winograd)
+WEIGHTED = (nn.Conv2d, nn.Linear, Winograd)
 ADDITIONS = (operator.add, torch.add)
 BLOCKS = (InvertedResidual, Bottleneck, BasicBlock)
 
@@ -272,7 +272,7 @@ def _source(network: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """The convolution, dense layer or addition that feeds a non-linearity."""
     while node.all_input_nodes:
         node = node.all_input_nodes[0]
-        if node.op == "call_module" and isinstance(network.get_submodule(node.target), SUMS):
+        if node.op == "call_module" and isinstance(network.get_submodule(node.target), WEIGHTED):
             return node
         if node.op == "call_function" and node.target in ADDITIONS:
             return node
