@@ -66,13 +66,14 @@ class Winograd(nn.Module):
     def __init__(self, convolution: nn.Conv2d):
         super().__init__()
         weight = convolution.weight.detach()
-        outputs, inputs, kernel = _evaluation(STEP).T, np.linalg.inv(_evaluation(SIDE)).T, _evaluation(KERNEL)
-        kernel = torch.from_numpy(kernel)
-        products = torch.einsum("ai,bj,ocij->abco", kernel, kernel, weight.double()).flatten(0, 1)
         bias = weight.new_zeros(len(weight)) if convolution.bias is None else convolution.bias.detach()
-        self.register_buffer("outputs", torch.from_numpy(np.kron(outputs, outputs)).to(weight))
-        self.register_buffer("inputs", torch.from_numpy(np.kron(inputs, inputs)).to(weight))
-        self.register_buffer("products", products.to(weight).contiguous())
+        # Each for rows and columns at once; in float64, rounded at the end.
+        to_outputs, to_products = _evaluation(STEP).T, np.linalg.inv(_evaluation(SIDE)).T
+        kernel = torch.from_numpy(np.kron(_evaluation(KERNEL), _evaluation(KERNEL)))
+        kernels = torch.einsum("pk,ock->pco", kernel, weight.double().flatten(2))
+        self.register_buffer("to_products", torch.from_numpy(np.kron(to_products, to_products)).to(weight))
+        self.register_buffer("kernels", kernels.to(weight).contiguous())
+        self.register_buffer("to_outputs", torch.from_numpy(np.kron(to_outputs, to_outputs)).to(weight))
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
 
@@ -103,10 +104,10 @@ class Winograd(nn.Module):
             # Neighbouring tiles share KERNEL - 1 rows or columns.
             shape = (SIDE, SIDE, count, down, across, channels)
             tiles = padded.as_strided(shape, (row, column, image, STEP * row, STEP * column, unit))
-            values = torch.mm(self.inputs, tiles.reshape(SIDE**2, -1)).view(SIDE**2, -1, channels)
-            values = torch.mm(self.outputs, torch.bmm(values, self.products).flatten(1))
-            values = values.view(STEP, STEP, count, down, across, -1).permute(2, 3, 0, 4, 1, 5)
-            torch.add(values, self.bias, out=out.view(count, down, STEP, across, STEP, -1))
+            factors = torch.mm(self.to_products, tiles.reshape(SIDE**2, -1)).view(SIDE**2, -1, channels)
+            products = torch.bmm(factors, self.kernels)
+            sums = torch.mm(self.to_outputs, products.flatten(1)).view(STEP, STEP, count, down, across, -1)
+            torch.add(sums.permute(2, 3, 0, 4, 1, 5), self.bias, out=out.view(count, down, STEP, across, STEP, -1))
         return made[:, :height, :width].permute(0, 3, 1, 2)
 
 
