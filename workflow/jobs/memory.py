@@ -22,7 +22,7 @@ with contextlib.suppress(OSError, AttributeError):
     for option, value in ((-8, 1), (-4, 0), (-1, 2**31 - 1)):  # M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD
         ctypes.CDLL(None).mallopt(option, value)
 
-LIMIT = int(os.environ.get("READOUT_CACHE_MIB", "2048")) << 20
+LIMIT = int(os.environ.get("READOUT_CACHE_MIB", "1536")) << 20
 """Bytes held between jobs; a group of cells needs its activations and one prefix at a time."""
 
 

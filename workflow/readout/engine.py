@@ -69,10 +69,10 @@ class Winograd(nn.Module):
         bias = weight.new_zeros(len(weight)) if convolution.bias is None else convolution.bias.detach()
         # Each for rows and columns at once; in float64, rounded at the end.
         to_outputs, to_products = _evaluation(STEP).T, np.linalg.inv(_evaluation(SIDE)).T
-        kernel = torch.from_numpy(np.kron(_evaluation(KERNEL), _evaluation(KERNEL)))
-        kernels = torch.einsum("pk,ock->pco", kernel, weight.double().flatten(2))
+        to_kernels = torch.from_numpy(np.kron(_evaluation(KERNEL), _evaluation(KERNEL)))
+        given = weight.double().flatten(2)
         self.register_buffer("to_products", torch.from_numpy(np.kron(to_products, to_products)).to(weight))
-        self.register_buffer("kernels", kernels.to(weight).contiguous())
+        self.register_buffer("kernels", torch.stack([(given @ row).mT.to(weight) for row in to_kernels]))
         self.register_buffer("to_outputs", torch.from_numpy(np.kron(to_outputs, to_outputs)).to(weight))
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
