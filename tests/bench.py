@@ -60,7 +60,7 @@ MODELS = {"alexnet": (50, 7, 4), "vgg16": (3, 5, 2), "mobilenet_v2": (16, 5, 4),
 Few images where they are dear: a convolution's time grows with their number, for everyone alike.
 """
 ROUNDING = 2e-4
-"""Scores count as equal up to this part of their standard deviation: memory layout and folding move their last bits."""
+"""Scores count as equal up to this part of their standard deviation: memory layout, folding and tiles move their last digits."""
 
 
 def progress(message: str) -> None:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import platform
 import threading
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from jobs import memory as installed
+from workflow import python
 
 
 @pytest.fixture
@@ -181,3 +183,18 @@ def test_a_changed_file_has_another_stamp(memory, tmp_path):
 def test_jobs_run_with_one_thread_each():
     """Results move in the last bits with torch's thread count; the parallelism is in the jobs."""
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep freed memory")
+def test_kept_memory_is_given_back():
+    """Freed tensors stay with the process until it is asked, by a process of its own, whose heap is its own."""
+    code = (
+        "import torch; from jobs import memory\n"
+        "def pages(): return int(open('/proc/self/statm').read().split()[1])\n"
+        "tensors = [torch.ones(1 << 20) for _ in range(64)]; last = torch.ones(1 << 20); full = pages()\n"
+        "del tensors; kept = pages(); memory.give_back(); print(full, kept, pages())"
+    )
+    with python(code) as process:
+        full, kept, left = (os.sysconf("SC_PAGE_SIZE") * int(number) for number in process.communicate()[0].split())
+    assert full - kept < 32 << 20
+    assert kept - left > 200 << 20
