@@ -191,3 +191,11 @@ def test_the_network_that_was_traced_keeps_its_layers(random_network):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
     assert not torch.equal(found, expected)
     assert torch.equal(network(x), expected)
+
+
+@mkl
+def test_a_tail_overwrites_what_tiles_made(random_network):
+    """All six non-linearities behind AlexNet's first: three of them behind tiles."""
+    tail = networks.cut(engine.hasten(networks.trace(random_network("alexnet"))), "features_1").tail
+    found = [node.kwargs.get("inplace") for node in tail.graph.nodes if networks.is_layer(tail, node)]
+    assert found == [True] * 6
