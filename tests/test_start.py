@@ -89,8 +89,17 @@ def scheduler(ready, cores=2):
 class Job:
     """A ready job."""
 
-    def __init__(self, priority, *wildcards):
-        self.priority, self.wildcards = priority, wildcards
+    def __init__(self, priority, *wildcards, name="rule"):
+        self.priority, self.wildcards, self.name = priority, wildcards, name
+
+
+def begin(some, ready, count):
+    """The jobs that a run begins first, on one core after the other."""
+    begun = []
+    for _ in range(count):
+        begun.append(some.open_jobs[-1])
+        ready.remove(begun[-1])
+    return begun
 
 
 def test_few_ready_jobs_are_all_offered():
@@ -102,7 +111,7 @@ def test_few_ready_jobs_are_all_offered():
     ready.add(first)
     assert some.open_jobs == [first]
     ready.add(second)
-    assert set(some.open_jobs) == {first, second}
+    assert some.open_jobs == [second, first]
     ready.remove(first)
     assert some.open_jobs == [second] == some.remaining_jobs
 
@@ -116,50 +125,55 @@ def test_jobs_that_are_left_when_none_is_ready_are_not_forgotten():
     assert some.open_jobs == [] and some.remaining_jobs == ["left"]
 
 
-def test_of_many_ready_jobs_those_of_highest_priority_are_offered():
-    """However many there are; once no more than the cores are left, others too."""
-    ready = Ready(Job(priority) for priority in range(10 * start.OFFERED))
+def test_of_many_ready_jobs_as_many_as_cores_of_highest_priority_are_offered():
+    """Whichever of these Snakemake takes, the next is one of the next."""
+    ready = Ready(Job(priority) for priority in range(1000))
     some = scheduler(ready)
-    offered = some.open_jobs
-    assert sorted(job.priority for job in offered) == list(range(9 * start.OFFERED, 10 * start.OFFERED))
-    ready.difference_update(offered[:-3])
-    assert set(some.open_jobs) == set(offered[-3:])
-    ready.remove(offered[-3])
-    assert sorted(job.priority for job in some.open_jobs)[:-2] == list(range(8 * start.OFFERED + 2, 9 * start.OFFERED))
+    assert [job.priority for job in some.open_jobs] == [999, 998]
+    assert [job.priority for job in begin(some, ready, 500)] == list(range(998, 498, -1))
+    assert [job.priority for job in some.open_jobs] == [999, 498]
+    assert len(scheduler(ready, cores=400).open_jobs) == 400
 
 
 def test_a_job_of_higher_priority_that_becomes_ready_is_offered_at_once():
     """As the cells of a grid before the next grid."""
-    ready = Ready(Job(0) for _ in range(10 * start.OFFERED))
+    ready = Ready(Job(0) for _ in range(1000))
     some = scheduler(ready)
-    ready.remove(some.open_jobs[0])
-    assert len(some.open_jobs) == start.OFFERED - 1
+    begin(some, ready, 1)
     urgent = Job(1)
     ready.add(urgent)
-    assert urgent in some.open_jobs
+    assert some.open_jobs[0] is urgent
 
 
-def test_the_cells_of_a_grid_are_offered_together():
-    """Of four grids of 32 jobs each two at a time."""
-    cells = [Job(3, "net", "layer", grid, f"s{i}m{i}") for i in range(32) for grid in "abcd"]
-    ready = Ready(cells)
-    some = scheduler(ready)
-    assert {job.wildcards[2] for job in some.open_jobs} == {"c", "d"}
-    ready.difference_update(some.open_jobs)
-    assert {job.wildcards[2] for job in some.open_jobs} == {"a", "b"}
+def test_a_grid_is_probed_then_ablated_then_comes_the_next():
+    """In the order in which they share what is in memory, whatever Snakemake takes among equals."""
+    ready = Ready(
+        Job(3, "net", layer, target, f"s{i}m{i}", name=name)
+        for i in range(16)
+        for target in "ab"
+        for name in ("ablations", "probes")
+        for layer in ("conv1", "conv2")
+    )
+    grids = [(job.wildcards[:3], job.name) for job in begin(scheduler(ready, cores=1), ready, 128)]
+    assert grids == [
+        (("net", layer, target), name)
+        for layer in ("conv2", "conv1")
+        for target in "ba"
+        for name in ("probes", "ablations")
+        for _ in range(16)
+    ]
 
 
-def test_more_are_offered_to_more_cores():
-    """So that few rounds go through all."""
-    assert len(scheduler(Ready(Job(0) for _ in range(5000)), cores=500).open_jobs) == 2000
+def test_groups_of_jobs_are_offered_too():
+    """Users may make some; of them Snakemake tells no wildcards."""
+    group = SimpleNamespace(priority=3, name="group_probes")
+    assert scheduler(Ready([Job(1, "net"), group])).open_jobs[0] is group
 
 
 def test_every_ready_job_is_offered_in_the_end_and_all_are_seldom_gone_through():
     """One job begins a round, as on one core."""
     ready = Ready(Job(0) for _ in range(5000))
-    some, begun = scheduler(ready), 0
-    while offered := some.open_jobs:
-        ready.remove(offered[0])
-        begun += 1
-    assert begun == 5000
-    assert ready.passes <= 5000 / (start.OFFERED - 2) + 5
+    some = scheduler(ready)
+    assert len(set(begin(some, ready, 5000))) == 5000
+    assert some.open_jobs == []
+    assert ready.passes <= 5000 / (start.SORTED - 2) + 5

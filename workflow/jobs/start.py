@@ -16,8 +16,8 @@ from readout import StudyError
 ANOTHER_RUN = "another run of this study is at work; wait for its end and run again"
 JOBS_LEFT = "jobs of an earlier run are still at work on this study; wait for their end, or end them, and run again"
 
-OFFERED = 64
-"""Least number of jobs to choose from; at least four times as many as run at once."""
+SORTED = 64
+"""Least number of ready jobs that are sorted out at once; at least four times as many as run at once."""
 
 
 def claim(lock: Path, *, shared: bool = False, wait: bool = False, held: str = ANOTHER_RUN) -> int:
@@ -78,36 +78,39 @@ def stop_when_refused(scheduler: Any) -> None:
 
 
 def _urgency(job: Any) -> tuple:
-    # Cells of one grid one after the other: they share what is in memory.
-    return job.priority, *map(str, job.wildcards)
+    # A grid's probes one after the other, then its ablations: they share what is in memory. Groups of jobs, which
+    # users may make, have no wildcards.
+    names = [str(name) for name in getattr(job, "wildcards", ())]
+    return job.priority, names[:3], job.name, names[3:]
 
 
 def offer_some(scheduler: Any) -> None:
-    """Let Snakemake choose among some of the ready jobs, those of highest priority, whenever it starts one.
+    """Let Snakemake choose among the next few of the ready jobs, those of highest priority, whenever it starts one.
 
     It goes through all that it chooses from, their inputs, and all that are not finished: with fifty thousand cells
-    ready, over a second a job. All are looked through when more have become ready, or few of these are left.
+    ready, over a second a job. And it takes any of the same priority, here of two grids in turn, each with gigabytes in
+    memory. Ready jobs are sorted when more have become ready, or few of those that were sorted out are left.
     """
     cores = scheduler.global_resources["_cores"]
-    count = max(OFFERED, 4 * cores)
+    count = max(SORTED, 4 * cores)
 
     class Some(type(scheduler)):
-        offered, were_ready = frozenset(), 0
+        next, were_ready = (), 0
 
         @property
         def open_jobs(self) -> list[Any]:
             ready = self.workflow.dag.ready_jobs
-            self.offered = self.offered & ready
-            if len(self.offered) <= cores or len(ready) > self.were_ready:
-                self.offered = frozenset(heapq.nlargest(count, ready, key=_urgency))
+            self.next = [job for job in self.next if job in ready]
+            if len(self.next) <= cores or len(ready) > self.were_ready:
+                self.next = heapq.nlargest(count, ready, key=_urgency)
             self.were_ready = len(ready)
-            return list(self.offered)
+            return self.next[:cores]
 
         @property
         def remaining_jobs(self) -> list[Any]:
             # While there is a choice, only Snakemake's linear program asks, for the sake of temporary files; there are
             # none.
-            return list(self.offered) or super().remaining_jobs
+            return self.next or super().remaining_jobs
 
     scheduler.__class__ = Some
 
