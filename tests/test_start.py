@@ -136,9 +136,11 @@ def test_of_many_ready_jobs_as_many_as_cores_of_highest_priority_are_offered():
 
 
 def test_a_job_of_higher_priority_that_becomes_ready_is_offered_at_once():
-    """As the cells of a grid before the next grid."""
+    """As the cells of a grid before the next grid; also where it takes the place of one that has begun."""
     ready = Ready(Job(0) for _ in range(1000))
     some = scheduler(ready)
+    begin(some, ready, 3)
+    assert len(some.open_jobs) == 2
     begin(some, ready, 1)
     urgent = Job(1)
     ready.add(urgent)
@@ -166,7 +168,8 @@ def test_a_grid_is_probed_then_ablated_then_comes_the_next():
 
 def test_groups_of_jobs_are_offered_too():
     """Users may make some; of them Snakemake tells no wildcards."""
-    group = SimpleNamespace(priority=3, name="group_probes")
+    group = Job(3, name="group_probes")
+    del group.wildcards
     assert scheduler(Ready([Job(1, "net"), group])).open_jobs[0] is group
 
 

@@ -100,8 +100,9 @@ def offer_some(scheduler: Any) -> None:
         @property
         def open_jobs(self) -> list[Any]:
             ready = self.workflow.dag.ready_jobs
-            self.next = [job for job in self.next if job in ready]
-            if len(self.next) <= cores or len(ready) > self.were_ready:
+            left = [job for job in self.next if job in ready]
+            begun, self.next = len(self.next) - len(left), left
+            if len(left) <= cores or len(ready) > self.were_ready - begun:
                 self.next = heapq.nlargest(count, ready, key=_urgency)
             self.were_ready = len(ready)
             return self.next[:cores]
