@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from conftest import randomised
@@ -21,7 +22,7 @@ from jobs import cells as cells_job
 from jobs import images as images_job
 from jobs import memory, parquet
 from jobs import networks as networks_job
-from readout import StudyError, engine, networks, openvino, scores
+from readout import StudyError, activations, engine, networks, openvino, scores
 from readout.ablations import ablate
 from readout.relatives import BUILDERS
 from readout.tables import effect
@@ -220,6 +221,40 @@ def test_the_engine_equals_the_masked_network(model, size, reference, random_net
             moved += not torch.allclose(expected, whole, rtol=0, atol=1e-3 * whole.abs().max().item())
     # Late layers of small images can be dead throughout.
     assert moved > len(found) / 2
+
+
+def _on_a_gpu(network):
+    """Have the parameters and buffers of a network, and nothing else of it, on a GPU; what `Module.to` moves."""
+    for module in network.modules():
+        for kept in (module._parameters, module._buffers):
+            for name, tensor in kept.items():
+                if tensor is not None:
+                    kept[name] = torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda")
+    return network
+
+
+@pytest.mark.parametrize("model", ["alexnet", "vgg16_bn", "mobilenet_v2", "resnet101", "caffe_alexnet", "googlenet"])
+@torch.inference_mode()
+def test_all_is_computed_where_the_network_is(model, random_network):
+    """With torch's tensors that have no content, only a device: an operation of two devices is an error, as on a GPU."""
+    network, size = random_network(model), 227 if model == "caffe_alexnet" else 64
+    found = [layer.node for layer in networks.layers(network, networks.trace(network), torch.zeros(1, 3, size, size))]
+    traced, places = engine.fold(networks.trace(network)), {}
+    with FakeTensorMode():
+        _on_a_gpu(traced)
+        x = torch.randn(2, 3, size, size)
+        with pytest.raises(RuntimeError, match="same device"):
+            traced(x)
+        x = networks_job.place(x, torch.device("cuda"))
+        logits = [activations.record(traced, x, found, lambda node, value: places.update({node: value.device.type}))]
+        for node in found[:: -(-len(found) // 12)]:
+            cut = networks.cut(traced, node)
+            first, *rest = cut.prefix(x)
+            logits.append(cut.tail(ablate(first, np.arange(5), 0.0), *rest))
+        # What is kept in files and of the scores is made of these.
+        assert {value.device.type for value in logits} == {"cuda"}
+        assert scores.log_probabilities(logits[0], torch.zeros(2).long().to("cuda")).device.type == "cuda"
+    assert places == dict.fromkeys(found, "cuda")
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors' kernels may differ in the last bits")

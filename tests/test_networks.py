@@ -801,6 +801,24 @@ def test_a_gpu_that_is_not_there_is_an_error(monkeypatch):
     assert job.device("auto") == torch.device("cpu")
 
 
+@pytest.mark.parametrize("choice", ["auto", "cuda"])
+def test_on_a_gpu_numbers_are_float32_and_come_the_same_way_each_time(monkeypatch, choice):
+    """Ranks are compared exactly; torch allows TF32 in convolutions unless it is told not to."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    wanted = {(cudnn, "allow_tf32"): False, (matmul, "allow_tf32"): False, (cudnn, "benchmark"): False}
+    wanted[cudnn, "deterministic"] = True
+    before = [getattr(*flag) for flag in wanted]
+    try:
+        for flag, value in wanted.items():
+            setattr(*flag, not value)
+        assert job.device(choice) == torch.device("cuda")
+        assert [getattr(*flag) for flag in wanted] == [*wanted.values()]
+    finally:
+        for flag, value in zip(wanted, before, strict=True):
+            setattr(*flag, value)
+
+
 @pytest.mark.parametrize("name", ["alexnet", "vgg16", "mobilenet_v2", "resnet"])
 def test_networks_of_the_default_study_are_right_on_its_images(tmp_path, name):
     """The study is of networks that recognise the digits: at least 93 % of the study images, by the config's recipe."""
