@@ -198,3 +198,16 @@ def test_kept_memory_is_given_back():
         full, kept, left = (os.sysconf("SC_PAGE_SIZE") * int(number) for number in process.communicate()[0].split())
     assert full - kept < 32 << 20
     assert kept - left > 200 << 20
+
+
+def test_memory_is_given_back_once_a_large_value_is_kept(memory, monkeypatch):
+    """Behind what it was made from, and behind what it drove out."""
+    free = []
+    monkeypatch.setattr(memory, "LARGE", 100)
+    monkeypatch.setattr(memory, "give_back", lambda: free.append(set(memory._store)))
+    for key, size in (("small", 99), ("large", 100), ("large", 100)):
+        memory.shared(key, lambda size=size: np.zeros(size, np.int8))
+    assert free == [{"small", "large"}]
+    monkeypatch.setattr(memory, "LIMIT", 0)
+    memory.shared("dropped", lambda: np.zeros(200, np.int8))
+    assert len(free) == 2

@@ -85,8 +85,6 @@ def ablate(
             lambda batch: images.load(rows["source"][batch], **opening),
             on,
         )
-        # Of large layers the probes before, and the pass to the cut, leave gigabytes.
-        memory.give_back()
         if device != "openvino":
             # Not as a module: its weights are the network's, and are counted there.
             return partial(parts.tail), kept

@@ -24,6 +24,8 @@ with contextlib.suppress(OSError, AttributeError):
 
 LIMIT = int(os.environ.get("READOUT_CACHE_MIB", "1536")) << 20
 """Bytes held between jobs; a group of cells needs its activations and one prefix at a time."""
+LARGE = 64 << 20
+"""Bytes of a value that is worth the time to look for what is free."""
 
 
 def _size(value: object) -> int:
@@ -72,4 +74,7 @@ def shared(key: object, make: Callable[[], object]) -> object:
             # A value larger than the whole store is used and dropped.
             if _size(value) <= LIMIT:
                 _store[key] = value
+        # What it was made from, and what made room for it.
+        if _size(value) >= LARGE:
+            give_back()
         return value

@@ -185,14 +185,15 @@ def place(images: torch.Tensor, on: torch.device) -> torch.Tensor:
 
 
 def batches(count: int, rows: Iterable[Mapping]) -> list[slice]:
-    """Slices of `count` images for passes through these rows of `layers.parquet`, nearly equal in length.
+    """Slices of `count` images for passes through these rows of `layers.parquet`, nearly equal, the longest first.
 
-    Bounded by the bytes of the largest layer, but not below `LEAST_IMAGES`, so that results do not depend on them.
+    The memory of one serves the next. Bounded by the bytes of the largest layer, but not below `LEAST_IMAGES`, so that
+    results do not depend on them.
     """
     largest = max(row["units"] for row in rows)
     size = max(1, BATCH_BYTES // (4 * largest))
     parts = max(1, min(-(-count // size), count // LEAST_IMAGES))
-    ends = [count * i // parts for i in range(parts + 1)]
+    ends = [-(-count * i // parts) for i in range(parts + 1)]
     return [slice(*pair) for pair in itertools.pairwise(ends)]
 
 
