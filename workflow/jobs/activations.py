@@ -18,8 +18,11 @@ from readout.images import FOLDS
 
 BASELINE = pa.schema([("image_id", pa.int32()), ("rank", pa.int32()), ("score", pa.float64()), ("log_p", pa.float64())])
 MEANS = pa.schema([("unit", pa.int32()), ("mean", pa.float64())])
-UNITS_AT_ONCE = 1 << 22
-"""Activations in a row group of a file, or those of one image: bounds the memory of reading and writing."""
+UNITS_AT_ONCE = 1 << 20
+"""Activations in a row group of a file, or those of one image: bounds the memory of reading and writing.
+
+Arrow takes nine bytes for each, in every layer's file at once.
+"""
 DTYPES = {"float32": pa.float32(), "float16": pa.float16()}
 
 
@@ -116,6 +119,7 @@ def extract(
         parquet.write(file, columns, MEANS)
     columns = {name: np.concatenate([part[name] for part in results]) for name in results[0]}
     parquet.write(baseline, columns | {"rank": columns["rank"].astype(np.int32)}, BASELINE)
+    del totals
     memory.give_back()
     return f"{len(columns['rank'])} images, {len(files)} layers, top-1 {(columns['rank'] == 0).mean():.4f}"
 

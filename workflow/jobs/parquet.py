@@ -57,6 +57,8 @@ class Writer(AbstractContextManager):
             if kind is None:
                 raise
         finally:
+            # Closed too, it keeps what a row group took.
+            self.writer = None
             files.discard(self.partial)
 
 
