@@ -161,10 +161,9 @@ def group(traced: fx.GraphModule, name: str, rows: dict, load: Callable, count: 
 
 def allocate(way: str) -> None:
     """Memory as the engine's process has it (jobs/memory.py), or as glibc comes to have it by itself after large blocks."""
-    # M_MMAP_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
-    settings = {-4: 0, -1: 2**31 - 1} if way == "engine" else {-4: 65536, -3: 32 << 20, -1: 64 << 20}
     with contextlib.suppress(OSError, AttributeError):
-        for option, value in settings.items():
+        # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+        for option, value in ((-3, 32 << 20), (-1, 2**31 - 1 if way == "engine" else 64 << 20)):
             ctypes.CDLL(None).mallopt(option, value)
 
 
