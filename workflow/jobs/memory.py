@@ -18,8 +18,8 @@ torch.set_num_threads(1)
 
 with contextlib.suppress(OSError, AttributeError):
     # glibc gives blocks of megabytes back to the system at once and gets them anew, page by page, for the next tensor:
-    # up to a third of the time of an ablation. One heap for all threads, kept, serves them again. Not the largest: torch
-    # aligns its tensors, and the hole that one leaves in the heap is a little too small for the next of its size.
+    # up to a third of the time of an ablation. One heap for all threads, kept, serves them again. But not the largest:
+    # torch aligns its tensors, and the hole that one leaves in a heap is a little too small for the next of its size.
     for option, value in ((-8, 1), (-3, 32 << 20), (-1, 2**31 - 1)):  # M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
         ctypes.CDLL(None).mallopt(option, value)
 
