@@ -160,11 +160,9 @@ def group(traced: fx.GraphModule, name: str, rows: dict, load: Callable, count: 
 
 
 def allocate(way: str) -> None:
-    """Memory as the engine's process has it (jobs/memory.py), or as glibc comes to have it by itself after large blocks."""
+    """Freed memory is kept, as in the engine's process (jobs/memory.py), or as much of it as glibc by itself comes to keep."""
     with contextlib.suppress(OSError, AttributeError):
-        # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
-        for option, value in ((-3, 32 << 20), (-1, 2**31 - 1 if way == "engine" else 64 << 20)):
-            ctypes.CDLL(None).mallopt(option, value)
+        ctypes.CDLL(None).mallopt(-1, 2**31 - 1 if way == "engine" else 64 << 20)  # M_TRIM_THRESHOLD
 
 
 def engine(

@@ -76,12 +76,16 @@ class Ready(set):
         return super().__iter__()
 
 
-def scheduler(ready, cores=2):
-    """Snakemake's scheduler as far as it knows the ready jobs; to finish the study, the job `left` must run."""
+def scheduler(ready, cores=2, free=1):
+    """Snakemake's scheduler as far as it knows the ready jobs and the cores, of which some are free.
+
+    To finish the study, the job `left` must run.
+    """
     result = JobScheduler.__new__(JobScheduler)
     result.workflow = SimpleNamespace(dag=SimpleNamespace(ready_jobs=ready, needrun_jobs=lambda: ["left"]))
     result.workflow.dag.finished = lambda job: False
     result.running, result.failed, result.global_resources = set(), set(), {"_cores": cores}
+    result.resources = {"_cores": free}
     start.offer_some(result)
     return result
 
@@ -94,7 +98,7 @@ class Job:
 
 
 def begin(some, ready, count):
-    """The jobs that a run begins first, on one core after the other."""
+    """The jobs that a run begins next; of those that are offered Snakemake may take any."""
     begun = []
     for _ in range(count):
         begun.append(some.open_jobs[-1])
@@ -105,7 +109,7 @@ def begin(some, ready, count):
 def test_few_ready_jobs_are_all_offered():
     """As they come and go."""
     ready = Ready()
-    some = scheduler(ready)
+    some = scheduler(ready, free=2)
     assert some.open_jobs == []
     first, second = Job(0), Job(1)
     ready.add(first)
@@ -125,14 +129,13 @@ def test_jobs_that_are_left_when_none_is_ready_are_not_forgotten():
     assert some.open_jobs == [] and some.remaining_jobs == ["left"]
 
 
-def test_of_many_ready_jobs_as_many_as_cores_of_highest_priority_are_offered():
-    """Whichever of these Snakemake takes, the next is one of the next."""
+def test_of_many_ready_jobs_those_of_highest_priority_are_offered():
+    """As many as cores are free; one where none is, since without any Snakemake would end."""
     ready = Ready(Job(priority) for priority in range(1000))
-    some = scheduler(ready)
-    assert [job.priority for job in some.open_jobs] == [999, 998]
-    assert [job.priority for job in begin(some, ready, 500)] == list(range(998, 498, -1))
-    assert [job.priority for job in some.open_jobs] == [999, 498]
-    assert len(scheduler(ready, cores=400).open_jobs) == 400
+    for free, offered in ((2, [999, 998]), (1, [999]), (0, [999])):
+        assert [job.priority for job in scheduler(ready, free=free).open_jobs] == offered
+    assert len(scheduler(ready, cores=400, free=400).open_jobs) == 400
+    assert [job.priority for job in begin(scheduler(ready, cores=16), ready, 1000)] == list(range(999, -1, -1))
 
 
 def test_a_job_of_higher_priority_that_becomes_ready_is_offered_at_once():
@@ -140,30 +143,24 @@ def test_a_job_of_higher_priority_that_becomes_ready_is_offered_at_once():
     ready = Ready(Job(0) for _ in range(1000))
     some = scheduler(ready)
     begin(some, ready, 3)
-    assert len(some.open_jobs) == 2
+    assert len(some.open_jobs) == 1
     begin(some, ready, 1)
     urgent = Job(1)
     ready.add(urgent)
-    assert some.open_jobs[0] is urgent
+    assert some.open_jobs == [urgent]
 
 
 def test_a_grid_is_probed_then_ablated_then_comes_the_next():
-    """In the order in which they share what is in memory, whatever Snakemake takes among equals."""
-    ready = Ready(
-        Job(3, "net", layer, target, f"s{i}m{i}", name=name)
-        for i in range(16)
-        for target in "ab"
-        for name in ("ablations", "probes")
-        for layer in ("conv1", "conv2")
-    )
-    grids = [(job.wildcards[:3], job.name) for job in begin(scheduler(ready, cores=1), ready, 128)]
-    assert grids == [
-        (("net", layer, target), name)
-        for layer in ("conv2", "conv1")
-        for target in "ba"
-        for name in ("probes", "ablations")
-        for _ in range(16)
+    """Whatever Snakemake takes among equals; one ablation comes first, and makes what the others wait for."""
+    cells = [f"s{i}m{j}" for i in range(4) for j in range(4)]
+    steps = ("ablations", "probes")
+    grids = [("net", layer, target) for layer in ("conv1", "conv2") for target in "ab"]
+    ready = Ready(Job(3, *grid, cell, name=step) for cell in cells for grid in grids for step in steps)
+    begun = begin(scheduler(ready, cores=16), ready, 128)
+    assert [(job.wildcards[:3], job.name) for job in begun] == [
+        (grid, step) for grid in reversed(grids) for step in ("ablations", *16 * ["probes"], *15 * ["ablations"])
     ]
+    assert {job.wildcards for job in begun} == {(*grid, cell) for grid in grids for cell in cells}
 
 
 def test_groups_of_jobs_are_offered_too():

@@ -23,7 +23,7 @@ with contextlib.suppress(OSError, AttributeError):
     for option, value in ((-8, 1), (-3, 32 << 20), (-1, 2**31 - 1)):  # M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
         ctypes.CDLL(None).mallopt(option, value)
 
-LIMIT = int(os.environ.get("READOUT_CACHE_MIB", "1536")) << 20
+LIMIT = int(os.environ.get("READOUT_CACHE_MIB", "2048")) << 20
 """Bytes held between jobs; a group of cells needs its activations and one prefix at a time."""
 LARGE = 64 << 20
 """Bytes of a value that is worth the time to look for what is free."""
@@ -45,7 +45,7 @@ _making: dict[object, threading.Lock] = {}
 
 
 def give_back() -> None:
-    """Give what is free of the kept memory back to the system, behind a job whose tensors are larger than others'."""
+    """Give what is free of the kept memory back to the system, behind a job or a shared value that took much."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -73,9 +73,9 @@ def shared(key: object, make: Callable[[], object]) -> object:
         with _lock:
             _making.pop(key, None)
             # A value larger than the whole store is used and dropped.
-            if _size(value) <= LIMIT:
+            if kept := _size(value) <= LIMIT:
                 _store[key] = value
-        # What it was made from, and what made room for it.
-        if _size(value) >= LARGE:
-            give_back()
-        return value
+    # What it was made from, and what made room for it.
+    if kept and _size(value) >= LARGE:
+        give_back()
+    return value

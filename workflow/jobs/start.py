@@ -17,7 +17,7 @@ ANOTHER_RUN = "another run of this study is at work; wait for its end and run ag
 JOBS_LEFT = "jobs of an earlier run are still at work on this study; wait for their end, or end them, and run again"
 
 SORTED = 64
-"""Least number of ready jobs that are sorted out at once; at least four times as many as run at once."""
+"""Least number of ready jobs that are chosen and sorted at once; at least four times as many as run at once."""
 
 
 def claim(lock: Path, *, shared: bool = False, wait: bool = False, held: str = ANOTHER_RUN) -> int:
@@ -78,10 +78,11 @@ def stop_when_refused(scheduler: Any) -> None:
 
 
 def _urgency(job: Any) -> tuple:
-    # A grid's probes one after the other, then its ablations: they share what is in memory. Groups of jobs, which
-    # users may make, have no wildcards.
+    # A grid's cells one after the other: they share what is in memory. The probes come before the ablations, but for one
+    # of these: it makes what they share while the probes are at work. Groups of jobs, which users may make, have no
+    # wildcards.
     names = [str(name) for name in getattr(job, "wildcards", ())]
-    return job.priority, names[:3], job.name, names[3:]
+    return job.priority, names[:3], (job.name, *names[3:]) == ("ablations", "s0m0"), job.name, names[3:]
 
 
 def offer_some(scheduler: Any) -> None:
@@ -89,29 +90,31 @@ def offer_some(scheduler: Any) -> None:
 
     It goes through all that it chooses from, their inputs, and all that are not finished: with fifty thousand cells
     ready, over a second a job. And it takes any of the same priority, here of two grids in turn, each with gigabytes in
-    memory. Ready jobs are sorted when more have become ready, or few of those that were sorted out are left.
+    memory. So it is offered as many as cores are free. Ready jobs are sorted when more have become ready, or few of
+    those that were chosen are left.
     """
     cores = scheduler.global_resources["_cores"]
     count = max(SORTED, 4 * cores)
 
     class Some(type(scheduler)):
-        next, were_ready = (), 0
+        coming, were_ready = (), 0
 
         @property
         def open_jobs(self) -> list[Any]:
             ready = self.workflow.dag.ready_jobs
-            left = [job for job in self.next if job in ready]
-            begun, self.next = len(self.next) - len(left), left
+            left = [job for job in self.coming if job in ready]
+            begun, self.coming = len(self.coming) - len(left), left
             if len(left) <= cores or len(ready) > self.were_ready - begun:
-                self.next = heapq.nlargest(count, ready, key=_urgency)
+                self.coming = heapq.nlargest(count, ready, key=_urgency)
             self.were_ready = len(ready)
-            return self.next[:cores]
+            # Never none while there are some, or Snakemake would end.
+            return self.coming[: max(1, self.resources["_cores"])]
 
         @property
         def remaining_jobs(self) -> list[Any]:
             # While there is a choice, only Snakemake's linear program asks, for the sake of temporary files; there are
             # none.
-            return self.next or super().remaining_jobs
+            return self.coming or super().remaining_jobs
 
     scheduler.__class__ = Some
 

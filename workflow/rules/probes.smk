@@ -1,4 +1,4 @@
-# The probes of one cell. The priority finishes a grid's cells before the next grid is begun: they share what is in memory.
+# The probes of one cell. The priority puts cells before further grids; their order is that of workflow/jobs/start.py.
 # A cell's job names few inputs, since Snakemake asks for those of all that it chooses from whenever it starts one: the file
 # of the grid is made anew with any activations, and the target's activations are missing when a layer's were deleted.
 
