@@ -70,12 +70,13 @@ def shared(key: object, make: Callable[[], object]) -> object:
             if key in _store:
                 return _store[key]
         value = make()
+        size = _size(value)
         with _lock:
             _making.pop(key, None)
             # A value larger than the whole store is used and dropped.
-            if kept := _size(value) <= LIMIT:
+            if size <= LIMIT:
                 _store[key] = value
     # What it was made from, and what made room for it.
-    if kept and _size(value) >= LARGE:
+    if LARGE <= size <= LIMIT:
         give_back()
     return value

@@ -79,8 +79,8 @@ def stop_when_refused(scheduler: Any) -> None:
 
 def _urgency(job: Any) -> tuple:
     # A grid's cells one after the other: they share what is in memory. The probes come before the ablations, but for
-    # one of these: it makes what they share while the probes are at work. Groups of jobs, which users may make, have
-    # no wildcards.
+    # one of these, of a cell that every grid has: it makes what they share while the probes are at work. Groups of
+    # jobs, which users may make, have no wildcards.
     names = [str(name) for name in getattr(job, "wildcards", ())]
     return job.priority, names[:3], (job.name, *names[3:]) == ("ablations", "s0m0"), job.name, names[3:]
 
