@@ -48,6 +48,13 @@ def _fit_dual(x: np.ndarray, is_target: np.ndarray, C: float, weights: np.ndarra
     return (x.T @ a).numpy(), b.item()
 
 
+@pytest.fixture(params=["small", "large"])
+def batch(request, monkeypatch):
+    """What a test solves is taken for a small batch, or for a large one, whose Hessians are made one by one."""
+    monkeypatch.setattr(probes, "LARGE", {"small": 2**62, "large": 0}[request.param])
+    monkeypatch.setattr(probes, "CACHED", 1)
+
+
 @pytest.mark.parametrize("solve", [_fit, _fit_dual])
 def test_a_probe_by_hand(solve):
     """One unit at -1 and 1, C = 1: w = 2 sigma(-w), b = 0, to be solved by bisection."""
@@ -70,6 +77,7 @@ def test_an_unpenalised_intercept_by_hand(solve):
     assert solve(silent, is_target, 1.0, np.array([1.0, 1, 1, 2]))[1] == pytest.approx(math.log(1.5), abs=1e-7)
 
 
+@pytest.mark.usefixtures("batch")
 @pytest.mark.parametrize("solve", [_fit, _fit_dual])
 @pytest.mark.parametrize("C", [0.01, 1.0, 100.0])
 @pytest.mark.parametrize(("images", "units"), [(80, 6), (60, 60), (40, 150)])
@@ -111,7 +119,9 @@ def test_primal_and_dual_are_one_problem(C, images, units):
     np.testing.assert_allclose(x @ primal[0] + primal[1], x @ dual[0] + dual[1], rtol=0, atol=1e-5 * max(C, 1))
 
 
-def test_problems_of_a_batch_do_not_meet():
+@pytest.mark.usefixtures("batch")
+@pytest.mark.parametrize("chunk", [1 << 21, 3 * 50 * 8])
+def test_problems_of_a_batch_do_not_meet(monkeypatch, chunk):
     """Problems that differ in activations, signs, C and weights: each as if solved alone."""
     parts = [_data(50, 7, seed) for seed in range(4)]
     x = torch.from_numpy(np.stack([part[0] for part in parts])).double()
@@ -119,6 +129,8 @@ def test_problems_of_a_batch_do_not_meet():
     y = torch.from_numpy(np.stack([generator.permutation(np.where(part[1], 1.0, -1.0)) for part in parts]))
     C = torch.tensor([0.01, 1.0, 100.0, 5.0], dtype=torch.float64)
     weights = torch.from_numpy(generator.uniform(0, 2, (4, 50)))
+    # More at once than there are, or three and one.
+    monkeypatch.setattr(probes, "CHUNK", chunk)
     w, b, decisions = probes.fit(x, y, C, weights)
     for i in range(4):
         alone = probes.fit(x[i : i + 1], y[i], C[i].item(), weights[i])
@@ -196,6 +208,7 @@ def test_a_length_that_was_not_found_leads_downwards_still(monkeypatch):
     assert objective(probes._length(*given).item()) < objective(0)
 
 
+@pytest.mark.usefixtures("batch")
 def test_a_solved_problem_stops_no_other():
     """One is solved from the start, by symmetry, and its Hessian is singular in any precision: its units are one."""
     x, is_target, _ = _data(60, 3)
@@ -210,6 +223,29 @@ def test_a_solved_problem_stops_no_other():
     torch.testing.assert_close(w[1:], probes.fit(x[1:], y[1:], 1.0, ones[1:])[0])
 
 
+@pytest.mark.parametrize(("large", "kept"), [(0, True), (2**62, False)])
+def test_a_large_batch_keeps_its_hessians(monkeypatch, large, kept):
+    """Which pays where they cost most; small ones take fewer steps instead. The solution is the same."""
+    monkeypatch.setattr(probes, "LARGE", large)
+    taken = {"_factors": 0, "_length": 0}
+
+    def counted(name, function):
+        def call(*arguments):
+            taken[name] += 1
+            return function(*arguments)
+
+        monkeypatch.setattr(probes, name, call)
+
+    for name in taken:
+        counted(name, getattr(probes, name))
+    x, is_target, _ = _data(200, 20)
+    w, _ = _fit(x, is_target, 1.0, np.ones(200))
+    assert (taken["_factors"] < taken["_length"]) == kept
+    reference = _reference(1.0).fit(x.astype(np.float64), is_target)
+    np.testing.assert_allclose(w, reference.coef_[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("batch")
 @pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
 @pytest.mark.parametrize("C", [1e-6, 1.0, 1e6])
 def test_extreme_problems_converge_beside_each_other(size, C):
@@ -253,6 +289,7 @@ def test_units_that_say_the_same_share_the_weight(solve):
     assert np.abs(w).max() > 0.1
 
 
+@pytest.mark.usefixtures("batch")
 @pytest.mark.parametrize(("scale", "C"), [(1e-3, 1e6), (1.0, 1.0), (1.0, 1e4), (1e3, 1.0), (1e3, 1e4)])
 def test_separable_data_converge(scale, C):
     """A plane between the sides: the penalty alone keeps the weights finite, and every image is on its side."""
@@ -264,6 +301,7 @@ def test_separable_data_converge(scale, C):
     assert np.array_equal(x @ w + b > 0, is_target)
 
 
+@pytest.mark.usefixtures("batch")
 @pytest.mark.parametrize("kind", ["large", "offset", "heavy", "dead", "one image apart"])
 def test_units_as_they_come_converge(kind):
     """The published probe does not standardise."""
@@ -287,6 +325,7 @@ def test_units_as_they_come_converge(kind):
     assert np.abs(gradient).max() < 1e-7
 
 
+@pytest.mark.usefixtures("batch")
 @pytest.mark.parametrize("solve", [_fit, _fit_dual])
 def test_activations_that_are_not_finite_are_an_error(solve):
     """An activation that is no number must not pass for a solution."""
@@ -327,6 +366,7 @@ def _published_plainly(x, is_target, draws, units, C, seed=0) -> tuple[list[floa
     return scores, accuracies
 
 
+@pytest.mark.usefixtures("batch")
 @pytest.mark.parametrize(
     ("images", "size", "units", "C"), [(90, 60, 10, 1.0), (90, 60, 40, 0.1), (50, 200, 100, 1.0), (90, 11, 10, 100.0)]
 )

@@ -5,8 +5,8 @@ Both are L2-penalised logistic regressions with an unpenalised intercept,
     minimise  1/2 |w|^2 + C sum_i c_i log(1 + exp(-y_i (x_i w + b))),    y_i in {-1, 1},
 
 solved by Newton's method until the gradient, in float64, vanishes; scikit-learn's `LogisticRegression` at tol 1e-8 is
-the reference. Many small problems are solved as one batch. The Hessians are taken in float32, which halves the time:
-they decide how fast the solution is reached, not what it is.
+the reference. Many small problems are solved as one batch. The Hessians are taken in float32, as is all else far from
+the solution of a large batch: this decides how fast the solution is reached, not what it is.
 """
 
 from collections.abc import Sequence
@@ -22,12 +22,20 @@ CLIP = 2.2e-16
 """Probabilities are clipped to [CLIP, 1 - CLIP], as in the published score."""
 TOLERANCE = 1e-8
 """Largest entry of the gradient at the solution, per unit of C."""
-SINGLE = 20
-"""Newton steps with Hessians in float32; a problem that takes more is ill-conditioned and gets float64."""
+SINGLE = 30
+"""Steps with Hessians in float32; a problem that takes more is ill-conditioned and gets float64."""
+NEAR = 1e-2
+"""Gradient, as for TOLERANCE, up to which float32 leads a large batch; from there on it decides the Hessians alone."""
+FALL = 10
+"""A large batch keeps its Hessians for as long as a step makes most gradients smaller by this factor."""
+LARGE = 1 << 25
+"""Products of activations in the Hessians of a large batch: in smaller ones they cost less than what saves them."""
 TRIES = 30
 """Most lengths of a Newton step that are tried."""
 CHUNK = 1 << 21
-"""Activations gone through at once for Gram matrices: 16 MiB a copy, which a processor's cache can hold."""
+"""Activations gone through at once: 16 MiB a copy in float64, which a processor's outer cache can hold."""
+CACHED = 1 << 18
+"""Activations of which Hessians are taken at once: 1 MiB a copy in float32, which a core's own cache can hold."""
 BLOCK = 110
 """Images a block of a Gram matrix."""
 
@@ -57,21 +65,27 @@ def _objective(margins: torch.Tensor, c: torch.Tensor, norm: torch.Tensor) -> to
 
 
 def _check_finite(values: torch.Tensor) -> None:
-    # Of activations, float32 in origin, a sum in float64 is finite if and only if all are; and one pass tells.
+    # Of sums that each activation, float32 in origin, is part of: they are finite if and only if all of these are.
     if not torch.isfinite(values.sum()):
         raise StudyError("a probe met an activation that is not finite; the network or its weights are broken")
 
 
-def _newton(
-    x: torch.Tensor, curvature: torch.Tensor, penalty: torch.Tensor, gradient: torch.Tensor
-) -> torch.Tensor | None:
-    """Newton's step in the precision of `x`; None where the Hessian is not positive definite in it."""
-    hessian = torch.bmm((x * curvature.to(x.dtype)[..., None]).transpose(1, 2), x)
-    hessian.diagonal(dim1=1, dim2=2).add_(penalty.to(x.dtype) + 1e-12)
-    factor, failed = torch.linalg.cholesky_ex(hessian)
-    if failed.any():
-        return None
-    return torch.cholesky_solve(gradient.to(x.dtype)[..., None], factor)[..., 0].double()
+def _factors(x: torch.Tensor, curvature: torch.Tensor, penalty: torch.Tensor) -> torch.Tensor | None:
+    """Cholesky factors of the Hessians, in the precision of `x`; None where one is not positive definite in it."""
+    few, factors = max(1, CACHED // x[0].numel()), []
+    for some, bend in zip(x.split(few), curvature.to(x.dtype).split(few), strict=True):
+        hessian = torch.bmm(some * bend[:, None], some.mT)
+        hessian.diagonal(dim1=1, dim2=2).add_(penalty.to(x.dtype) + 1e-12)
+        factor, failed = torch.linalg.cholesky_ex(hessian)
+        if failed.any():
+            return None
+        factors.append(factor)
+    return torch.cat(factors)
+
+
+def _rows(vectors: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+    """Each row vector times its matrix, in the matrices' precision; float64."""
+    return torch.bmm(vectors[:, None].to(matrices.dtype), matrices)[:, 0].double()
 
 
 def _length(
@@ -114,6 +128,61 @@ def _length(
     return torch.where(wanted, torch.where(found | (low == 0), scale, low), 0.0)
 
 
+def _solve(
+    given: torch.Tensor, y: torch.Tensor, C: torch.Tensor, c: torch.Tensor, theta: torch.Tensor, steps: range
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Solutions [batch, units + 1], the intercepts last, and decision values [batch, images], by Newton's method.
+
+    Begins at `theta`. With an old Hessian a step costs less than half, so that a large batch keeps it while it serves.
+    """
+    batch, images, units = given.shape
+
+    def transposed(dtype: torch.dtype) -> torch.Tensor:
+        # The intercept is one more unit, always active and not penalised.
+        return torch.cat([given.mT.to(dtype), torch.ones(batch, 1, images, dtype=dtype)], 1)
+
+    penalty = torch.ones(units + 1, dtype=torch.float64)
+    penalty[-1] = 0.0
+    # Small ones begin in float64, and take a Hessian each step.
+    large = given.numel() * units >= LARGE
+    single = transposed(torch.float32)
+    x = single if large else transposed(torch.float64)
+    margins = y * _rows(theta, x)
+    factors = before = None
+    for taken in steps:
+        miss = torch.sigmoid(-margins)
+        gradient = penalty * theta - _rows(c * y * miss, x.mT)
+        _check_finite(gradient)
+        size = gradient.abs().amax(1) / C.clamp(min=1)
+        # What most problems are ready for is done with all: to divide a batch costs more.
+        if x is single and (2 * (size <= NEAR).sum() >= batch or taken >= SINGLE):
+            x = transposed(torch.float64)
+            margins = y * _rows(theta, x)
+            continue
+        far = size > TOLERANCE
+        if x is not single and 2 * far.sum() <= batch:
+            decisions = y * margins
+            if far.any():
+                rest = (kept[far] for kept in (given, y, C, c, theta))
+                theta[far], decisions[far] = _solve(*rest, range(taken, steps.stop))
+            return theta, decisions
+        if factors is None or not large or 2 * (far & (size > before / FALL)).sum() > far.sum():
+            # Of a solved problem the Hessian is of no use, and must not fail: the penalty alone never does.
+            curvature = torch.where(far[:, None], c * miss * (1 - miss), 0.0)
+            factors = _factors(single, curvature, penalty) if taken < SINGLE else None
+            if factors is None:
+                factors = _factors(transposed(torch.float64) if x is single else x, curvature, penalty)
+            if factors is None:
+                break
+        step = torch.cholesky_solve(gradient.to(factors.dtype)[..., None], factors)[..., 0].double()
+        along = -y * _rows(step, x)
+        scale = _length(theta, -step, margins, along, c, penalty, far)[:, None]
+        theta, margins, before = theta - scale * step, margins + scale * along, size
+    raise StudyError(
+        f"a probe did not converge in {steps.stop} Newton steps; choose a smaller C or scale the activations"
+    )
+
+
 def fit(
     x: torch.Tensor, y: torch.Tensor, C: torch.Tensor | float, weights: torch.Tensor, steps: int = 100
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -125,45 +194,15 @@ def fit(
     converge.
     """
     batch, images, units = x.shape
-    # The intercept is one more unit, always active and not penalised.
-    given, x = x, torch.empty(batch, images, units + 1, dtype=torch.float64)
-    x[..., :-1], x[..., -1] = given, 1.0
-    _check_finite(x)
-    penalty = torch.ones(units + 1, dtype=x.dtype)
-    penalty[-1] = 0.0
-    C = torch.as_tensor(C, dtype=x.dtype).expand(batch)
-    y, c = y.expand(batch, images), C[:, None] * weights.expand(batch, images)
-    solution, decisions = x.new_zeros(batch, units + 1), x.new_zeros(batch, images)
-    # What follows is of the problems `left`, of which those that are `unsolved` have not converged.
-    left, unsolved = torch.arange(batch), torch.ones(batch, dtype=torch.bool)
-    theta, margins = solution.clone(), decisions.clone()
-    single = x.float()
-    for taken in range(steps):
-        miss = torch.sigmoid(-margins)
-        gradient = penalty * theta - torch.bmm((c * y * miss)[:, None], x)[:, 0]
-        far = gradient.abs().amax(1) > TOLERANCE * C.clamp(min=1)
-        solved = unsolved & ~far
-        if solved.any():
-            solution[left[solved]], decisions[left[solved]] = theta[solved], (y * margins)[solved]
-            unsolved &= far
-            if not unsolved.any():
-                return solution[:, :-1], solution[:, -1], decisions
-            # To leave out the few that converge first would cost more than their steps.
-            if 2 * unsolved.sum() <= len(left):
-                x, single, y, c, C, left, theta, margins, miss, gradient, unsolved = (
-                    kept[unsolved] for kept in (x, single, y, c, C, left, theta, margins, miss, gradient, unsolved)
-                )
-        # Of a solved problem the Hessian is of no use, and must not fail: the penalty alone never does.
-        curvature = torch.where(unsolved[:, None], c * miss * (1 - miss), 0.0)
-        step = _newton(single if taken < SINGLE else x, curvature, penalty, gradient)
-        if step is None:
-            step = _newton(x, curvature, penalty, gradient)
-        if step is None:
-            break
-        along = -y * torch.bmm(x, step[..., None])[..., 0]
-        scale = _length(theta, -step, margins, along, c, penalty, unsolved)[:, None]
-        theta, margins = theta - scale * step, margins + scale * along
-    raise StudyError(f"a probe did not converge in {steps} Newton steps; choose a smaller C or scale the activations")
+    C = torch.as_tensor(C, dtype=torch.float64).expand(batch)
+    given = (x, y.expand(batch, images), C, C[:, None] * weights.expand(batch, images))
+    at_once = max(1, CHUNK // (images * (units + 1)))
+    start = torch.zeros(batch, units + 1, dtype=torch.float64)
+    solved = [
+        _solve(*part, range(steps)) for part in zip(*(each.split(at_once) for each in (*given, start)), strict=True)
+    ]
+    theta, decisions = (torch.cat(parts) for parts in zip(*solved, strict=True))
+    return theta[:, :-1], theta[:, -1], decisions
 
 
 def fit_dual(
@@ -223,7 +262,7 @@ def published(
     else:
         columns = np.stack([generator.choice(size, units, replace=False) for _ in range(draws)])
     y = torch.from_numpy(np.where(is_target, 1.0, -1.0))
-    x = torch.from_numpy(activations[:, columns]).transpose(0, 1)
+    x = torch.from_numpy(activations.T[columns]).mT
     # ASSUME: converged, the intercept unpenalised, the images unweighted.
     *_, decisions = fit(x, y, C, torch.ones_like(y))
     correct = ((decisions > 0) == (y > 0)).double().mean(1)
