@@ -50,9 +50,8 @@ def _fit_dual(x: np.ndarray, is_target: np.ndarray, C: float, weights: np.ndarra
 
 @pytest.fixture(params=["small", "large"])
 def batch(request, monkeypatch):
-    """What a test solves is taken for a small batch, or for a large one, whose Hessians are made one by one."""
+    """What a test solves is taken for a small batch or for a large one."""
     monkeypatch.setattr(probes, "LARGE", {"small": 2**62, "large": 0}[request.param])
-    monkeypatch.setattr(probes, "CACHED", 1)
 
 
 @pytest.mark.parametrize("solve", [_fit, _fit_dual])
@@ -120,8 +119,8 @@ def test_primal_and_dual_are_one_problem(C, images, units):
 
 
 @pytest.mark.usefixtures("batch")
-@pytest.mark.parametrize("chunk", [1 << 21, 3 * 50 * 8])
-def test_problems_of_a_batch_do_not_meet(monkeypatch, chunk):
+@pytest.mark.parametrize(("chunk", "cached"), [(1 << 21, 1 << 18), (3 * 50 * 8, 1 << 18), (1 << 21, 3 * 50 * 8)])
+def test_problems_of_a_batch_do_not_meet(monkeypatch, chunk, cached):
     """Problems that differ in activations, signs, C and weights: each as if solved alone."""
     parts = [_data(50, 7, seed) for seed in range(4)]
     x = torch.from_numpy(np.stack([part[0] for part in parts])).double()
@@ -131,12 +130,14 @@ def test_problems_of_a_batch_do_not_meet(monkeypatch, chunk):
     weights = torch.from_numpy(generator.uniform(0, 2, (4, 50)))
     # More at once than there are, or three and one.
     monkeypatch.setattr(probes, "CHUNK", chunk)
+    monkeypatch.setattr(probes, "CACHED", cached)
     w, b, decisions = probes.fit(x, y, C, weights)
     for i in range(4):
         alone = probes.fit(x[i : i + 1], y[i], C[i].item(), weights[i])
-        # Steps and stops are the same; sums of a batch differ in the last bits.
-        torch.testing.assert_close(w[i], alone[0][0], rtol=1e-6, atol=1e-7)
-        torch.testing.assert_close(b[i], alone[1][0], rtol=1e-6, atol=1e-7)
+        # The gradient may be 1e-8 C, and the curvature along w is 1 or more; along b it was seen to be 0.05.
+        atol = 1e-7 * max(C[i].item(), 1)
+        torch.testing.assert_close(w[i], alone[0][0], rtol=1e-6, atol=atol)
+        torch.testing.assert_close(b[i], alone[1][0], rtol=1e-6, atol=20 * atol)
         torch.testing.assert_close(decisions[i], x[i] @ w[i] + b[i], rtol=1e-10, atol=1e-10)
 
 
@@ -212,7 +213,8 @@ def test_a_length_that_was_not_found_leads_downwards_still(monkeypatch):
 def test_a_solved_problem_stops_no_other():
     """One is solved from the start, by symmetry, and its Hessian is singular in any precision: its units are one."""
     x, is_target, _ = _data(60, 3)
-    column = np.repeat(np.random.default_rng(0).uniform(1e9, 2e9, 30), 2)
+    # Sums of these are exact in any precision.
+    column = np.repeat(2.0**20 * np.random.default_rng(0).integers(1000, 2000, 30), 2)
     x = torch.from_numpy(np.stack([column[:, None] * [1, 1, 1], x, x]))
     y = torch.from_numpy(np.stack([np.tile([-1.0, 1.0], 30)] + 2 * [np.where(is_target, 1.0, -1.0)]))
     ones = torch.ones_like(y)
@@ -223,26 +225,58 @@ def test_a_solved_problem_stops_no_other():
     torch.testing.assert_close(w[1:], probes.fit(x[1:], y[1:], 1.0, ones[1:])[0])
 
 
-@pytest.mark.parametrize(("large", "kept"), [(0, True), (2**62, False)])
-def test_a_large_batch_keeps_its_hessians(monkeypatch, large, kept):
-    """Which pays where they cost most; small ones take fewer steps instead. The solution is the same."""
-    monkeypatch.setattr(probes, "LARGE", large)
-    taken = {"_factors": 0, "_length": 0}
+def _watched(monkeypatch, name: str) -> list[tuple]:
+    """Arguments and result of each call of a function of the module, in order."""
+    function, calls = getattr(probes, name), []
 
-    def counted(name, function):
-        def call(*arguments):
-            taken[name] += 1
-            return function(*arguments)
+    def call(*arguments):
+        result = function(*arguments)
+        calls.append((arguments, result))
+        return result
 
-        monkeypatch.setattr(probes, name, call)
+    monkeypatch.setattr(probes, name, call)
+    return calls
 
-    for name in taken:
-        counted(name, getattr(probes, name))
+
+@pytest.mark.parametrize("large", [True, False])
+def test_a_large_batch_keeps_its_hessians(monkeypatch, large):
+    """Which pays where they cost most; a small one takes fewer steps instead."""
+    monkeypatch.setattr(probes, "LARGE", 0 if large else 2**62)
+    hessians, steps = (_watched(monkeypatch, name) for name in ("_factors", "_length"))
     x, is_target, _ = _data(200, 20)
     w, _ = _fit(x, is_target, 1.0, np.ones(200))
-    assert (taken["_factors"] < taken["_length"]) == kept
+    assert (len(hessians) < len(steps)) == large
     reference = _reference(1.0).fit(x.astype(np.float64), is_target)
     np.testing.assert_allclose(w, reference.coef_[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+def test_float32_leads_a_large_batch_near_the_solution(monkeypatch, size):
+    """However large activations are, it gets there before its steps are spent, and float64 has few left to take."""
+    monkeypatch.setattr(probes, "LARGE", 0)
+    calls = _watched(monkeypatch, "_descend")
+    x, is_target, _ = _data(300, 20, share=0.1)
+    _fit(size * x, is_target, 1.0, np.ones(300))
+    assert [arguments[0].dtype for arguments, _ in calls] == [torch.float32, torch.float64]
+    for (*_, steps), (_, _, far, taken) in calls:
+        assert not far.any()
+        assert 0 < taken < steps
+    assert calls[1][1][3] <= 8
+
+
+def test_problems_that_take_longer_than_others_go_on_alone(monkeypatch):
+    """Most are soon solved; of what is left too little for a large batch, each as if solved alone."""
+    x, is_target, _ = _data(60, 5)
+    x, y = torch.from_numpy(np.stack([x] * 7)), torch.from_numpy(np.where(is_target, 1.0, -1.0))
+    C, ones = torch.tensor([1e-3] * 4 + [1e2, 1e4, 1e6], dtype=torch.float64), torch.ones(60, dtype=torch.float64)
+    monkeypatch.setattr(probes, "LARGE", 5 * 60 * 36)
+    calls = _watched(monkeypatch, "_descend")
+    w, b, decisions = probes.fit(x, y, C, ones)
+    assert [len(arguments[0]) for arguments, _ in calls][:3] == [7, 7, 3]
+    for i in range(7):
+        alone = probes.fit(x[i : i + 1], y, C[i].item(), ones)
+        torch.testing.assert_close(decisions[i : i + 1], alone[2], rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(decisions[i], x[i].double() @ w[i] + b[i], rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.usefixtures("batch")
@@ -336,6 +370,7 @@ def test_activations_that_are_not_finite_are_an_error(solve):
         solve(x, is_target, 1.0, np.ones(40))
 
 
+@pytest.mark.usefixtures("batch")
 def test_too_few_steps_are_an_error():
     """The message says what to change."""
     x, is_target, _ = _data(40, 5)

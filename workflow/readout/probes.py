@@ -5,8 +5,8 @@ Both are L2-penalised logistic regressions with an unpenalised intercept,
     minimise  1/2 |w|^2 + C sum_i c_i log(1 + exp(-y_i (x_i w + b))),    y_i in {-1, 1},
 
 solved by Newton's method until the gradient, in float64, vanishes; scikit-learn's `LogisticRegression` at tol 1e-8 is
-the reference. Many small problems are solved as one batch. The Hessians are taken in float32, as is all else far from
-the solution of a large batch: this decides how fast the solution is reached, not what it is.
+the reference. Many small problems are solved as one batch. The Hessians are taken in float32, as are all products with
+activations while a large batch is far from its solution: this decides how fast that is reached, not what it is.
 """
 
 from collections.abc import Sequence
@@ -22,14 +22,16 @@ CLIP = 2.2e-16
 """Probabilities are clipped to [CLIP, 1 - CLIP], as in the published score."""
 TOLERANCE = 1e-8
 """Largest entry of the gradient at the solution, per unit of C."""
-SINGLE = 30
+SINGLE = 20
 """Steps with Hessians in float32; a problem that takes more is ill-conditioned and gets float64."""
-NEAR = 1e-2
-"""Gradient, as for TOLERANCE, up to which float32 leads a large batch; from there on it decides the Hessians alone."""
+LARGE = 1 << 25
+"""Products of activations in the Hessians of a large batch; in a smaller one they save more than they cost."""
 FALL = 10
 """A large batch keeps its Hessians for as long as a step makes most gradients smaller by this factor."""
-LARGE = 1 << 25
-"""Products of activations in the Hessians of a large batch: in smaller ones they cost less than what saves them."""
+NEAR = 1e-5
+"""Share of the gradient at zero down to which float32 leads a large batch."""
+LEAD = 12
+"""Most steps that float32 leads."""
 TRIES = 30
 """Most lengths of a Newton step that are tried."""
 CHUNK = 1 << 21
@@ -65,7 +67,7 @@ def _objective(margins: torch.Tensor, c: torch.Tensor, norm: torch.Tensor) -> to
 
 
 def _check_finite(values: torch.Tensor) -> None:
-    # Of sums that each activation, float32 in origin, is part of: they are finite if and only if all of these are.
+    # Of activations, float32 in origin, a sum in float64 is finite if and only if all are; and one pass tells.
     if not torch.isfinite(values.sum()):
         raise StudyError("a probe met an activation that is not finite; the network or its weights are broken")
 
@@ -83,7 +85,11 @@ def _factors(x: torch.Tensor, curvature: torch.Tensor, penalty: torch.Tensor) ->
     return torch.cat(factors)
 
 
-def _rows(vectors: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+def _large(x: torch.Tensor) -> bool:
+    return x.numel() * x.shape[1] >= LARGE
+
+
+def _times(vectors: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
     """Each row vector times its matrix, in the matrices' precision; float64."""
     return torch.bmm(vectors[:, None].to(matrices.dtype), matrices)[:, 0].double()
 
@@ -128,59 +134,72 @@ def _length(
     return torch.where(wanted, torch.where(found | (low == 0), scale, low), 0.0)
 
 
-def _solve(
-    given: torch.Tensor, y: torch.Tensor, C: torch.Tensor, c: torch.Tensor, theta: torch.Tensor, steps: range
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Solutions [batch, units + 1], the intercepts last, and decision values [batch, images], by Newton's method.
+def _descend(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    C: torch.Tensor,
+    c: torch.Tensor,
+    theta: torch.Tensor,
+    tolerance: torch.Tensor | float,
+    steps: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
+    """Newton's method from `theta` [batch, units + 1], in the precision of `x` [batch, units + 1, images].
 
-    Begins at `theta`. With an old Hessian a step costs less than half, so that a large batch keeps it while it serves.
+    Ends when half of the problems have gradients within the tolerance, per unit of C, or no step is left, or a Hessian
+    fails. Returns where it came to, the decision values there, which problems are still far, and the steps taken. With
+    an old Hessian a step costs less than half, so that a large batch keeps it while it serves.
     """
-    batch, images, units = given.shape
-
-    def transposed(dtype: torch.dtype) -> torch.Tensor:
-        # The intercept is one more unit, always active and not penalised.
-        return torch.cat([given.mT.to(dtype), torch.ones(batch, 1, images, dtype=dtype)], 1)
-
-    penalty = torch.ones(units + 1, dtype=torch.float64)
+    penalty = torch.ones(x.shape[1], dtype=torch.float64)
     penalty[-1] = 0.0
-    # Small ones begin in float64, and take a Hessian each step.
-    large = given.numel() * units >= LARGE
-    single = transposed(torch.float32)
-    x = single if large else transposed(torch.float64)
-    margins = y * _rows(theta, x)
+    single, margins = x.float(), y * _times(theta, x)
     factors = before = None
-    for taken in steps:
+    for taken in range(steps + 1):
         miss = torch.sigmoid(-margins)
-        gradient = penalty * theta - _rows(c * y * miss, x.mT)
-        _check_finite(gradient)
+        gradient = penalty * theta - _times(c * y * miss, x.mT)
         size = gradient.abs().amax(1) / C.clamp(min=1)
-        # What most problems are ready for is done with all: to divide a batch costs more.
-        if x is single and (2 * (size <= NEAR).sum() >= batch or taken >= SINGLE):
-            x = transposed(torch.float64)
-            margins = y * _rows(theta, x)
-            continue
-        far = size > TOLERANCE
-        if x is not single and 2 * far.sum() <= batch:
-            decisions = y * margins
-            if far.any():
-                rest = (kept[far] for kept in (given, y, C, c, theta))
-                theta[far], decisions[far] = _solve(*rest, range(taken, steps.stop))
-            return theta, decisions
-        if factors is None or not large or 2 * (far & (size > before / FALL)).sum() > far.sum():
+        far = size > tolerance
+        # To go on with all until the last has come would cost more than to begin anew with those that are left.
+        if 2 * far.sum() <= len(x) or taken == steps:
+            break
+        if factors is None or not _large(x) or 2 * (far & (size > before / FALL)).sum() > far.sum():
             # Of a solved problem the Hessian is of no use, and must not fail: the penalty alone never does.
             curvature = torch.where(far[:, None], c * miss * (1 - miss), 0.0)
             factors = _factors(single, curvature, penalty) if taken < SINGLE else None
             if factors is None:
-                factors = _factors(transposed(torch.float64) if x is single else x, curvature, penalty)
+                factors = _factors(x, curvature, penalty)
             if factors is None:
                 break
         step = torch.cholesky_solve(gradient.to(factors.dtype)[..., None], factors)[..., 0].double()
-        along = -y * _rows(step, x)
+        along = -y * _times(step, x)
         scale = _length(theta, -step, margins, along, c, penalty, far)[:, None]
         theta, margins, before = theta - scale * step, margins + scale * along, size
-    raise StudyError(
-        f"a probe did not converge in {steps.stop} Newton steps; choose a smaller C or scale the activations"
-    )
+    return theta, y * margins, far, taken
+
+
+def _solve(
+    given: torch.Tensor, y: torch.Tensor, C: torch.Tensor, c: torch.Tensor, steps: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Solutions [batch, units + 1], the intercepts last, and decision values [batch, images]."""
+    batch, images, units = given.shape
+    # The intercept is one more unit, always active and not penalised.
+    x = torch.empty(batch, units + 1, images, dtype=torch.float64)
+    x[:, :-1], x[:, -1] = given.mT, 1.0
+    _check_finite(x)
+    theta, decisions = torch.zeros(batch, units + 1, dtype=torch.float64), torch.zeros_like(c)
+    left, remaining = torch.arange(batch), steps
+    if _large(x):
+        near = NEAR * _times(c * y / 2, x.mT).abs().amax(1) / C.clamp(min=1)
+        theta, *_, taken = _descend(x.float(), y, C, c, theta, near, min(LEAD, steps))
+        remaining -= taken
+    while len(left):
+        part = (x, y, C, c, theta.clone()) if len(left) == batch else (each[left] for each in (x, y, C, c, theta))
+        theta[left], decisions[left], far, taken = _descend(*part, TOLERANCE, remaining)
+        if far.all():
+            raise StudyError(
+                f"a probe did not converge in {steps} Newton steps; choose a smaller C or scale the activations"
+            )
+        left, remaining = left[far], remaining - taken
+    return theta, decisions
 
 
 def fit(
@@ -190,18 +209,14 @@ def fit(
 
     x: [batch, images, units], float32 or float64; y: [images] or [batch, images] in {-1, 1}; C: number or [batch];
     weights: the images' c_i >= 0, like y (0 leaves an image out). Returns w [batch, units], b [batch] and the decision
-    values x w + b [batch, images], summed over the steps, all float64. Raises StudyError where a problem does not
-    converge.
+    values x w + b [batch, images], all float64. Raises StudyError where a problem does not converge.
     """
     batch, images, units = x.shape
     C = torch.as_tensor(C, dtype=torch.float64).expand(batch)
     given = (x, y.expand(batch, images), C, C[:, None] * weights.expand(batch, images))
     at_once = max(1, CHUNK // (images * (units + 1)))
-    start = torch.zeros(batch, units + 1, dtype=torch.float64)
-    solved = [
-        _solve(*part, range(steps)) for part in zip(*(each.split(at_once) for each in (*given, start)), strict=True)
-    ]
-    theta, decisions = (torch.cat(parts) for parts in zip(*solved, strict=True))
+    parts = zip(*(each.split(at_once) for each in given), strict=True)
+    theta, decisions = map(torch.cat, zip(*(_solve(*part, steps) for part in parts), strict=True))
     return theta[:, :-1], theta[:, -1], decisions
 
 
