@@ -211,7 +211,7 @@ def test_a_length_that_was_not_found_leads_downwards_still(monkeypatch):
 
 @pytest.mark.usefixtures("batch")
 def test_a_solved_problem_stops_no_other():
-    """One is solved from the start, by symmetry, and its Hessian is singular in any precision: its units are one."""
+    """One is solved from the start, by symmetry, and its Hessian fails in any precision: its units are one."""
     x, is_target, _ = _data(60, 3)
     # Sums of these are exact in any precision.
     column = np.repeat(2.0**20 * np.random.default_rng(0).integers(1000, 2000, 30), 2)

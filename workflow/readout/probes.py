@@ -158,12 +158,11 @@ def _descend(
         gradient = penalty * theta - _times(c * y * miss, x.mT)
         size = gradient.abs().amax(1) / C.clamp(min=1)
         far = size > tolerance
-        # To go on with all until the last has come would cost more than to begin anew with those that are left.
+        # To go on with all until the last is there would cost more than to begin anew with those that are left.
         if 2 * far.sum() <= len(x) or taken == steps:
             break
         if factors is None or not _large(x) or 2 * (far & (size > before / FALL)).sum() > far.sum():
-            # Of a solved problem the Hessian is of no use, and must not fail: the penalty alone never does.
-            curvature = torch.where(far[:, None], c * miss * (1 - miss), 0.0)
+            curvature = c * miss * (1 - miss)
             factors = _factors(single, curvature, penalty) if taken < SINGLE else None
             if factors is None:
                 factors = _factors(x, curvature, penalty)
