@@ -210,6 +210,16 @@ def test_a_length_that_was_not_found_leads_downwards_still(monkeypatch):
 
 
 @pytest.mark.usefixtures("batch")
+def test_silent_units_decide_nothing():
+    """Sides of equal weight: every decision is 0 to the bit, not what rounding made of it."""
+    is_target = np.arange(500) < 50
+    weights = np.where(is_target, 5.0, 5 / 9)
+    y = torch.from_numpy(np.where(is_target, 1.0, -1.0))
+    *_, decisions = probes.fit(torch.zeros(5, 500, 8), y, 1.0, torch.from_numpy(weights))
+    assert (decisions == 0).all()
+
+
+@pytest.mark.usefixtures("batch")
 def test_a_solved_problem_stops_no_other():
     """One is solved from the start, by symmetry, and its Hessian fails in any precision: its units are one."""
     x, is_target, _ = _data(60, 3)

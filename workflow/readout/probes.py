@@ -187,7 +187,9 @@ def _solve(
     theta, decisions = torch.zeros(batch, units + 1, dtype=torch.float64), torch.zeros_like(c)
     left, remaining = torch.arange(batch), steps
     if _large(x):
-        near = NEAR * _times(c * y / 2, x.mT).abs().amax(1) / C.clamp(min=1)
+        start = _times(c * y / 2, x.mT).abs().amax(1) / C.clamp(min=1)
+        # What is solved at zero stays there, where float32 would take its own rounding for a gradient.
+        near = torch.where(start > TOLERANCE, NEAR * start, torch.inf)
         theta, *_, taken = _descend(x.float(), y, C, c, theta, near, min(LEAD, steps))
         remaining -= taken
     while len(left):
