@@ -134,10 +134,9 @@ def test_problems_of_a_batch_do_not_meet(monkeypatch, chunk, cached):
     w, b, decisions = probes.fit(x, y, C, weights)
     for i in range(4):
         alone = probes.fit(x[i : i + 1], y[i], C[i].item(), weights[i])
-        # The gradient may be 1e-8 C, and the curvature along w is 1 or more; along b it was seen to be 0.05.
-        atol = 1e-7 * max(C[i].item(), 1)
-        torch.testing.assert_close(w[i], alone[0][0], rtol=1e-6, atol=atol)
-        torch.testing.assert_close(b[i], alone[1][0], rtol=1e-6, atol=20 * atol)
+        # Steps can differ in a large batch; sums of a batch differ in the last bits.
+        torch.testing.assert_close(w[i], alone[0][0], rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(b[i], alone[1][0], rtol=1e-6, atol=1e-7)
         torch.testing.assert_close(decisions[i], x[i] @ w[i] + b[i], rtol=1e-10, atol=1e-10)
 
 
