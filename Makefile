@@ -23,7 +23,7 @@ crashes: $(ENVIRONMENT)
 # The layers of a network as a configuration lists them: make layers MODEL=googlenet SIZE=224
 SIZE ?= 224
 layers: $(ENVIRONMENT)
-	@PYTHONPATH=workflow $(VENV)/bin/python -m jobs.layers $(MODEL) --size $(SIZE)
+	@PYTHONPATH=workflow $(VENV)/bin/python -m commands.layers $(MODEL) --size $(SIZE)
 
 # The engine beside other ways to the same numbers; prints a table and writes results/bench.json.
 bench: $(ENVIRONMENT)

@@ -9,8 +9,8 @@ os.environ |= dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM
 include: "workflow/rules/study.smk"
 
 
-from jobs import progress, provenance, start
-from jobs.code import digest, file_digest
+from runtime import locks, patches, progress, provenance
+from runtime.code import digest, file_digest
 
 progress.thin(logger)
 
@@ -18,13 +18,13 @@ progress.thin(logger)
 # environment, so that no process of this run claims it again.
 if (parts := os.environ.pop("READOUT_PARTS", None)) is not None:
     with told():
-        start.claim_parts(R, json.loads(parts))
+        locks.claim_parts(R, json.loads(parts))
 
 
 report: "workflow/report/workflow.rst"
 
 
-include: "workflow/rules/places.smk"
+include: "workflow/rules/settings.smk"
 include: "workflow/rules/images.smk"
 include: "workflow/rules/networks.smk"
 include: "workflow/rules/activations.smk"
@@ -63,6 +63,6 @@ onstart:
     # after a thousand cells they take a core. Local jobs need no limit.
     if workflow.local_exec:
         workflow.scheduler.job_rate_limiter = None
-        start.note_first(workflow.scheduler._executor)
-        start.stop_when_refused(workflow.scheduler)
-        start.offer_some(workflow.scheduler)
+        patches.note_first(workflow.scheduler._executor)
+        patches.stop_when_refused(workflow.scheduler)
+        patches.offer_some(workflow.scheduler)

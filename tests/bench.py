@@ -42,10 +42,10 @@ from jobs import ablations as ablations_job
 from jobs import cells as cells_job
 from jobs import images as images_job
 from jobs import networks as networks_job
-from jobs import parquet
-from readout import cells, layers, networks, openvino, probes, scores
+from readout import cells, cuts, layer_names, layers, logistic, openvino, probes, scores, tracing
 from readout.ablations import ablate
 from readout.engine import fold, hasten
+from runtime import parquet
 from workflow import ROOT, TINY, Project
 
 CELLS = cells.names((4, 4))
@@ -100,7 +100,7 @@ def repeated(measure: Callable[[int], dict], seconds: float) -> list[dict]:
 class Task:
     """All cells of one layer: `units` are their units, `of_unit` [1, ...] the cell of each unit, `masks` the cells."""
 
-    layer: networks.Layer
+    layer: layers.Layer
     call: int
     units: list[np.ndarray]
     of_unit: torch.Tensor
@@ -115,8 +115,8 @@ def for_captum(network: nn.Module) -> tuple[nn.Module, dict[str, str]]:
     network otherwise, each call gets a module of its own.
     """
     network = copy.deepcopy(network)
-    traced = networks.trace(network)
-    nodes = [node for node in traced.graph.nodes if networks.is_layer(traced, node)]
+    traced = tracing.trace(network)
+    nodes = [node for node in traced.graph.nodes if tracing.is_layer(traced, node)]
     if len({node.target for node in nodes}) == len(nodes):
         return network, {node.name: node.target for node in nodes}
     for node in nodes:
@@ -127,13 +127,13 @@ def for_captum(network: nn.Module) -> tuple[nn.Module, dict[str, str]]:
     return traced, {node.name: node.name for node in nodes}
 
 
-def make_tasks(model: str, found: Sequence[networks.Layer], count: int) -> list[Task]:
+def make_tasks(model: str, found: Sequence[layers.Layer], count: int) -> list[Task]:
     """The middle layers of as many equal parts of the network, each with its units dealt to the cells at random.
 
     So the sum over them stands for the sum over all layers; the first and the last would weigh too much in it.
     """
     generator = np.random.default_rng(3)
-    known = layers.select(model, "all")
+    known = layer_names.select(model, "all")
     chosen = {known[(2 * i + 1) * len(known) // (2 * count)] for i in range(count)}
     tasks = []
     for layer in found:
@@ -155,12 +155,12 @@ def group(traced: fx.GraphModule, name: str, rows: dict, load: Callable, count: 
 
     `rows` are those of `layers.parquet`, `load` gives the images of a slice of `count`.
     """
-    parts = networks.cut(traced, rows[name]["node"])
+    parts = cuts.cut(traced, rows[name]["node"])
     return parts.tail, ablations_job.alive(parts.prefix, name, rows, count, load, torch.device("cpu"))
 
 
 def allocate(way: str) -> None:
-    """Freed memory is kept, as in the engine's process (jobs/memory.py), or as much of it as glibc by itself comes to keep."""
+    """Freed memory is kept, as in the engine's process (runtime/cache.py), or as much of it as glibc by itself comes to keep."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(-1, 2**31 - 1 if way == "engine" else 64 << 20)  # M_TRIM_THRESHOLD
 
@@ -271,8 +271,8 @@ def bench_network(model: str, count: int, some: int, goal: float, seconds: float
     labels = torch.randint(OUTPUTS, (count,), generator=generator)
     network = randomised(model, OUTPUTS)
     captums, modules = for_captum(network)
-    traced = networks.trace(copy.deepcopy(network))
-    found = networks.layers(network, traced, x[:1])
+    traced = tracing.trace(copy.deepcopy(network))
+    found = layers.find(network, traced, x[:1])
     rows = {layer.name: asdict(layer) | {"units": layer.units} for layer in found}
     plain = fold(traced).to(memory_format=torch.channels_last)
     traced = hasten(copy.deepcopy(plain))
@@ -280,7 +280,7 @@ def bench_network(model: str, count: int, some: int, goal: float, seconds: float
     # Everything runs once before it is timed.
     baseline = scores.ranks(network(x), labels)
     captums(x)
-    traced(networks_job.place(x, "cpu"))
+    traced(networks_job.to_device(x, "cpu"))
     ways = {
         "engine": lambda task: engine(traced, rows, x, labels, task),
         "masked": lambda task: masked(network, x, labels, task),
@@ -403,7 +403,7 @@ def predictions(x: np.ndarray, is_target: np.ndarray, draws: int) -> np.ndarray:
     generator = np.random.default_rng(6)
     drawn = np.stack([x[:, generator.choice(x.shape[1], DRAWN, replace=False)] for _ in range(draws)])
     drawn, y = torch.from_numpy(drawn.astype(np.float64)), torch.from_numpy(np.where(is_target, 1.0, -1.0))
-    *_, decisions = probes.fit(drawn, y, 1.0, torch.ones_like(y))
+    *_, decisions = logistic.fit(drawn, y, 1.0, torch.ones_like(y))
     return (decisions > 0).numpy()
 
 
@@ -487,7 +487,7 @@ def empty_jobs(networks: int, targets: int, runs: Callable[[Project, dict], dict
     """What `runs` tells of a study whose probes and ablations only write an empty file, and when each was written."""
     network = TINY["networks"][0] | {"weights": "random", "layers": "all", "classes": "all"}
     network["targets"] = [str(digit) for digit in range(targets)]
-    grids = networks * len(layers.KNOWN[network["model"]]) * targets
+    grids = networks * len(layer_names.KNOWN[network["model"]]) * targets
     jobs = dict.fromkeys(("probes", "ablations"), grids * len(CELLS))
     named = [network | {"name": f"network{i}"} for i in range(networks)]
     with tempfile.TemporaryDirectory() as folder:
@@ -563,7 +563,7 @@ def bare_tails(results: Path, settings: dict, chosen: Sequence[str], targets: Se
 def bench_stage(quick: bool) -> list[dict]:
     """The ablations of a study under Snakemake beside their tails alone, in a process of their own."""
     model, classes, count = "mobilenet_v2", ("a", "b", "c", "d"), 16 if quick else 50
-    chosen, targets = layers.select(model, 2 if quick else 3), classes[: 1 if quick else 2]
+    chosen, targets = layer_names.select(model, 2 if quick else 3), classes[: 1 if quick else 2]
     transform = {"resize": SIZE, "crop": SIZE, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "images"

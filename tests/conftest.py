@@ -14,8 +14,9 @@ import torch
 from hypothesis.configuration import set_hypothesis_home_dir
 from torch import nn
 
-from jobs import activations, parquet
-from readout import networks
+from jobs import activations
+from readout import models
+from runtime import parquet
 from workflow import TINY, Project, written
 
 # What hypothesis keeps of Unicode goes elsewhere than into the project.
@@ -74,7 +75,7 @@ def toy() -> nn.Module:
 @pytest.fixture
 def toy_model(monkeypatch) -> str:
     """The toy's name among the models that a study can choose."""
-    monkeypatch.setitem(networks.BUILDERS, "toy", Toy)
+    monkeypatch.setitem(models.BUILDERS, "toy", Toy)
     return "toy"
 
 
@@ -102,7 +103,7 @@ def randomised(model: str, outputs: int) -> nn.Module:
 
     As torch initialises them, the norms are neutral, and the scores hardly depend on the image.
     """
-    network = networks.build(model, outputs, seed=1)
+    network = models.build(model, outputs, seed=1)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for module in network.modules():

@@ -20,18 +20,18 @@ from jobs import ablations as job
 from jobs import activations as activations_job
 from jobs import cells as cells_job
 from jobs import images as images_job
-from jobs import memory, parquet
 from jobs import networks as networks_job
-from readout import StudyError, activations, engine, networks, openvino, scores
+from readout import StudyError, activations, cuts, engine, layers, openvino, scores, tracing
 from readout.ablations import ablate
 from readout.relatives import BUILDERS
 from readout.tables import effect
+from runtime import cache, parquet
 
 NONE = np.array([], np.int64)
 
 
 def _toy_ranks(toy, x, units, value=0.0):
-    cut = networks.cut(networks.trace(toy), "relu")
+    cut = cuts.cut(tracing.trace(toy), "relu")
     with torch.inference_mode():
         first, *rest = cut.prefix(x)
         logits = cut.tail(ablate(first, np.array(units, np.int64), value), *rest)
@@ -151,12 +151,12 @@ def test_the_tail_equals_the_masked_network(model, memory_format, random_network
     """
     x = images[:2].to(memory_format=memory_format)
     network, reference = (random_network(model).to(memory_format=memory_format) for _ in range(2))
-    traced = networks.trace(network)
+    traced = tracing.trace(network)
     generator = np.random.default_rng(0)
     with torch.inference_mode():
         whole = reference(x)
-        for layer in networks.layers(network, traced, images[:1]):
-            cut = networks.cut(traced, layer.node)
+        for layer in layers.find(network, traced, images[:1]):
+            cut = cuts.cut(traced, layer.node)
             first, *rest = cut.prefix(x)
             half = generator.permutation(layer.units)[: layer.units // 2]
             for units in (NONE, half, np.arange(layer.units)):
@@ -200,16 +200,16 @@ def test_the_engine_equals_the_masked_network(model, size, reference, random_net
     # Small images too go by tiles here.
     monkeypatch.setattr(engine, "SHARE", np.inf)
     network = random_network(model)
-    traced = networks.trace(copy.deepcopy(network))
+    traced = tracing.trace(copy.deepcopy(network))
     x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     last = x.contiguous(memory_format=torch.channels_last)
     generator, labels = np.random.default_rng(0), torch.arange(2)
     with torch.inference_mode():
         whole, moved = network(x), 0
-        found = networks.layers(network, traced, x[:1])
+        found = layers.find(network, traced, x[:1])
         traced = engine.hasten(engine.fold(traced)).to(memory_format=torch.channels_last)
         for layer in found:
-            cut = networks.cut(traced, layer.node)
+            cut = cuts.cut(traced, layer.node)
             first, *rest = cut.prefix(last)
             units = generator.permutation(layer.units)[: layer.units // 2]
             mask = torch.ones(layer.units)
@@ -238,17 +238,17 @@ def _on_a_gpu(network):
 def test_all_is_computed_where_the_network_is(model, random_network):
     """With torch's tensors that have no content, only a device: an operation of two devices is an error, as on a GPU."""
     network, size = random_network(model), 227 if model == "caffe_alexnet" else 64
-    found = [layer.node for layer in networks.layers(network, networks.trace(network), torch.zeros(1, 3, size, size))]
-    traced, places = engine.fold(networks.trace(network)), {}
+    found = [layer.node for layer in layers.find(network, tracing.trace(network), torch.zeros(1, 3, size, size))]
+    traced, places = engine.fold(tracing.trace(network)), {}
     with FakeTensorMode():
         _on_a_gpu(traced)
         x = torch.randn(2, 3, size, size)
         with pytest.raises(RuntimeError, match="same device"):
             traced(x)
-        x = networks_job.place(x, torch.device("cuda"))
+        x = networks_job.to_device(x, torch.device("cuda"))
         logits = [activations.record(traced, x, found, lambda node, value: places.update({node: value.device.type}))]
         for node in found[:: -(-len(found) // 12)]:
-            cut = networks.cut(traced, node)
+            cut = cuts.cut(traced, node)
             first, *rest = cut.prefix(x)
             logits.append(cut.tail(ablate(first, np.arange(5), 0.0), *rest))
         # What is kept in files and of the scores is made of these.
@@ -263,13 +263,13 @@ def test_a_cut_in_batches_gives_the_bits_of_a_whole_pass(monkeypatch):
     """Two batches before the cut and one behind it, as the jobs have them, through convolutions of every kind."""
     network = randomised("alexnet", 1000)
     x = torch.randn(33, 3, 160, 160, generator=torch.Generator().manual_seed(0))
-    found = networks.layers(network, networks.trace(copy.deepcopy(network)), x[:1])
+    found = layers.find(network, tracing.trace(copy.deepcopy(network)), x[:1])
     rows = {layer.name: asdict(layer) | {"units": layer.units} for layer in found}
-    traced = engine.hasten(engine.fold(networks.trace(network))).to(memory_format=torch.channels_last)
-    whole = traced(networks_job.place(x, "cpu"))
+    traced = engine.hasten(engine.fold(tracing.trace(network))).to(memory_format=torch.channels_last)
+    whole = traced(networks_job.to_device(x, "cpu"))
     monkeypatch.setattr(networks_job, "BATCH_BYTES", 4 * 17 * rows["conv1"]["units"])
     for name in ("conv3", "conv5", "dense1"):
-        parts = networks.cut(traced, rows[name]["node"])
+        parts = cuts.cut(traced, rows[name]["node"])
         kept = job.alive(parts.prefix, name, rows, len(x), x.__getitem__, torch.device("cpu"))
         assert len(kept) == 1
         assert torch.equal(torch.cat([parts.tail(*batch) for batch in kept]), whole), name
@@ -280,13 +280,13 @@ def test_openvinos_tail_gives_the_same_ranks(model, random_network, images):
     """At the first, the middle and the last layer, for any number of images and from two threads, as torch's tail."""
     pytest.importorskip("openvino", reason="optional: pip install -r envs/openvino.txt")
     network = random_network(model)
-    traced = networks.trace(network)
-    found = networks.layers(network, traced, images[:1])
+    traced = tracing.trace(network)
+    found = layers.find(network, traced, images[:1])
     traced = engine.fold(traced).to(memory_format=torch.channels_last)
     labels = torch.arange(12) % 10
     # Compiling takes seconds a layer.
     for layer in (found[0], found[len(found) // 2], found[-1]):
-        cut = networks.cut(traced, layer.node)
+        cut = cuts.cut(traced, layer.node)
         with torch.inference_mode():
             first, *rest = cut.prefix(images.contiguous(memory_format=torch.channels_last))
             alive = ablate(first, np.arange(layer.units // 2), 0.0), *rest
@@ -355,9 +355,9 @@ def test_an_ablation_of_dead_units_changes_nothing(tmp_path, monkeypatch, random
     assert table["log_p_ablated"] == table["log_p_baseline"]
     # The tail's weights are the network's: what is kept for a grid counts its activations alone.
     (kept,) = (
-        value for key, value in memory._store.items() if key[0] == "group" and key[1] == memory.stamp(paths.baseline)
+        value for key, value in cache._store.items() if key[0] == "group" and key[1] == cache.stamp(paths.baseline)
     )
-    assert memory._size(kept) < 1.1 * 4 * activation.size
+    assert cache._size(kept) < 1.1 * 4 * activation.size
 
     # Negative control: the rest of the layer is needed.
     place.cell = "s0m1"

@@ -15,10 +15,10 @@ from PIL import Image
 from conftest import randomised, write_activations
 from jobs import activations as job
 from jobs import images as images_job
-from jobs import memory, parquet
 from jobs import networks as networks_job
-from readout import StudyError, activations, engine, networks, scores
+from readout import StudyError, activations, engine, layers, scores, tracing
 from readout.relatives import BUILDERS
+from runtime import cache, parquet
 
 
 def _record(traced, x, nodes):
@@ -29,7 +29,7 @@ def _record(traced, x, nodes):
 
 def test_activations_by_hand(toy, toy_target, toy_others):
     """The numbers of the toy's docstring."""
-    traced = networks.trace(toy)
+    traced = tracing.trace(toy)
     logits, kept = _record(traced, torch.cat([toy_target, toy_others]), ["relu"])
     assert kept["relu"][0].flatten(1).tolist() == [
         [4, 2, 0, 0, 1, 0, 0, 0],
@@ -46,13 +46,13 @@ def test_each_layer_is_kept_once_and_in_order(model, random_network, images):
     own = []
     network = random_network(model)
     for module in network.modules():
-        if isinstance(module, networks.MODULES):
+        if isinstance(module, tracing.MODULES):
             # Cloned, since the network as built may overwrite it.
             module.register_forward_hook(lambda m, x, y: own.append(y.clone()))
     with torch.inference_mode():
         expected = network(images[:2])
-    traced = networks.trace(random_network(model))
-    nodes = [layer.node for layer in networks.layers(random_network(model), traced, images[:1])]
+    traced = tracing.trace(random_network(model))
+    nodes = [layer.node for layer in layers.find(random_network(model), traced, images[:1])]
     logits, kept = _record(traced, images[:2], nodes)
     assert torch.equal(logits, expected)
     assert list(kept) == nodes
@@ -64,7 +64,7 @@ def test_each_layer_is_kept_once_and_in_order(model, random_network, images):
 
 def test_only_the_asked_nodes_are_kept(random_network, images):
     """A study may choose some of the layers."""
-    traced = networks.trace(random_network("small_alexnet"))
+    traced = tracing.trace(random_network("small_alexnet"))
     assert list(_record(traced, images[:1], ["features_4", "classifier_1"])[1]) == ["features_4", "classifier_1"]
 
 
@@ -90,7 +90,7 @@ def test_an_error_in_keeping_is_told_as_it_is(random_network, images):
 
     network = random_network("alexnet")
     with pytest.raises(StudyError, match=r"^no room$"):
-        activations.record(networks.trace(network), images[:1], ["features_1"], keep)
+        activations.record(tracing.trace(network), images[:1], ["features_1"], keep)
 
 
 @pytest.mark.parametrize("model", BUILDERS)
@@ -99,8 +99,8 @@ def test_scores_and_activations_do_not_depend_on_the_way(model, way, random_netw
     """Batch size, thread count and memory format move the last bits at most."""
     threads(1)
     network = random_network(model)
-    traced = networks.trace(network)
-    nodes = [layer.node for layer in networks.layers(network, traced, images[:1])]
+    traced = tracing.trace(network)
+    nodes = [layer.node for layer in layers.find(network, traced, images[:1])]
     reference, kept = _record(traced, images, nodes)
     size = len(images)
     if way == "2 threads":
@@ -125,15 +125,13 @@ def test_scores_and_activations_do_not_depend_on_the_way(model, way, random_netw
 def test_the_engine_gives_the_same_bits_whatever_the_batch(model, outputs, size, threads):
     """From sixteen images a batch; a negative control shows that the numbers could differ."""
     threads(1)
-    traced = engine.hasten(engine.fold(networks.trace(randomised(model, outputs)))).to(
-        memory_format=torch.channels_last
-    )
+    traced = engine.hasten(engine.fold(tracing.trace(randomised(model, outputs)))).to(memory_format=torch.channels_last)
     x = torch.randn(100, 3, size, size, generator=torch.Generator().manual_seed(0))
     x = x.contiguous(memory_format=torch.channels_last)
-    nodes = [node.name for node in traced.graph.nodes if networks.is_layer(traced, node)]
+    nodes = [node.name for node in traced.graph.nodes if tracing.is_layer(traced, node)]
     reference, kept = _record(traced, x, nodes)
     for size in (16, 17, 25, 50):
-        # As networks.batches does it: no batch below sixteen.
+        # As models.batches does it: no batch below sixteen.
         parts = [_record(traced, x[rows], nodes) for rows in torch.arange(100).tensor_split(100 // size)]
         assert torch.equal(torch.cat([part[0] for part in parts]), reference), size
         for node in nodes:
@@ -200,7 +198,7 @@ def files(tmp_path):
 def test_the_units_of_a_cell_are_gathered_from_several_files(files, monkeypatch, limit):
     """The same whether whole files fit into memory or not, and only then are they kept there."""
     paths, values = files
-    monkeypatch.setattr(memory, "LIMIT", limit)
+    monkeypatch.setattr(cache, "LIMIT", limit)
     loaded = []
     monkeypatch.setattr(job, "load", lambda path, load=job.load: loaded.append(path) or load(path))
     units = np.array([0, 3, 29])

@@ -15,7 +15,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy.signal import convolve2d
 from torch import nn
 
-from readout import StudyError, caffe, networks
+from inputs import conversions
+from readout import StudyError, caffe, cuts, layers, tracing
 
 MODELS = ("caffe_alexnet", "theano_alexnet")
 FORMATS = {".npy": "caffe_alexnet", ".npz": "caffe_alexnet", ".h5": "theano_alexnet"}
@@ -95,7 +96,7 @@ def write_npy(path: Path, content: object) -> None:
     np.save(path, np.array(content, dtype=object), allow_pickle=True)
 
 
-def layers(arrays: dict[str, np.ndarray]) -> dict[str, list[np.ndarray]]:
+def layer_dict(arrays: dict[str, np.ndarray]) -> dict[str, list[np.ndarray]]:
     """By layer [weights, biases], as the `.npy` has them."""
     names = dict.fromkeys(key.split("_")[0] for key in arrays)
     return {name: [arrays[f"{name}_{part}"] for part in "Wb" if f"{name}_{part}" in arrays] for name in names}
@@ -104,7 +105,7 @@ def layers(arrays: dict[str, np.ndarray]) -> dict[str, list[np.ndarray]]:
 def write(path: Path, arrays: dict[str, np.ndarray]) -> Path:
     """A file of the kind that its suffix says."""
     if path.suffix == ".npy":
-        write_npy(path, layers(arrays))
+        write_npy(path, layer_dict(arrays))
     elif path.suffix == ".npz":
         np.savez(path, **arrays)
     else:
@@ -138,7 +139,7 @@ def test_units_by_hand(model):
     """227 pixels: (227 - 11) / 4 + 1 = 55, pooled to 27, to 13: 96 x 55 x 55, 256 x 27 x 27, 384 x 13 x 13 and so on."""
     with torch.device("meta"):
         network = caffe.BUILDERS[model]()
-        found = networks.layers(network, networks.trace(network), torch.zeros(1, 3, 227, 227))
+        found = layers.find(network, tracing.trace(network), torch.zeros(1, 3, 227, 227))
     assert [layer.name for layer in found] == ["conv1", "conv2", "conv3", "conv4", "conv5", "dense1", "dense2"]
     assert [layer.units for layer in found] == [290400, 186624, 64896, 64896, 43264, 4096, 4096]
     assert sum(layer.units for layer in found) == 658272
@@ -166,11 +167,11 @@ def test_parameters_by_hand(model):
 def test_the_traced_network_and_its_cuts_give_its_scores(model, network, photos):
     """At every layer."""
     original = network(model)
-    traced = networks.trace(network(model))
+    traced = tracing.trace(network(model))
     with torch.inference_mode():
         expected = original(photos)
-        for layer in networks.layers(original, traced, photos[:1]):
-            cut = networks.cut(traced, layer.node)
+        for layer in layers.find(original, traced, photos[:1]):
+            cut = cuts.cut(traced, layer.node)
             assert torch.equal(cut.tail(*cut.prefix(photos)), expected), layer.name
 
 
@@ -219,7 +220,7 @@ def test_halves_of_a_grouped_convolution_see_half_of_its_inputs(conv, inputs, gr
 def test_every_layout_is_read_bit_for_bit(suffix, sound, network):
     """The weights that were written, in tensors that own their memory."""
     expected = network(FORMATS[suffix]).state_dict()
-    state = caffe.read(sound(suffix), FORMATS[suffix])
+    state = conversions.read(sound(suffix), FORMATS[suffix])
     assert list(state) == list(expected)
     for key, tensor in expected.items():
         assert state[key].dtype == torch.float32
@@ -303,7 +304,7 @@ def theano_scores(arrays: dict[str, np.ndarray], images: np.ndarray) -> np.ndarr
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_scores_are_those_of_the_files_own_network(suffix, sound, network, photos):
     """Computed apart, by numpy in double precision, in the layout, colours and sense of convolution of the file."""
-    state = caffe.read(sound(suffix), FORMATS[suffix])
+    state = conversions.read(sound(suffix), FORMATS[suffix])
     read = caffe.BUILDERS[FORMATS[suffix]](OUTPUTS).eval()
     read.load_state_dict(state)
     with torch.inference_mode():
@@ -320,7 +321,7 @@ def test_scores_are_those_of_the_files_own_network(suffix, sound, network, photo
 
 def _first_layer(file: Path, model: str, photos: torch.Tensor) -> torch.Tensor:
     network = caffe.BUILDERS[model](OUTPUTS).eval()
-    network.load_state_dict(caffe.read(file, model))
+    network.load_state_dict(conversions.read(file, model))
     with torch.inference_mode():
         return network.conv1(photos)[0]
 
@@ -390,10 +391,10 @@ def test_pickles_of_all_ages_are_read(pickler, package, protocol, network, tmp_p
     """The published file is of Python 2 and numpy 1; numpy itself reads the test's imitation."""
     expected = network().state_dict()
     arrays, buffer = caffe_arrays(expected), io.BytesIO()
-    pickler(buffer, protocol).dump(np.array(layers(arrays), dtype=object))
+    pickler(buffer, protocol).dump(np.array(layer_dict(arrays), dtype=object))
     file = raw_npy(tmp_path / "weights.npy", buffer.getvalue().replace(b"numpy._core", package))
     assert np.array_equal(np.load(file, allow_pickle=True, encoding="latin1").item()["fc7"][0], arrays["fc7_W"])
-    state = caffe.read(file)
+    state = conversions.read(file)
     assert all(torch.equal(state[key], expected[key]) for key in expected)
 
 
@@ -405,7 +406,7 @@ def test_other_floating_point_numbers_are_converted(suffix, dtype, sound, networ
     def convert(arrays):
         arrays.update({key: values.astype(dtype) for key, values in arrays.items()})
 
-    state = caffe.read(sound(suffix, convert), FORMATS[suffix])
+    state = conversions.read(sound(suffix, convert), FORMATS[suffix])
     for key, tensor in network(FORMATS[suffix]).state_dict().items():
         assert torch.equal(state[key], tensor.half().float() if dtype == "<f2" else tensor)
 
@@ -419,7 +420,7 @@ def test_the_file_says_how_many_outputs_there_are(suffix, outputs, sound):
     def change(arrays):
         arrays[f"{last}_W"], arrays[f"{last}_b"] = np.ones((16, outputs), np.float32), np.ones(outputs, np.float32)
 
-    state = caffe.read(sound(suffix, change), FORMATS[suffix])
+    state = conversions.read(sound(suffix, change), FORMATS[suffix])
     assert (state["fc8.weight"].shape, state["fc8.bias"].shape) == ((outputs, 16), (outputs,))
 
 
@@ -430,14 +431,14 @@ def test_other_layers_are_ignored(suffix, sound, network):
     def change(arrays):
         arrays["extra_W"], arrays["extra_b"] = np.arange(3), np.full(2, np.nan)
 
-    state = caffe.read(sound(suffix, change), FORMATS[suffix])
+    state = conversions.read(sound(suffix, change), FORMATS[suffix])
     assert list(state) == list(network().state_dict())
 
 
 def test_a_suffix_in_capitals(sound):
     """Some systems do not tell them apart."""
     file = sound(".npz")
-    assert caffe.read(file.rename(file.with_suffix(".NPZ")))
+    assert conversions.read(file.rename(file.with_suffix(".NPZ")))
 
 
 # Files that do not fit
@@ -445,7 +446,7 @@ def test_a_suffix_in_capitals(sound):
 
 def _refused(file: Path, model: str, words: str) -> None:
     with pytest.raises(StudyError, match=rf"(?s){file.name}: .*{words}") as caught:
-        caffe.read(file, model)
+        conversions.read(file, model)
     assert "\n" not in str(caught.value)
 
 
@@ -602,7 +603,7 @@ class Creates:
 
 def _hostile(how: str, trap: object, arrays: dict[str, np.ndarray]) -> object:
     """The trap somewhere in what would otherwise be weights."""
-    content = layers(arrays)
+    content = layer_dict(arrays)
     if how == "alone":
         return trap
     if how == "in another layer":
@@ -651,7 +652,7 @@ CALLS = {
     "numpy.core.multiarray.scalar": b"cnumpy.core.multiarray\nscalar\n.",
     "numpy.ndarray.tofile": b"\x80\x04\x8c\x05numpy\x8c\x0endarray.tofile\x93.",
     "elsewhere.ndarray": b"celsewhere\nndarray\n.",
-    "readout.caffe.read": b"creadout.caffe\nread\n.",
+    "inputs.conversions.read": b"cinputs.conversions\nread\n.",
 }
 
 
@@ -681,9 +682,9 @@ def test_only_what_arrays_need_is_admitted(name, tmp_path):
 )
 def test_admitted_names_can_do_nothing_else(payload, tmp_path):
     """They stand for nothing: whatever is called, told or built of them is no dictionary of arrays."""
-    before = dict(vars(caffe._Part))
+    before = dict(vars(conversions._Part))
     _refused(raw_npy(tmp_path / "weights.npy", payload), "caffe_alexnet", r"(not a readable \.npy|a dict of layers)")
-    assert dict(vars(caffe._Part)) == before
+    assert dict(vars(conversions._Part)) == before
 
 
 def _peak(file: Path, model: str, words: str) -> int:

@@ -9,8 +9,8 @@ from hypothesis.extra import numpy as arrays
 
 from conftest import write_means
 from jobs import cells as job
-from jobs import parquet
 from readout import StudyError, cells
+from runtime import parquet
 
 CLASSES = [f"c{i:02d}" for i in range(30)]
 

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from jobs import claims as job
-from jobs import parquet, tables
+from jobs import tables
 from readout import claims
+from runtime import parquet
 
 REGISTRY = yaml.safe_load((Path(__file__).parents[1] / "workflow" / "claims.yaml").read_text())
 TESTS = [test for claim in REGISTRY for test in claim["tests"]]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import code
+from runtime import code
 
 STEPS = ("images", "networks", "activations", "cells", "probes", "ablations", "tables", "claims", "figures")
 
@@ -43,23 +43,23 @@ APART = [
 def test_a_step_does_not_depend_on_later_ones(step, apart):
     """A line of the ablations changed must not fit the probes again."""
     found = _modules(step)
-    assert not found & {f"{package}/{other}.py" for package in ("jobs", "readout") for other in apart}
+    assert not found & {f"{package}/{other}.py" for package in code.PACKAGES for other in apart}
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_no_step_depends_on_the_enumeration(step):
     """`study.py` and what builds the DAG change nothing in a job but its inputs and params."""
-    assert not _modules(step) & {"jobs/study.py", "jobs/code.py", "jobs/progress.py"}
+    assert not _modules(step) & {"inputs/study.py", "runtime/code.py", "runtime/progress.py"}
 
 
 @pytest.mark.parametrize(
     ("step", "needed"),
     [
-        ("images", ["readout/images.py", "jobs/listing.py", "jobs/parquet.py"]),
+        ("images", ["readout/images.py", "inputs/datasets.py", "runtime/parquet.py"]),
         (
             "networks",
             [
-                "readout/networks.py",
+                "readout/models.py",
                 "readout/engine.py",
                 "readout/relatives.py",
                 "readout/training.py",
@@ -71,9 +71,9 @@ def test_no_step_depends_on_the_enumeration(step):
             [
                 "readout/activations.py",
                 "readout/scores.py",
-                "readout/networks.py",
+                "readout/models.py",
                 "readout/engine.py",
-                "jobs/memory.py",
+                "runtime/cache.py",
             ],
         ),
         ("cells", ["readout/cells.py"]),
@@ -83,7 +83,7 @@ def test_no_step_depends_on_the_enumeration(step):
             [
                 "readout/ablations.py",
                 "readout/scores.py",
-                "readout/networks.py",
+                "readout/models.py",
                 "readout/engine.py",
                 "readout/relatives.py",
             ],
@@ -105,10 +105,10 @@ import importlib, json, sys
 sys.path.insert(0, {str(code.ROOT)!r})
 found = {{}}
 for step in {STEPS[:-1]!r}:
-    for name in [name for name in sys.modules if name.split(".")[0] in ("jobs", "readout")]:
+    for name in [name for name in sys.modules if name.split(".")[0] in {code.PACKAGES!r}]:
         del sys.modules[name]
     importlib.import_module(f"jobs.{{step}}")
-    found[step] = [m.__file__ for name, m in sys.modules.items() if name.split(".")[0] in ("jobs", "readout")]
+    found[step] = [m.__file__ for name, m in sys.modules.items() if name.split(".")[0] in {code.PACKAGES!r}]
 print(json.dumps(found))
 """
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
@@ -119,11 +119,11 @@ print(json.dumps(found))
 @pytest.fixture
 def copy(tmp_path):
     """The project's code in a copy that a test may change, and a way to take its hashes anew."""
-    for package in ("jobs", "readout"):
+    for package in ("inputs", "jobs", "readout", "runtime"):
         shutil.copytree(code.ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
 
     def digests() -> dict[str, str]:
-        spec = importlib.util.spec_from_file_location("copied_code", tmp_path / "jobs" / "code.py")
+        spec = importlib.util.spec_from_file_location("copied_code", tmp_path / "runtime" / "code.py")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return {step: module.digest(step) for step in STEPS}
@@ -141,10 +141,12 @@ def copy(tmp_path):
         ("readout/tables.py", {"tables", "claims"}),
         ("readout/figures.py", {"figures"}),
         ("jobs/figures.py", {"figures"}),
-        ("jobs/study.py", set()),
+        ("inputs/study.py", set()),
         ("readout/relatives.py", set(STEPS) - {"images", "figures"}),
+        ("readout/layer_names.py", set()),
         ("readout/layers.py", set(STEPS) - {"images", "figures"}),
-        ("jobs/listing.py", set(STEPS) - {"figures"}),
+        ("inputs/weights.py", set(STEPS) - {"images", "figures"}),
+        ("inputs/datasets.py", set(STEPS) - {"figures"}),
         ("readout/__init__.py", set(STEPS)),
     ],
 )

@@ -9,12 +9,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from jobs import networks as job
-from readout import engine, networks
+from readout import cuts, engine, layers, tracing
 from readout.relatives import BUILDERS
 
 
 def _engine(network):
-    return engine.fold(networks.trace(network)).to(memory_format=torch.channels_last)
+    return engine.fold(tracing.trace(network)).to(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("model", ["vgg16_bn", "mobilenet_v2", "small_mobilenet_v2", "small_resnet", "googlenet"])
@@ -24,7 +24,7 @@ def test_folding_leaves_scores_and_layers(model, random_network):
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = network(x)
-        before = networks.layers(network, networks.trace(network), x[:1])
+        before = layers.find(network, tracing.trace(network), x[:1])
         folded = _engine(network)
         found = folded(x.contiguous(memory_format=torch.channels_last))
     # float32, over up to a hundred layers.
@@ -60,7 +60,7 @@ def test_batch_norm_is_folded_only_where_it_may_be():
         norm.running_var.uniform_(0.5, 2)
     x = torch.randn(2, 3, 8, 8)
     with torch.inference_mode():
-        torch.testing.assert_close(engine.fold(networks.trace(network))(x), network(x))
+        torch.testing.assert_close(engine.fold(tracing.trace(network))(x), network(x))
 
 
 def _convolution(inputs, outputs, bias=True, dtype=torch.float32, **settings):
@@ -164,7 +164,7 @@ mkl = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="tiles ar
 )
 def test_where_tiles_are_used(model, count, random_network):
     """By hand: of ResNet101, 22 blocks of the third stage and 2 of the fourth. None in the networks of the default study."""
-    traced = engine.hasten(engine.fold(networks.trace(random_network(model))))
+    traced = engine.hasten(engine.fold(tracing.trace(random_network(model))))
     assert sum(isinstance(module, engine.Winograd) for module in traced.modules()) == count
 
 
@@ -177,7 +177,7 @@ def test_tiles_are_for_torch_on_the_cpu(device, used):
 
 def test_without_mkl_all_is_left_to_torch(random_network, monkeypatch):
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
-    traced = engine.hasten(networks.trace(random_network("alexnet")))
+    traced = engine.hasten(tracing.trace(random_network("alexnet")))
     assert not any(isinstance(module, engine.Winograd) for module in traced.modules())
 
 
@@ -187,7 +187,7 @@ def test_the_network_that_was_traced_keeps_its_layers(random_network):
     network = random_network("alexnet")
     x = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
     expected = network(x)
-    found = engine.hasten(networks.trace(network))(x)
+    found = engine.hasten(tracing.trace(network))(x)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
     assert not torch.equal(found, expected)
     assert torch.equal(network(x), expected)
@@ -196,6 +196,6 @@ def test_the_network_that_was_traced_keeps_its_layers(random_network):
 @mkl
 def test_a_tail_overwrites_what_tiles_made(random_network):
     """All six non-linearities behind AlexNet's first: three of them behind tiles."""
-    tail = networks.cut(engine.hasten(networks.trace(random_network("alexnet"))), "features_1").tail
-    found = [node.kwargs.get("inplace") for node in tail.graph.nodes if networks.is_layer(tail, node)]
+    tail = cuts.cut(engine.hasten(tracing.trace(random_network("alexnet"))), "features_1").tail
+    found = [node.kwargs.get("inplace") for node in tail.graph.nodes if tracing.is_layer(tail, node)]
     assert found == [True] * 6

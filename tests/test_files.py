@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from jobs import files, logs, parquet
 from readout import StudyError
+from runtime import files, logs, parquet
 from workflow import python
 
 SCHEMA = pa.schema([("rank", pa.int32())])

@@ -35,13 +35,15 @@ from PIL import EpsImagePlugin, Image, ImageSequence
 from snakemake.utils import update_config
 
 from conftest import NO_ORIGINS, Toy
-from jobs import ablations, activations, cells, claims, listing, memory, probes, tables
+from inputs import checkpoints, conversions, datasets
+from inputs.study import Study
+from jobs import ablations, activations, cells, claims, probes, tables
 from jobs import figures as figures_job
 from jobs import images as images_job
 from jobs import networks as networks_job
-from jobs.study import Study
-from readout import StudyError, caffe, networks
+from readout import StudyError, caffe, models
 from readout import figures as readout_figures
+from runtime import cache
 from workflow import ROOT
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -322,18 +324,18 @@ def test_a_config_is_taken_or_refused_with_its_key(mutation):
         ("study", "digits\n", "study"),
         ("seed", 1.0, "seed"),
         ("seed", 2**64, "seed"),
-        ("networks.1.layers", 6.0, "layers"),
+        ("models.1.layers", 6.0, "layers"),
         ("grid.selectivity", 4.0, "grid.selectivity"),
         ("probes.C", float("nan"), "probes.C"),
         ("probes.C", 10**400, "probes.C"),
         ("ablations.value", float("inf"), "ablations.value"),
         ("claims.confidence", float("nan"), "claims.confidence"),
-        ("networks.0.transform.std", [1e-300, 1, 1], "std"),
-        ("networks.0.transform.crop", 10**9, "crop"),
-        ("networks.0.weights", "x" * 5000, "weights"),
-        ("networks.0.name", "\ud800", "name"),
-        ("networks.0.name", "cells.parquet", "networks: name"),
-        ("networks.0.name", "VGG16", "two networks have one name"),
+        ("models.0.transform.std", [1e-300, 1, 1], "std"),
+        ("models.0.transform.crop", 10**9, "crop"),
+        ("models.0.weights", "x" * 5000, "weights"),
+        ("models.0.name", "\ud800", "name"),
+        ("models.0.name", "cells.parquet", "networks: name"),
+        ("models.0.name", "VGG16", "two networks have one name"),
         ("images", {"dataset": "folder", "path": "~nobody_here", "labels": None, "study": 50}, "images.path"),
         ("images.labels", {5: "x", "a": "y"}, "images.labels"),
         ("images.labels", {0: 1, "0": 2}, "images.labels: class 0"),
@@ -355,7 +357,7 @@ def test_labels_of_no_class_are_refused():
 def test_a_path_of_weights_is_no_pattern(tmp_path):
     (tmp_path / "{network}.pt").touch()
     with pytest.raises(StudyError, match="is a pattern; rename it"):
-        Study(changed("networks.0.weights", str(tmp_path / "{network}.pt")))
+        Study(changed("models.0.weights", str(tmp_path / "{network}.pt")))
 
 
 @pytest.mark.parametrize("line", ["0\t2\n", "x\t" + "9" * 200_000 + "\n", "x\t100000\n", "x\t-1\n"])
@@ -687,7 +689,7 @@ def test_a_program_is_no_image(tmp_path, monkeypatch):
     # Nor is it listed, and neither is what PIL only writes.
     for name in ("x.eps", "x.ps", "x.pdf"):
         (folder / name).touch()
-    assert list(listing.Folder(str(tmp_path / "data")).files["a"]) == ["a/x.png"]
+    assert list(datasets.Folder(str(tmp_path / "data")).files["a"]) == ["a/x.png"]
     # Negative control: PIL by itself executes it.
     with pytest.raises(OSError, match=""):
         Image.open(folder / "x.png").load()
@@ -698,7 +700,7 @@ def test_a_program_is_no_image(tmp_path, monkeypatch):
 @many(40)
 def test_a_digit_that_is_not_there_is_named(source):
     """Python counts from the end where a number is negative."""
-    pixels, _ = listing.digits()
+    pixels, _ = datasets.digits()
     try:
         x = images_job.load([source], dataset="digits", path=None, transform=PLAIN | {"crop": 32})
     except StudyError as error:
@@ -783,7 +785,7 @@ def world(tmp_path_factory):
         pq.write_table(pa.table(columns), made)
         return [str(made)]
 
-    with mock.patch.dict(networks.BUILDERS, toy=Toy):
+    with mock.patch.dict(models.BUILDERS, toy=Toy):
         torch.save(Toy().state_dict(), root / "weights.pt")
         images_job.list_images(
             file["images"], **opening, labels={"a": 0, "b": 1}, study=2, train=False, seed=0, log=log
@@ -943,7 +945,7 @@ def outcome(world, step: str, name: str, write) -> None:
     before = path.read_bytes()
     run, _ = world.steps[step]
     # Written within one tick of the clock, files of one size would be taken for the same.
-    memory._store.clear()
+    cache._store.clear()
     shutil.rmtree(world.root / "out", ignore_errors=True)
     (world.root / "out").mkdir()
     try:
@@ -1000,7 +1002,7 @@ def test_a_table_in_the_place_of_another_is_seen(world, swapped):
     name = {"probes s0m0": "probes s0m0"}.get(swapped[0], swapped[0])
     with pytest.raises(StudyError, match="make it again"):
         path, before = Path(world.file[name]), Path(world.file[name]).read_bytes()
-        memory._store.clear()
+        cache._store.clear()
         try:
             path.write_bytes(other)
             world.steps[step][0]()
@@ -1107,7 +1109,7 @@ SUFFIX = {"npy": [".npy", ".pt"], "npz": [".npz", ".pt"]}
 def narrow():
     """The toy among the models, and the Caffe AlexNet with few channels."""
     widths = {"conv1": 8, "conv2": 12, "conv3": 10, "conv4": 6, "conv5": 4, "fc6": 14, "fc7": 16}
-    with mock.patch.dict(networks.BUILDERS, toy=Toy), mock.patch.object(caffe, "WIDTHS", widths):
+    with mock.patch.dict(models.BUILDERS, toy=Toy), mock.patch.object(caffe, "WIDTHS", widths):
         yield
 
 
@@ -1126,7 +1128,7 @@ def test_code_in_weights_is_not_executed(narrow, call, place, form, data):
         file.write_bytes(FORMATS[form](PLACES[place](CALLS[call](str(trap / "executed")))))
         assert not list(trap.iterdir())
         with pytest.raises(StudyError, match=rf"weights\{suffix}"):
-            networks.load(model, 3, file)
+            checkpoints.load(model, 3, file)
         assert not list(trap.iterdir())
         assert sorted(os.listdir(tmp)) == ["trap", file.name]
 
@@ -1170,7 +1172,7 @@ def test_a_safetensors_header_of_any_kind_is_refused(narrow, header, data, lengt
         file = Path(tmp, "w.safetensors")
         file.write_bytes(_safetensors(header, data, length))
         with pytest.raises(StudyError, match=r"w\.safetensors"):
-            networks.load("toy", 3, file)
+            checkpoints.load("toy", 3, file)
 
 
 WEIGHTS = {
@@ -1194,7 +1196,7 @@ def test_damaged_weights_are_whole_or_refused(narrow, suffix, how, at, bit):
         file = Path(tmp, f"w{suffix}")
         file.write_bytes(content)
         try:
-            found = networks.load("toy", 3, file).state_dict()
+            found = checkpoints.load("toy", 3, file).state_dict()
         except StudyError as error:
             assert f"w{suffix}" in str(error)
             return
@@ -1242,7 +1244,7 @@ def test_weights_of_any_kind_are_loaded_or_named(narrow, key, form, kind):
         torch.save(STATE | {key: value}, file)
         good = form in ("plain", "strided", "expanded", "a parameter") and value.dtype.is_floating_point
         try:
-            found = networks.load("toy", 3, file).state_dict()
+            found = checkpoints.load("toy", 3, file).state_dict()
         except StudyError as error:
             assert not good, error
             assert "w.pt" in str(error)
@@ -1262,7 +1264,7 @@ def test_an_archive_larger_than_its_file_is_refused(tmp_path, narrow):
         for name in before.namelist():
             after.writestr(name, before.read(name) + bytes(10**6))
     with pytest.raises(StudyError, match=r"w\.pt: not a readable file of weights \(BadZipFile\)"):
-        networks.load("toy", 3, file)
+        checkpoints.load("toy", 3, file)
 
 
 LAYOUTS = ["nothing", "a group", "whole numbers", "text", "a link", "another shape", "objects"]
@@ -1274,7 +1276,7 @@ def test_an_h5_of_another_layout_is_refused(narrow, layout, group, part):
     with tempfile.TemporaryDirectory() as tmp:
         path = Path(tmp, "w.h5")
         with h5py.File(path, "w") as file:
-            for names in caffe.FILES[".h5"].groups.values():
+            for names in conversions.FILES[".h5"].groups.values():
                 for name in names:
                     file[f"{name}/{name}_W"], file[f"{name}/{name}_b"] = np.zeros((2, 2), "f4"), np.zeros(5, "f4")
             key = f"{group}/{group}_{part}"
@@ -1292,4 +1294,4 @@ def test_an_h5_of_another_layout_is_refused(narrow, layout, group, part):
             elif layout == "objects":
                 file.create_dataset(key, (2,), h5py.vlen_dtype(np.int32))
         with pytest.raises(StudyError, match=r"w\.h5"):
-            networks.load("theano_alexnet", 5, path)
+            checkpoints.load("theano_alexnet", 5, path)

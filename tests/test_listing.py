@@ -20,8 +20,8 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision.datasets import imagenet as torchvision_imagenet
 
-from jobs import listing
-from jobs.study import Study
+from inputs import datasets
+from inputs.study import Study
 from readout import StudyError
 from workflow import ROOT
 
@@ -42,12 +42,12 @@ def write(file: Path, size: int = 0) -> None:
 
 def devkit_number(class_id: str) -> int:
     """The devkit numbers the classes from 1, in another order than the labels."""
-    return 1 + (listing.imagenet()[class_id] * 7 + 3) % 1000
+    return 1 + (datasets.imagenet()[class_id] * 7 + 3) % 1000
 
 
 def write_devkit(folder: Path, *, classes=None, lines=None) -> Path:
     """The devkit as it is unpacked: a struct of 1000 classes and a few groups of them, and a line an image."""
-    classes = classes or {devkit_number(class_id): class_id for class_id in listing.imagenet()}
+    classes = classes or {devkit_number(class_id): class_id for class_id in datasets.imagenet()}
     fields = [
         "ILSVRC2012_ID",
         "WNID",
@@ -117,14 +117,14 @@ def test_the_table_of_imagenet_has_its_1000_classes():
     assert [row["label"] for row in rows] == [str(i) for i in range(1000)]
     names = torchvision.models.ResNet101_Weights.IMAGENET1K_V1.meta["categories"]
     assert [row["name"] for row in rows] == names
-    assert listing.imagenet() == {class_id: i for i, class_id in enumerate(class_ids)}
+    assert datasets.imagenet() == {class_id: i for i, class_id in enumerate(class_ids)}
 
 
 def test_ids_have_the_names_that_torchvision_gives_them():
     """Ids and names come from different sources; torchvision's Imagenette knows ten of both."""
     names = torchvision.models.ResNet101_Weights.IMAGENET1K_V1.meta["categories"]
     for class_id, words in torchvision.datasets.Imagenette._WNID_TO_CLASS.items():
-        assert names[listing.imagenet()[class_id]] == words[0]
+        assert names[datasets.imagenet()[class_id]] == words[0]
     known = {
         TENCH: 0,
         "n01534433": 13,
@@ -134,7 +134,7 @@ def test_ids_have_the_names_that_torchvision_gives_them():
         "n07875152": 964,
         TOILET: 999,
     }
-    assert {class_id: listing.imagenet()[class_id] for class_id in known} == known
+    assert {class_id: datasets.imagenet()[class_id] for class_id in known} == known
 
 
 # ---- imagenet
@@ -153,24 +153,24 @@ def test_imagenet_is_found_as_torchvision_unpacks_it(tmp_path, devkit, flat, mon
     monkeypatch.setattr(torchvision_imagenet, "ARCHIVE_META", meta)
     theirs = torchvision.datasets.ImageNet(root, split="val")
 
-    ours = listing.dataset("imagenet", str(root))
+    ours = datasets.dataset("imagenet", str(root))
     assert ours.classes == tuple(theirs.wnids) == (TENCH, GOLDFISH, TOILET)
     found = [(str(ours.root / file), class_id) for class_id, files in ours.files.items() for file in files]
     assert found == [(path, theirs.wnids[label]) for path, label in theirs.imgs]
     assert ids(ours) == BY_CLASS
-    assert ids(listing.dataset("imagenet", str(flat))) == BY_CLASS
+    assert ids(datasets.dataset("imagenet", str(flat))) == BY_CLASS
 
 
 def test_images_side_by_side_are_found_in_val_too(flat):
     """The same images by the same numbers; their sizes are those of the files."""
-    data = listing.dataset("imagenet", str(flat))
+    data = datasets.dataset("imagenet", str(flat))
     assert ids(data) == BY_CLASS
     assert data.classes == (TENCH, GOLDFISH, TOILET)
     assert data.files[TENCH] == {image(2): 2, image(4): 4, image(7): 7}
     (flat / "val").mkdir()
     for file in flat.glob("*.JPEG"):
         file.rename(flat / "val" / file.name)
-    moved = listing.dataset("imagenet", str(flat))
+    moved = datasets.dataset("imagenet", str(flat))
     assert ids(moved) == BY_CLASS
     assert moved.files[TENCH] == {f"val/{image(2)}": 2, f"val/{image(4)}": 4, f"val/{image(7)}": 7}
     assert all((moved.root / file).is_file() for files in moved.files.values() for file in files)
@@ -181,18 +181,18 @@ def test_any_part_of_imagenet_serves(flat, sorted_out):
     for root in (flat, sorted_out):
         for number in (1, 3, 4):
             next(root.rglob(image(number))).unlink()
-    assert ids(listing.dataset("imagenet", str(flat))) == {TENCH: [2, 7], TOILET: [5, 6]}
-    assert ids(listing.dataset("imagenet", str(sorted_out))) == {TENCH: [2, 7], GOLDFISH: [], TOILET: [5, 6]}
+    assert ids(datasets.dataset("imagenet", str(flat))) == {TENCH: [2, 7], TOILET: [5, 6]}
+    assert ids(datasets.dataset("imagenet", str(sorted_out))) == {TENCH: [2, 7], GOLDFISH: [], TOILET: [5, 6]}
 
 
 def test_the_folders_of_the_classes_may_be_the_path_itself(sorted_out):
-    assert ids(listing.dataset("imagenet", str(sorted_out / "val"))) == BY_CLASS
+    assert ids(datasets.dataset("imagenet", str(sorted_out / "val"))) == BY_CLASS
 
 
 def test_a_path_below_the_home_folder(sorted_out, monkeypatch):
     """As a shell would take it; nothing of a config goes through one."""
     monkeypatch.setenv("HOME", str(sorted_out.parent))
-    assert ids(listing.dataset("imagenet", "~/sorted")) == BY_CLASS
+    assert ids(datasets.dataset("imagenet", "~/sorted")) == BY_CLASS
 
 
 def test_what_is_no_image_is_passed_over(sorted_out):
@@ -206,7 +206,7 @@ def test_what_is_no_image_is_passed_over(sorted_out):
     ):
         write(sorted_out / file)
     (sorted_out / "val" / TENCH / "folder.JPEG").mkdir()
-    assert ids(listing.dataset("imagenet", str(sorted_out))) == BY_CLASS
+    assert ids(datasets.dataset("imagenet", str(sorted_out))) == BY_CLASS
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_what_is_no_image_is_passed_over(sorted_out):
 )
 def test_without_numbers_of_their_own_images_are_numbered_in_order(sorted_out, other):
     write(sorted_out / "val" / other)
-    assert ids(listing.dataset("imagenet", str(sorted_out))) == {TENCH: [0, 1, 2, 3], GOLDFISH: [4], TOILET: [5, 6, 7]}
+    assert ids(datasets.dataset("imagenet", str(sorted_out))) == {TENCH: [0, 1, 2, 3], GOLDFISH: [4], TOILET: [5, 6, 7]}
 
 
 def break_file(file: str, content: bytes | None):
@@ -238,7 +238,7 @@ def no_folder(root):
 
 def archives(root):
     empty_folder(root)
-    for archive in listing.ImageNet.ARCHIVES:
+    for archive in datasets.ImageNet.ARCHIVES:
         write(root / archive)
 
 
@@ -264,13 +264,13 @@ def image_zero(root):
 
 def other_classes(root):
     shutil.rmtree(root / "ILSVRC2012_devkit_t12")
-    classes = {devkit_number(class_id): class_id for class_id in listing.imagenet()}
+    classes = {devkit_number(class_id): class_id for class_id in datasets.imagenet()}
     write_devkit(root, classes={**classes, devkit_number(TENCH): "n99999999"})
 
 
 def fewer_classes(root):
     shutil.rmtree(root / "ILSVRC2012_devkit_t12")
-    classes = {devkit_number(class_id): class_id for class_id in listing.imagenet()}
+    classes = {devkit_number(class_id): class_id for class_id in datasets.imagenet()}
     classes.pop(devkit_number(TENCH))
     write_devkit(root, classes={**classes, 1004: TENCH})
 
@@ -308,7 +308,7 @@ TORCHVISION = ["ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz", 'Image
 def test_imagenet_that_does_not_serve_is_refused(flat, mistake, words):
     mistake(flat)
     with pytest.raises(StudyError) as error:
-        listing.dataset("imagenet", str(flat)).files  # noqa: B018  read here
+        datasets.dataset("imagenet", str(flat)).files  # noqa: B018  read here
     assert all(word.format(root=flat) in str(error.value) for word in words), str(error.value)
 
 
@@ -317,7 +317,7 @@ def test_table_of_the_devkit_cut_short_is_refused(flat, cut):
     file = flat / "ILSVRC2012_devkit_t12" / "data" / META
     file.write_bytes(file.read_bytes()[:cut])
     with pytest.raises(StudyError, match=r"meta\.mat: cannot be read"):
-        listing.dataset("imagenet", str(flat)).files  # noqa: B018
+        datasets.dataset("imagenet", str(flat)).files  # noqa: B018
 
 
 @pytest.mark.parametrize("kind", ["folder", "imagenet"])
@@ -325,19 +325,19 @@ def test_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch, kind):
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(listing.os, "scandir", refuse)
+    monkeypatch.setattr(datasets.os, "scandir", refuse)
     with pytest.raises(StudyError, match=rf"images\.path: {tmp_path}.*cannot be read \(Permission denied\)"):
-        listing.dataset(kind, str(tmp_path)).files  # noqa: B018
+        datasets.dataset(kind, str(tmp_path)).files  # noqa: B018
 
 
 def test_digest_sees_images_of_imagenet_come_go_and_change(flat):
     """The names and sizes of the files, and with images side by side the classes that the devkit gives them."""
     all_tench = break_file(TRUTH, f"{devkit_number(TENCH)}\n".encode() * len(VAL))
-    seen = [listing.dataset("imagenet", str(flat)).digest]
-    assert listing.dataset("imagenet", str(flat)).digest == seen[0]
+    seen = [datasets.dataset("imagenet", str(flat)).digest]
+    assert datasets.dataset("imagenet", str(flat)).digest == seen[0]
     for change in (lambda: (flat / image(2)).unlink(), lambda: write(flat / image(2), 22), lambda: all_tench(flat)):
         change()
-        seen.append(listing.dataset("imagenet", str(flat)).digest)
+        seen.append(datasets.dataset("imagenet", str(flat)).digest)
     assert len(set(seen)) == 4
 
 
@@ -345,8 +345,8 @@ def test_imagenet_is_listed_without_torch(flat):
     """Planning must not wait for it; the devkit is read all the same."""
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT / 'workflow')!r});"
-        f"from jobs import listing; assert len(listing.dataset('imagenet', {str(flat)!r}).classes) == 3;"
-        "assert len(listing.dataset('imagenette', None).classes) == 10;"
+        f"from jobs import listing; assert len(datasets.dataset('imagenet', {str(flat)!r}).classes) == 3;"
+        "assert len(datasets.dataset('imagenette', None).classes) == 10;"
         "sys.exit(bool({'torch', 'torchvision', 'sklearn', 'pandas'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -372,7 +372,7 @@ def offline(monkeypatch):
 def few(monkeypatch):
     """An Imagenette of two classes with three images and two."""
     counts = {TENCH: 3, "n02102040": 2}
-    monkeypatch.setattr(listing.Imagenette, "counts", counts)
+    monkeypatch.setattr(datasets.Imagenette, "counts", counts)
     return counts
 
 
@@ -395,14 +395,14 @@ def write_archive(folder: Path, counts: dict[str, int]) -> bytes:
 def any_archive(monkeypatch):
     """torchvision takes any archive for Imagenette's."""
     _, md5 = torchvision.datasets.Imagenette._ARCHIVES["320px"]
-    archives = {"320px": (listing.Imagenette.URL, None)}
+    archives = {"320px": (datasets.Imagenette.URL, None)}
     monkeypatch.setattr(torchvision.datasets.Imagenette, "_ARCHIVES", archives)
     return md5
 
 
 def test_imagenette_is_known_before_it_is_there(tmp_path):
     """Ten classes with ImageNet's labels, and the sum of images that others have counted; torchvision's address."""
-    data = listing.dataset("imagenette", str(tmp_path / "nowhere"))
+    data = datasets.dataset("imagenette", str(tmp_path / "nowhere"))
     assert data.labels == {
         "n01440764": 0,
         "n02102040": 217,
@@ -419,23 +419,23 @@ def test_imagenette_is_known_before_it_is_there(tmp_path):
     assert sum(data.counts.values()) == 3925
     assert (min(data.counts.values()), max(data.counts.values())) == (357, 419)
     assert torchvision.datasets.Imagenette._ARCHIVES[data.SIZE][0] == data.URL
-    assert data.digest == listing.dataset("imagenette", None).digest
+    assert data.digest == datasets.dataset("imagenette", None).digest
     assert not (tmp_path / "nowhere").exists()
 
 
 def test_imagenette_goes_where_torch_keeps_its_own(tmp_path, monkeypatch):
     """Nothing of a study is written outside its results but the caches of torch and Snakemake."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
-    assert listing.dataset("imagenette", None).root == tmp_path / "home" / "imagenette" / "imagenette2-320" / "val"
-    assert str(listing.dataset("imagenette", None).place).startswith(torch.hub._get_torch_home())
-    assert listing.dataset("imagenette", "data").root == Path("data/imagenette2-320/val")
+    assert datasets.dataset("imagenette", None).root == tmp_path / "home" / "imagenette" / "imagenette2-320" / "val"
+    assert str(datasets.dataset("imagenette", None).place).startswith(torch.hub._get_torch_home())
+    assert datasets.dataset("imagenette", "data").root == Path("data/imagenette2-320/val")
 
 
 def test_imagenette_is_unpacked_from_an_archive_put_there(tmp_path, few, any_archive, offline):
     """By torchvision's own code, without a network, once."""
     write_archive(tmp_path / "data", few)
     for _ in range(2):
-        data = listing.dataset("imagenette", str(tmp_path / "data"))
+        data = datasets.dataset("imagenette", str(tmp_path / "data"))
         data.fetch()
         assert {class_id: len(files) for class_id, files in data.files.items()} == few
         assert ids(data) == {TENCH: [0, 1, 2], "n02102040": [3, 4]}
@@ -446,22 +446,22 @@ def test_imagenette_is_unpacked_from_an_archive_put_there(tmp_path, few, any_arc
 
 def test_imagenette_without_a_network_names_address_and_folder(tmp_path, offline):
     with pytest.raises(StudyError) as error:
-        listing.dataset("imagenette", str(tmp_path / "data")).fetch()
-    words = (listing.Imagenette.URL, str(tmp_path / "data"), "no network", "by hand", "another data set")
+        datasets.dataset("imagenette", str(tmp_path / "data")).fetch()
+    words = (datasets.Imagenette.URL, str(tmp_path / "data"), "no network", "by hand", "another data set")
     assert all(word in str(error.value) for word in words), str(error.value)
-    assert offline[0] == listing.Imagenette.URL
+    assert offline[0] == datasets.Imagenette.URL
 
 
 def test_imagenette_that_arrives_broken_is_refused(tmp_path, monkeypatch):
     """torchvision compares its hash; a run after that downloads anew, since no folder was made."""
 
     class Response(io.BytesIO):
-        url = listing.Imagenette.URL
+        url = datasets.Imagenette.URL
         length = 9
 
     monkeypatch.setattr(urllib.request, "urlopen", lambda request: Response(b"<html>404"))
     with pytest.raises(StudyError, match=r"corrupted.*by hand"):
-        listing.dataset("imagenette", str(tmp_path / "data")).fetch()
+        datasets.dataset("imagenette", str(tmp_path / "data")).fetch()
     assert not (tmp_path / "data" / "imagenette2-320").exists()
 
 
@@ -469,7 +469,7 @@ def test_archive_that_breaks_off_is_refused(tmp_path, few, any_archive, offline)
     content = write_archive(tmp_path / "data", few)
     (tmp_path / "data" / "imagenette2-320.tgz").write_bytes(content[: len(content) // 2])
     with pytest.raises(StudyError, match="by hand"):
-        listing.dataset("imagenette", str(tmp_path / "data")).fetch()
+        datasets.dataset("imagenette", str(tmp_path / "data")).fetch()
 
 
 @pytest.mark.parametrize(
@@ -478,7 +478,7 @@ def test_archive_that_breaks_off_is_refused(tmp_path, few, any_archive, offline)
 def test_imagenette_unpacked_in_part_is_refused(tmp_path, few, any_archive, offline, lost):
     """torchvision takes a folder that is there for complete."""
     write_archive(tmp_path / "data", few)
-    data = listing.dataset("imagenette", str(tmp_path / "data"))
+    data = datasets.dataset("imagenette", str(tmp_path / "data"))
     data.fetch()
     path = tmp_path / "data" / lost
     shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -488,7 +488,7 @@ def test_imagenette_unpacked_in_part_is_refused(tmp_path, few, any_archive, offl
     words = ("images where Imagenette has", f"remove {tmp_path / 'data' / 'imagenette2-320'} and run again")
     assert all(word in str(error.value) for word in words), str(error.value)
     shutil.rmtree(tmp_path / "data" / "imagenette2-320")
-    data = listing.dataset("imagenette", str(tmp_path / "data"))
+    data = datasets.dataset("imagenette", str(tmp_path / "data"))
     data.fetch()
     assert data.counts == {class_id: len(files) for class_id, files in data.files.items()}
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from jobs import memory as installed
+from runtime import cache as installed
 from workflow import python
 
 

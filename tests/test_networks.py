@@ -16,37 +16,44 @@ import yaml
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
-from torchvision import models
+from torchvision import models as torchvision_models
 from torchvision.models import _api as torchvision_api
 
+from inputs import checkpoints
 from jobs import images as images_job
 from jobs import networks as job
-from jobs import parquet
-from readout import StudyError, activations, layers, networks, training
+from readout import StudyError, activations, cuts, layer_names, layers, models, tracing, training
 from readout import images as readout_images
 from readout.relatives import BUILDERS
+from runtime import parquet
 
 
 def _layers(network, size=32):
-    return networks.layers(network, networks.trace(network), torch.zeros(1, 3, size, size))
+    return layers.find(network, tracing.trace(network), torch.zeros(1, 3, size, size))
 
 
 def _graph(model):
-    return networks.trace(networks.build(model, 10, seed=0)).graph
+    return tracing.trace(models.build(model, 10, seed=0)).graph
 
 
 @pytest.mark.parametrize("model", BUILDERS)
 def test_names_on_the_graph_are_the_known_ones(model):
-    """The workflow is planned with `layers.KNOWN` before torch is loaded."""
-    found = _layers(networks.build(model, 10, seed=0))
-    assert tuple(layer.name for layer in found) == layers.KNOWN[model]
+    """The workflow is planned with `layer_names.KNOWN` before torch is loaded."""
+    found = _layers(models.build(model, 10, seed=0))
+    assert tuple(layer.name for layer in found) == layer_names.KNOWN[model]
     assert [layer.depth for layer in found] == list(range(len(found)))
     assert len({layer.node for layer in found}) == len(found)
 
 
 def test_every_own_model_has_known_layers():
     """They could not be planned otherwise; besides, the paper's networks of torchvision are known."""
-    assert set(layers.KNOWN) == set(networks.BUILDERS) | {"alexnet", "vgg16", "vgg16_bn", "mobilenet_v2", "resnet101"}
+    assert set(layer_names.KNOWN) == set(models.BUILDERS) | {
+        "alexnet",
+        "vgg16",
+        "vgg16_bn",
+        "mobilenet_v2",
+        "resnet101",
+    }
 
 
 # Number of layers of the originals, counted in the papers: five convolutions and two dense layers; 13 and 2; 17 blocks
@@ -56,17 +63,17 @@ def test_every_own_model_has_known_layers():
 )
 def test_number_of_layers(model, count):
     """By hand, and without repeats."""
-    assert len(set(layers.KNOWN[model])) == len(layers.KNOWN[model]) == count
+    assert len(set(layer_names.KNOWN[model])) == len(layer_names.KNOWN[model]) == count
 
 
 @pytest.mark.parametrize("model", BUILDERS)
 def test_shapes_are_those_of_the_activations(model, images):
     """Channels, height and width of each layer; a dense layer has 1 x 1 positions."""
-    network = networks.build(model, 10, seed=0)
+    network = models.build(model, 10, seed=0)
     found = _layers(network)
     shapes = {}
     activations.record(
-        networks.trace(network), images[:1], [f.node for f in found], lambda n, v: shapes.update({n: v.shape[1:]})
+        tracing.trace(network), images[:1], [f.node for f in found], lambda n, v: shapes.update({n: v.shape[1:]})
     )
     for layer in found:
         assert (layer.channels, layer.height, layer.width) == (*shapes[layer.node], 1, 1)[:3]
@@ -75,7 +82,7 @@ def test_shapes_are_those_of_the_activations(model, images):
 
 def test_layers_of_the_small_alexnet_by_hand():
     """32 pixels: stride 2 to 16, pooled to 8, to 4; dense layers of 256."""
-    found = _layers(networks.build("small_alexnet", 10, seed=0))
+    found = _layers(models.build("small_alexnet", 10, seed=0))
     shapes = [(layer.name, layer.channels, layer.height, layer.width) for layer in found]
     assert shapes == [
         ("conv1", 16, 16, 16),
@@ -95,7 +102,7 @@ PUBLISHED = {"alexnet": 7, "vgg16": 15, "vgg16_bn": 15, "mobilenet_v2": 35, "res
 @pytest.fixture(scope="module")
 def published():
     """Builds a network of torchvision once."""
-    return functools.cache(lambda model: networks.build(model, 1000, seed=0))
+    return functools.cache(lambda model: models.build(model, 1000, seed=0))
 
 
 # Units at 224 pixels, by hand for AlexNet: 64 x 55 x 55 + 192 x 27 x 27 + (384 + 256 + 256) x 13 x 13 + 2 x 4096. VGG16:
@@ -109,7 +116,7 @@ def test_units_by_hand(model, units, published):
 def test_layers_of_the_papers_networks(model, published):
     """The names by which the workflow plans, without building the network, are those of the traced graph."""
     names = tuple(layer.name for layer in _layers(published(model), 64))
-    assert names == layers.KNOWN[model]
+    assert names == layer_names.KNOWN[model]
     assert len(set(names)) == PUBLISHED[model]
 
 
@@ -132,25 +139,25 @@ def test_layers_of_other_networks_of_torchvision(model, count, first, last, publ
 
 def test_blocks_select_the_last_layer_of_each():
     """Stem, residual blocks, head: 33 blocks of ResNet101 and its stem; 17 of MobileNetV2, stem and head."""
-    chosen = layers.select("resnet101", "blocks")
+    chosen = layer_names.select("resnet101", "blocks")
     assert chosen == ("stem", *(f"block{i}.out" for i in range(1, 34)))
-    chosen = layers.select("mobilenet_v2", "blocks")
+    chosen = layer_names.select("mobilenet_v2", "blocks")
     assert chosen == ("stem", *(f"block{i}.depthwise" for i in range(1, 18)), "head")
     with pytest.raises(StudyError, match=r"blocks: vgg16 has none; take all"):
-        layers.select("vgg16", "blocks")
+        layer_names.select("vgg16", "blocks")
 
 
 def test_layers_of_an_unknown_model_are_listed():
     """In the order of the list, which the run compares with the graph."""
-    assert layers.select("googlenet", ["b", "a"]) == ("b", "a")
+    assert layer_names.select("googlenet", ["b", "a"]) == ("b", "a")
     for choice in ("all", "blocks", 3):
         with pytest.raises(StudyError, match=r"googlenet are not known beforehand; list them .*MODEL=googlenet"):
-            layers.select("googlenet", choice)
+            layer_names.select("googlenet", choice)
 
 
 def test_all_selects_every_layer():
     """In the order of execution."""
-    assert layers.select("small_resnet", "all") == layers.KNOWN["small_resnet"]
+    assert layer_names.select("small_resnet", "all") == layer_names.KNOWN["small_resnet"]
 
 
 @pytest.mark.parametrize(
@@ -158,20 +165,20 @@ def test_all_selects_every_layer():
 )
 def test_a_number_of_layers_is_spread_evenly(count, chosen):
     """From the first to the last; one alone is the last."""
-    known = layers.KNOWN["small_alexnet"]
-    assert layers.select("small_alexnet", count) == tuple(known[i] for i in chosen)
+    known = layer_names.KNOWN["small_alexnet"]
+    assert layer_names.select("small_alexnet", count) == tuple(known[i] for i in chosen)
 
 
-@pytest.mark.parametrize("model", layers.KNOWN)
+@pytest.mark.parametrize("model", layer_names.KNOWN)
 def test_any_number_of_layers_has_no_repeats(model):
     """Rounding must not choose one twice."""
-    for count in range(1, len(layers.KNOWN[model]) + 1):
-        assert len(set(layers.select(model, count))) == count
+    for count in range(1, len(layer_names.KNOWN[model]) + 1):
+        assert len(set(layer_names.select(model, count))) == count
 
 
 def test_a_list_of_layers_is_put_in_order():
     """The order in a configuration changes nothing."""
-    assert layers.select("small_alexnet", ["dense1", "conv2"]) == ("conv2", "dense1")
+    assert layer_names.select("small_alexnet", ["dense1", "conv2"]) == ("conv2", "dense1")
 
 
 @pytest.mark.parametrize(
@@ -185,7 +192,7 @@ def test_a_list_of_layers_is_put_in_order():
 def test_a_layer_that_is_not_there_is_an_error(choice, words):
     """The message has the valid choices."""
     with pytest.raises(StudyError, match=words):
-        layers.select("small_alexnet", choice)
+        layer_names.select("small_alexnet", choice)
 
 
 UNTRAINED = {
@@ -222,7 +229,7 @@ def test_what_would_fail_late_is_refused_early(tmp_path, monkeypatch, changes, w
 
 def test_the_table_of_layers(tmp_path):
     """Rows by layer, with the node to cut at."""
-    known = layers.KNOWN["small_resnet"]
+    known = layer_names.KNOWN["small_resnet"]
     settings = UNTRAINED | {"model": "small_resnet", "chosen": known[3:5]}
     job.list_layers(tmp_path / "l.parquet", **settings, log=tmp_path / "log")
     rows = job.layer_nodes(tmp_path / "l.parquet")
@@ -305,12 +312,12 @@ def test_in_place_operations_overwrite_nothing(name):
     with torch.inference_mode():
         expected, layer = network(x), network.conv(x).clamp(min=0, max=6)
     assert layer.max() < 6
-    traced = networks.trace(network)
-    (found,) = networks.layers(network, traced, x[:1])
+    traced = tracing.trace(network)
+    (found,) = layers.find(network, traced, x[:1])
     kept = []
     assert torch.equal(activations.record(traced, x, [found.node], lambda n, v: kept.append(v)), expected)
     assert torch.equal(kept[0], layer)
-    cut = networks.cut(traced, found.node)
+    cut = cuts.cut(traced, found.node)
     with torch.inference_mode():
         alive = cut.prefix(x)
         assert torch.equal(cut.tail(*alive), expected)
@@ -340,21 +347,21 @@ def test_a_tensor_alive_at_the_cut_is_not_overwritten(name):
     x = torch.randn(2, 3, 8, 8)
     with torch.inference_mode():
         expected = network(x)
-        traced = networks.trace(network)
-        first, second = networks.layers(network, traced, x[:1])
-        cut = networks.cut(traced, first.node)
+        traced = tracing.trace(network)
+        first, second = layers.find(network, traced, x[:1])
+        cut = cuts.cut(traced, first.node)
         alive = cut.prefix(x)
         assert len(alive) == 2
         for _ in range(2):
             assert torch.equal(cut.tail(*alive), expected)
-        assert torch.equal(networks.cut(traced, second.node).prefix(x)[0], alive[1].clamp(min=0, max=6))
+        assert torch.equal(cuts.cut(traced, second.node).prefix(x)[0], alive[1].clamp(min=0, max=6))
 
 
 def test_a_tail_overwrites_what_nobody_else_reads():
     """Non-linearities behind convolutions and additions: one within AlexNet's and none at its cut."""
-    traced = networks.trace(networks.build("alexnet", 10, seed=0))
-    nodes = [node.name for node in traced.graph.nodes if networks.is_layer(traced, node)]
-    cut = networks.cut(traced, nodes[1])
+    traced = tracing.trace(models.build("alexnet", 10, seed=0))
+    nodes = [node.name for node in traced.graph.nodes if tracing.is_layer(traced, node)]
+    cut = cuts.cut(traced, nodes[1])
     overwriting = [node for node in cut.tail.graph.nodes if node.kwargs.get("inplace")]
     assert len(overwriting) == len(nodes) - 2
     assert not any(node.kwargs.get("inplace") for node in [*cut.prefix.graph.nodes, *traced.graph.nodes])
@@ -387,7 +394,7 @@ def test_an_in_place_relu_as_a_statement_is_not_lost(way):
     with torch.inference_mode():
         expected = network(x)
     try:
-        traced = networks.trace(network)
+        traced = tracing.trace(network)
     except StudyError:
         return
     with torch.inference_mode():
@@ -398,11 +405,11 @@ def test_an_in_place_relu_as_a_statement_is_not_lost(way):
 def test_the_tail_leaves_the_prefix_as_it_is(model, random_network, images):
     """At every layer: twice the scores of the whole network, and the same tensors alive before and after."""
     network = random_network(model)
-    traced = networks.trace(network)
+    traced = tracing.trace(network)
     with torch.inference_mode():
         expected = random_network(model)(images[:2])
-        for layer in networks.layers(network, traced, images[:1]):
-            cut = networks.cut(traced, layer.node)
+        for layer in layers.find(network, traced, images[:1]):
+            cut = cuts.cut(traced, layer.node)
             alive = cut.prefix(images[:2])
             before = [tensor.clone() for tensor in alive]
             assert torch.equal(cut.tail(*alive), expected), layer.name
@@ -422,11 +429,11 @@ def test_the_tail_leaves_the_prefix_as_it_is(model, random_network, images):
 )
 def test_tensors_alive_at_a_cut(model, layer, count, images):
     """One in a chain and between blocks; inside a block the shortcut lives on."""
-    network = networks.build(model, 10, seed=0)
-    traced = networks.trace(network)
-    node = next(f.node for f in networks.layers(network, traced, images[:1]) if f.name == layer)
+    network = models.build(model, 10, seed=0)
+    traced = tracing.trace(network)
+    node = next(f.node for f in layers.find(network, traced, images[:1]) if f.name == layer)
     with torch.inference_mode():
-        assert len(networks.cut(traced, node).prefix(images[:1])) == count
+        assert len(cuts.cut(traced, node).prefix(images[:1])) == count
 
 
 class Offset(nn.Module):
@@ -445,7 +452,7 @@ def test_parameters_belong_to_both_parts():
     """They are no tensors to keep: one alive at the cut, and the same scores."""
     network = Offset().eval()
     x = torch.randn(3, 4)
-    cut = networks.cut(networks.trace(network), "relu")
+    cut = cuts.cut(tracing.trace(network), "relu")
     with torch.inference_mode():
         alive = cut.prefix(x)
         assert len(alive) == 1
@@ -473,8 +480,8 @@ def test_tracing_leaves_other_threads_alone(random_network, images):
         try:
             # Also a network that runs at the moment.
             network = running.get(model) or random_network(model)
-            found = networks.layers(network, networks.trace(network), x[:1])
-            assert tuple(layer.name for layer in found) == layers.KNOWN[model]
+            found = layers.find(network, tracing.trace(network), x[:1])
+            assert tuple(layer.name for layer in found) == layer_names.KNOWN[model]
         except BaseException as error:
             failures.append(error)
 
@@ -501,10 +508,10 @@ def test_weights_depend_on_the_seed_alone():
     """Whatever random numbers were drawn before; and the caller's own are left alone."""
     torch.manual_seed(7)
     before = torch.random.get_rng_state()
-    first = networks.build("small_alexnet", 10, seed=3)
+    first = models.build("small_alexnet", 10, seed=3)
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.rand(5)
-    again, other = networks.build("small_alexnet", 10, seed=3), networks.build("small_alexnet", 10, seed=4)
+    again, other = models.build("small_alexnet", 10, seed=3), models.build("small_alexnet", 10, seed=4)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
     assert not torch.equal(next(first.parameters()), next(other.parameters()))
     assert not first.training
@@ -513,16 +520,16 @@ def test_weights_depend_on_the_seed_alone():
 @pytest.fixture
 def weights(tmp_path) -> Path:
     """Weights of a small AlexNet with 10 outputs."""
-    torch.save(networks.build("small_alexnet", 10, seed=5).state_dict(), tmp_path / "weights.pt")
+    torch.save(models.build("small_alexnet", 10, seed=5).state_dict(), tmp_path / "weights.pt")
     return tmp_path / "weights.pt"
 
 
 def test_weights_are_loaded(weights, images):
     """The network that was saved, in evaluation mode."""
-    network = networks.load("small_alexnet", 10, weights)
+    network = checkpoints.load("small_alexnet", 10, weights)
     assert not network.training
     with torch.inference_mode():
-        assert torch.equal(network(images), networks.build("small_alexnet", 10, seed=5)(images))
+        assert torch.equal(network(images), models.build("small_alexnet", 10, seed=5)(images))
 
 
 def _not_weights(file: Path, content: bytes) -> None:
@@ -531,13 +538,13 @@ def _not_weights(file: Path, content: bytes) -> None:
         # torch warns of the odd pickles that random bytes look like.
         warnings.simplefilter("ignore")
         with pytest.raises(StudyError, match=rf"{file.name}.*state dict"):
-            networks.load("small_alexnet", 10, file)
+            checkpoints.load("small_alexnet", 10, file)
 
 
 def test_a_missing_file_of_weights_is_named(tmp_path):
     """Not a traceback out of torch."""
     with pytest.raises(StudyError, match=r"nowhere\.pt.*No such file"):
-        networks.load("small_alexnet", 10, tmp_path / "nowhere.pt")
+        checkpoints.load("small_alexnet", 10, tmp_path / "nowhere.pt")
 
 
 @pytest.mark.parametrize(
@@ -563,7 +570,7 @@ def test_a_file_that_is_no_pickle_is_named(tmp_path, content):
 @pytest.mark.parametrize("part", ["1", "5", "20", "50", "100", "1000", "half", "all but one"])
 def test_a_truncated_file_is_named(weights, zipped, part):
     """Cut short anywhere, in either of torch's formats."""
-    torch.save(networks.build("small_alexnet", 10, 0).state_dict(), weights, _use_new_zipfile_serialization=zipped)
+    torch.save(models.build("small_alexnet", 10, 0).state_dict(), weights, _use_new_zipfile_serialization=zipped)
     content = weights.read_bytes()
     size = {"half": len(content) // 2, "all but one": len(content) - 1}.get(part) or int(part)
     _not_weights(weights, content[:size])
@@ -575,7 +582,7 @@ def test_messages_do_not_ask_for_unsafe_loading(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(StudyError) as caught:
-            networks.load("small_alexnet", 10, tmp_path / "weights.pt")
+            checkpoints.load("small_alexnet", 10, tmp_path / "weights.pt")
     assert "weights_only` set to `False`" not in str(caught.value)
     assert "\x1b" not in str(caught.value)
 
@@ -603,7 +610,7 @@ def test_code_in_a_file_of_weights_is_not_executed(tmp_path, how):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(StudyError, match=r"weights\.pt"):
-            networks.load("small_alexnet", 10, file)
+            checkpoints.load("small_alexnet", 10, file)
     assert not trace.exists()
 
 
@@ -639,30 +646,30 @@ def test_weights_that_do_not_fit_are_named(weights, change, words):
     change(state)
     torch.save(state, weights)
     with pytest.raises(StudyError, match=rf"weights\.pt.*small_alexnet with 10 outputs: {words}"):
-        networks.load("small_alexnet", 10, weights)
+        checkpoints.load("small_alexnet", 10, weights)
 
 
 def test_another_number_of_outputs_is_named(weights):
     """The commonest mistake: weights for other classes."""
     with pytest.raises(StudyError, match=r"classifier\.4\.weight is \[10, 256\] instead of \[7, 256\]"):
-        networks.load("small_alexnet", 7, weights)
+        checkpoints.load("small_alexnet", 7, weights)
 
 
 def test_long_lists_of_faults_are_cut(weights):
     """Weights of another model: three faults and a number."""
     # 35 parameters and no buffers against 14: three are listed.
     with pytest.raises(StudyError, match=r"small_vgg16.*; .*; .*; and \d+ more$"):
-        networks.load("small_vgg16", 10, weights)
+        checkpoints.load("small_vgg16", 10, weights)
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".safetensors"])
 def test_formats_of_weights(tmp_path, suffix, images):
     """The same weights from each format."""
-    network, file = networks.build("small_alexnet", 10, seed=5), tmp_path / f"w{suffix}"
+    network, file = models.build("small_alexnet", 10, seed=5), tmp_path / f"w{suffix}"
     save = safetensors.torch.save_file if suffix == ".safetensors" else torch.save
     save(network.state_dict(), file)
     with torch.inference_mode():
-        assert torch.equal(networks.load("small_alexnet", 10, file)(images), network(images))
+        assert torch.equal(checkpoints.load("small_alexnet", 10, file)(images), network(images))
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\xff" * 40, b"\x08\0\0\0\0\0\0\0{}      "])
@@ -670,19 +677,19 @@ def test_broken_safetensors_are_named(tmp_path, content):
     """Cut short, of another kind, with an absurd header; an empty one lacks every key."""
     (tmp_path / "w.safetensors").write_bytes(content)
     with pytest.raises(StudyError, match=r"w\.safetensors: (not a readable file of weights|weights do not fit)"):
-        networks.load("small_alexnet", 10, tmp_path / "w.safetensors")
+        checkpoints.load("small_alexnet", 10, tmp_path / "w.safetensors")
 
 
 def test_old_files_lack_the_counters_of_batch_norm(tmp_path):
     """Torchvision's own first files of ResNet101 do; other keys that are missing are still an error."""
-    network = networks.build("small_resnet", 10, seed=3)
+    network = models.build("small_resnet", 10, seed=3)
     state = {key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")}
     torch.save(state, tmp_path / "w.pt")
-    assert torch.equal(networks.load("small_resnet", 10, tmp_path / "w.pt").conv1.weight, network.conv1.weight)
+    assert torch.equal(checkpoints.load("small_resnet", 10, tmp_path / "w.pt").conv1.weight, network.conv1.weight)
     del state["bn1.running_var"]
     torch.save(state, tmp_path / "w.pt")
     with pytest.raises(StudyError, match=r"bn1\.running_var is missing$"):
-        networks.load("small_resnet", 10, tmp_path / "w.pt")
+        checkpoints.load("small_resnet", 10, tmp_path / "w.pt")
 
 
 def test_auxiliary_heads_of_a_file_are_left_out(tmp_path, published):
@@ -692,17 +699,17 @@ def test_auxiliary_heads_of_a_file_are_left_out(tmp_path, published):
     torch.save(state, tmp_path / "w.pt")
     x = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
-        assert torch.equal(networks.load("googlenet", 1000, tmp_path / "w.pt")(x), network(x))
+        assert torch.equal(checkpoints.load("googlenet", 1000, tmp_path / "w.pt")(x), network(x))
 
 
 @pytest.mark.parametrize("name", ["IMAGENET1K_V2", "MobileNet_V2_Weights.IMAGENET1K_V2"])
 def test_images_are_prepared_as_torchvision_says(name):
     """The same tensor as torchvision's own preset gives, to the bit; V2 resizes to 232."""
-    transform = networks.published_transform("mobilenet_v2", name)
+    transform = checkpoints.published_transform("mobilenet_v2", name)
     assert (transform["resize"], transform["crop"]) == (232, 224)
     pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
     image = Image.fromarray(pixels)
-    expected = models.MobileNet_V2_Weights.IMAGENET1K_V2.transforms()(image)
+    expected = torchvision_models.MobileNet_V2_Weights.IMAGENET1K_V2.transforms()(image)
     assert torch.equal(readout_images.transform(**transform)(image), expected)
 
 
@@ -720,7 +727,7 @@ def test_published_weights_come_through_torchvision(monkeypatch, tmp_path):
         StudyError, match=r"IMAGENET1K_V1: https://.*alexnet.*no route to host.*checkpoints.*file of weights"
     ):
         job.network("alexnet", 1000, "IMAGENET1K_V1")
-    assert asked == [(models.AlexNet_Weights.IMAGENET1K_V1.url, True)]
+    assert asked == [(torchvision_models.AlexNet_Weights.IMAGENET1K_V1.url, True)]
 
 
 def test_published_weights_that_are_there_are_loaded(monkeypatch, published):
@@ -744,13 +751,13 @@ def test_a_file_without_a_state_dict_is_named(tmp_path, content):
     """Checkpoints often hold more than the weights."""
     torch.save(content, tmp_path / "weights.pt")
     with pytest.raises(StudyError, match=r"weights\.pt.*not a state dict.*network\.state_dict\(\)"):
-        networks.load("small_alexnet", 10, tmp_path / "weights.pt")
+        checkpoints.load("small_alexnet", 10, tmp_path / "weights.pt")
 
 
 def _trained(seed, count=40, batch=16):
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(count, 3, 32, 32, generator=generator), torch.arange(count) % 10
-    network = networks.build("small_alexnet", 10, seed)
+    network = models.build("small_alexnet", 10, seed)
     return training.train(network, x, y, epochs=1, batch=batch, learning_rate=0.002, seed=seed)
 
 
@@ -769,7 +776,7 @@ def test_training_moves_the_weights_and_ends_in_evaluation_mode():
     network = _trained(0)
     assert torch.equal(torch.random.get_rng_state(), before)
     assert not network.training
-    untrained = networks.build("small_alexnet", 10, 0)
+    untrained = models.build("small_alexnet", 10, 0)
     assert not torch.equal(network.features[0].weight, untrained.features[0].weight)
 
 
@@ -777,7 +784,7 @@ def test_training_learns():
     """Two classes, black and white images, are told apart after a few steps."""
     y = torch.arange(64) % 2
     x = (y * 2.0 - 1).view(-1, 1, 1, 1).expand(64, 3, 32, 32).contiguous()
-    network = networks.build("small_alexnet", 2, 0)
+    network = models.build("small_alexnet", 2, 0)
     training.train(network, x, y, epochs=8, batch=16, learning_rate=0.002, seed=0)
     with torch.inference_mode():
         assert torch.equal(network(x).argmax(1), y)
@@ -786,7 +793,7 @@ def test_training_learns():
 def test_a_last_batch_of_one_trains():
     """Batch norm cannot normalise one image; 33 images in batches of 16 leave one over."""
     generator = torch.Generator().manual_seed(0)
-    network = networks.build("small_mobilenet_v2", 10, 0)
+    network = models.build("small_mobilenet_v2", 10, 0)
     x = torch.randn(33, 3, 32, 32, generator=generator)
     training.train(network, x, torch.arange(33) % 10, epochs=1, batch=16, learning_rate=0.001, seed=0)
     with torch.inference_mode():

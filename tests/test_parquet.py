@@ -3,8 +3,8 @@
 import pyarrow as pa
 import pytest
 
-from jobs import parquet
 from readout import StudyError
+from runtime import parquet
 
 SCHEMA = pa.schema([("image_id", pa.int32()), ("rank", pa.int32()), ("cell", pa.string())])
 COLUMNS = {"image_id": [1, 2, 3], "rank": [0, 5, 0], "cell": ["s0m0", "s1m0", "s0m0"]}

@@ -15,9 +15,9 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from conftest import write_activations
 from jobs import cells as cells_job
-from jobs import parquet
 from jobs import probes as job
-from readout import StudyError, probes
+from readout import StudyError, logistic, probes
+from runtime import parquet
 
 
 def _reference(C: float, **settings) -> LogisticRegression:
@@ -38,20 +38,20 @@ def _data(images: int, units: int, seed: int = 0, shift: float = 0.5, share: flo
 
 def _fit(x: np.ndarray, is_target: np.ndarray, C: float, weights: np.ndarray) -> tuple[np.ndarray, float]:
     y = torch.from_numpy(np.where(is_target, 1.0, -1.0))
-    w, b, _ = probes.fit(torch.from_numpy(x)[None], y, C, torch.from_numpy(weights))
+    w, b, _ = logistic.fit(torch.from_numpy(x)[None], y, C, torch.from_numpy(weights))
     return w[0].numpy(), b.item()
 
 
 def _fit_dual(x: np.ndarray, is_target: np.ndarray, C: float, weights: np.ndarray) -> tuple[np.ndarray, float]:
     y, x = torch.from_numpy(np.where(is_target, 1.0, -1.0)), torch.from_numpy(x)
-    a, b = probes.fit_dual(x @ x.T, y, C, torch.from_numpy(weights))
+    a, b = logistic.fit_dual(x @ x.T, y, C, torch.from_numpy(weights))
     return (x.T @ a).numpy(), b.item()
 
 
 @pytest.fixture(params=["small", "large"])
 def batch(request, monkeypatch):
     """What a test solves is taken for a small batch or for a large one."""
-    monkeypatch.setattr(probes, "LARGE", {"small": 2**62, "large": 0}[request.param])
+    monkeypatch.setattr(logistic, "LARGE", {"small": 2**62, "large": 0}[request.param])
 
 
 @pytest.mark.parametrize("solve", [_fit, _fit_dual])
@@ -129,11 +129,11 @@ def test_problems_of_a_batch_do_not_meet(monkeypatch, chunk, cached):
     C = torch.tensor([0.01, 1.0, 100.0, 5.0], dtype=torch.float64)
     weights = torch.from_numpy(generator.uniform(0, 2, (4, 50)))
     # More at once than there are, or three and one.
-    monkeypatch.setattr(probes, "CHUNK", chunk)
-    monkeypatch.setattr(probes, "CACHED", cached)
-    w, b, decisions = probes.fit(x, y, C, weights)
+    monkeypatch.setattr(logistic, "CHUNK", chunk)
+    monkeypatch.setattr(logistic, "CACHED", cached)
+    w, b, decisions = logistic.fit(x, y, C, weights)
     for i in range(4):
-        alone = probes.fit(x[i : i + 1], y[i], C[i].item(), weights[i])
+        alone = logistic.fit(x[i : i + 1], y[i], C[i].item(), weights[i])
         # Steps can differ in a large batch; sums of a batch differ in the last bits.
         torch.testing.assert_close(w[i], alone[0][0], rtol=1e-6, atol=1e-7)
         torch.testing.assert_close(b[i], alone[1][0], rtol=1e-6, atol=1e-7)
@@ -157,7 +157,7 @@ def test_a_step_goes_where_the_objective_is_nearly_least(factor):
         theta = theta.detach()
         margins, along = y * (x @ theta), y * (x @ step)
         wanted = torch.tensor([True])
-        scale = probes._length(theta[None], step[None], margins[None], along[None], c[None], penalty, wanted)[0]
+        scale = logistic._length(theta[None], step[None], margins[None], along[None], c[None], penalty, wanted)[0]
         slopes = []
         for at in (torch.zeros_like(scale), scale):
             at = at.clone().requires_grad_()
@@ -165,20 +165,20 @@ def test_a_step_goes_where_the_objective_is_nearly_least(factor):
         assert slopes[0] < 0 < scale
         assert abs(slopes[1]) <= 0.1 * abs(slopes[0])
         assert objective(theta + scale * step) < objective(theta)
-        assert probes._length(theta[None], step[None], margins[None], along[None], c[None], penalty, ~wanted)[0] == 0
+        assert logistic._length(theta[None], step[None], margins[None], along[None], c[None], penalty, ~wanted)[0] == 0
 
 
 def test_a_step_below_rounding_is_taken_whole():
     """At the solution slopes are noise; to shorten a step for them would keep a problem from its end."""
     x, is_target, _ = _data(60, 4)
     x, y, c = torch.from_numpy(x)[None], torch.from_numpy(np.where(is_target, 1.0, -1.0)), torch.ones(1, 60).double()
-    w, b, decisions = probes.fit(x, y, 1.0, c[0])
+    w, b, decisions = logistic.fit(x, y, 1.0, c[0])
     theta, penalty = torch.cat([w, b[:, None]], 1), torch.tensor([1.0, 1, 1, 1, 0], dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
         step = 1e-9 * torch.randn(1, 5, dtype=torch.float64, generator=generator)
         along = y * (x.double()[0] @ step[0, :4] + step[0, 4])
-        assert probes._length(theta, step, y * decisions, along[None], c, penalty, torch.tensor([True]))[0] == 1
+        assert logistic._length(theta, step, y * decisions, along[None], c, penalty, torch.tensor([True]))[0] == 1
 
 
 def _line(margins: list[float], along: list[float], c: float, step: float) -> tuple:
@@ -195,17 +195,17 @@ def _line(margins: list[float], along: list[float], c: float, step: float) -> tu
 def test_a_length_far_beyond_the_step_is_found():
     """The curvature is nothing where an image is far on the wrong side: by it alone the length would be 1e16."""
     given, objective = _line([-1e6], [1.0], c=1e10, step=1e-3)
-    scale = probes._length(*given).item()
+    scale = logistic._length(*given).item()
     assert 1e6 < scale < 8e6
     assert objective(scale) < 1e-3 * objective(0)
 
 
 def test_a_length_that_was_not_found_leads_downwards_still(monkeypatch):
     """Behind the last try lies one that was not made, and here leads up: another image comes on the wrong side."""
-    monkeypatch.setattr(probes, "TRIES", 2)
+    monkeypatch.setattr(logistic, "TRIES", 2)
     given, objective = _line([-100.0, 2000.0], [1.0, -1000.0], c=1.0, step=0.1)
     assert objective(4.5) > objective(0)
-    assert objective(probes._length(*given).item()) < objective(0)
+    assert objective(logistic._length(*given).item()) < objective(0)
 
 
 @pytest.mark.usefixtures("batch")
@@ -214,7 +214,7 @@ def test_silent_units_decide_nothing():
     is_target = np.arange(500) < 50
     weights = np.where(is_target, 5.0, 5 / 9)
     y = torch.from_numpy(np.where(is_target, 1.0, -1.0))
-    *_, decisions = probes.fit(torch.zeros(5, 500, 8), y, 1.0, torch.from_numpy(weights))
+    *_, decisions = logistic.fit(torch.zeros(5, 500, 8), y, 1.0, torch.from_numpy(weights))
     assert (decisions == 0).all()
 
 
@@ -228,10 +228,10 @@ def test_a_solved_problem_stops_no_other():
     y = torch.from_numpy(np.stack([np.tile([-1.0, 1.0], 30)] + 2 * [np.where(is_target, 1.0, -1.0)]))
     ones = torch.ones_like(y)
     with pytest.raises(StudyError, match="did not converge"):
-        probes.fit(x[:1], y[1:2], 1.0, ones[:1])
-    w, b, _ = probes.fit(x, y, 1.0, ones)
+        logistic.fit(x[:1], y[1:2], 1.0, ones[:1])
+    w, b, _ = logistic.fit(x, y, 1.0, ones)
     assert (w[0] == 0).all() and b[0] == 0
-    torch.testing.assert_close(w[1:], probes.fit(x[1:], y[1:], 1.0, ones[1:])[0])
+    torch.testing.assert_close(w[1:], logistic.fit(x[1:], y[1:], 1.0, ones[1:])[0])
 
 
 def _watched(monkeypatch, name: str) -> list[tuple]:
@@ -250,7 +250,7 @@ def _watched(monkeypatch, name: str) -> list[tuple]:
 @pytest.mark.parametrize("large", [True, False])
 def test_a_large_batch_keeps_its_hessians(monkeypatch, large):
     """Which pays where they cost most; a small one takes fewer steps instead."""
-    monkeypatch.setattr(probes, "LARGE", 0 if large else 2**62)
+    monkeypatch.setattr(logistic, "LARGE", 0 if large else 2**62)
     hessians, steps = (_watched(monkeypatch, name) for name in ("_factors", "_length"))
     x, is_target, _ = _data(200, 20)
     w, _ = _fit(x, is_target, 1.0, np.ones(200))
@@ -262,7 +262,7 @@ def test_a_large_batch_keeps_its_hessians(monkeypatch, large):
 @pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
 def test_float32_leads_a_large_batch_near_the_solution(monkeypatch, size):
     """However large activations are, it gets there before its steps are spent, and float64 has few left to take."""
-    monkeypatch.setattr(probes, "LARGE", 0)
+    monkeypatch.setattr(logistic, "LARGE", 0)
     calls = _watched(monkeypatch, "_descend")
     x, is_target, _ = _data(300, 20, share=0.1)
     _fit(size * x, is_target, 1.0, np.ones(300))
@@ -278,12 +278,12 @@ def test_problems_that_take_longer_than_others_go_on_alone(monkeypatch):
     x, is_target, _ = _data(60, 5)
     x, y = torch.from_numpy(np.stack([x] * 7)), torch.from_numpy(np.where(is_target, 1.0, -1.0))
     C, ones = torch.tensor([1e-3] * 4 + [1e2, 1e4, 1e6], dtype=torch.float64), torch.ones(60, dtype=torch.float64)
-    monkeypatch.setattr(probes, "LARGE", 5 * 60 * 36)
+    monkeypatch.setattr(logistic, "LARGE", 5 * 60 * 36)
     calls = _watched(monkeypatch, "_descend")
-    w, b, decisions = probes.fit(x, y, C, ones)
+    w, b, decisions = logistic.fit(x, y, C, ones)
     assert [len(arguments[0]) for arguments, _ in calls][:3] == [7, 7, 3]
     for i in range(7):
-        alone = probes.fit(x[i : i + 1], y, C[i].item(), ones)
+        alone = logistic.fit(x[i : i + 1], y, C[i].item(), ones)
         torch.testing.assert_close(decisions[i : i + 1], alone[2], rtol=1e-3, atol=1e-3)
         torch.testing.assert_close(decisions[i], x[i].double() @ w[i] + b[i], rtol=1e-8, atol=1e-8)
 
@@ -299,7 +299,7 @@ def test_extreme_problems_converge_beside_each_other(size, C):
     parts = [_data(80, 6, seed, shift) for seed, shift in ((0, 0.0), (1, 0.5), (2, 30.0))]
     x = torch.from_numpy(size * np.stack([part[0] for part in parts]))
     y = torch.from_numpy(np.stack([np.where(part[1], 1.0, -1.0) for part in parts]))
-    *_, decisions = probes.fit(x, y, C, torch.ones_like(y))
+    *_, decisions = logistic.fit(x, y, C, torch.ones_like(y))
     for i, (_, is_target, _) in enumerate(parts):
         reference = LogisticRegression(C=C, solver="newton-cholesky", tol=1e-12, max_iter=1000)
         expected = reference.fit(x[i].double().numpy(), is_target).decision_function(x[i].double().numpy())
@@ -386,9 +386,9 @@ def test_too_few_steps_are_an_error():
     y, x = torch.from_numpy(np.where(is_target, 1.0, -1.0)), torch.from_numpy(x).double()
     ones = torch.ones(40, dtype=torch.float64)
     with pytest.raises(StudyError, match="did not converge in 2 Newton steps; choose a smaller C"):
-        probes.fit(x[None], y, 1.0, ones, steps=2)
+        logistic.fit(x[None], y, 1.0, ones, steps=2)
     with pytest.raises(StudyError, match="did not converge in 2 Newton steps; choose a smaller strength"):
-        probes.fit_dual(x @ x.T, y, 1.0, ones, steps=2)
+        logistic.fit_dual(x @ x.T, y, 1.0, ones, steps=2)
 
 
 def _published(x, is_target, draws, units, C, seed=0):
@@ -484,7 +484,7 @@ def _held_out_plainly(x, is_target, fold, C) -> np.ndarray:
 def test_the_held_out_probe_equals_a_plain_pipeline(monkeypatch, units, C, chunk):
     """Every measure; also where the Gram matrix is summed up from 7 units at a time."""
     if chunk is not None:
-        monkeypatch.setattr(probes, "CHUNK", chunk)
+        monkeypatch.setattr(logistic, "CHUNK", chunk)
     x, is_target, fold = _data(80, units, shift=0.4)
     found = probes.held_out(x, is_target, fold, C)
     decision = _held_out_plainly(x, is_target, fold, C)

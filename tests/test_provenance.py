@@ -12,9 +12,10 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from jobs import ablations, apart, cells, logs, networks, parquet, probes, provenance, tables
-from jobs.study import Study
+from inputs.study import Study
+from jobs import ablations, cells, networks, probes, tables
 from readout import StudyError
+from runtime import logs, parquet, provenance, subprocesses
 from workflow import ROOT
 
 SCHEMA = pa.schema([("x", pa.int32())])
@@ -89,7 +90,7 @@ def test_a_job_in_a_process_of_its_own_marks_its_tables(tmp_path, monkeypatch, m
         "parquet.write('t.parquet', {'x': [1]}, pa.schema([('x', pa.int32())]))\n"
     )
     monkeypatch.chdir(tmp_path)
-    apart.run("own", {}, "log", made)
+    subprocesses.run("own", {}, "log", made)
     assert carried("t.parquet") == json.loads(made or "{}")
     assert provenance.metadata() == {}
 

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 from snakemake.scheduling.job_scheduler import JobScheduler
 
-from jobs import start
 from readout import StudyError
+from runtime import locks, patches
 from workflow import part, python
 
 
@@ -20,8 +20,8 @@ def test_one_run_at_a_time_may_write_into_a_folder(tmp_path):
     with python(code + "time.sleep(600)", lock) as process:
         process.stdout.readline()
         with pytest.raises(StudyError, match="results: another run of this study is at work; wait for its end"):
-            start.claim(lock)
-    os.close(start.claim(lock))
+            locks.claim(lock)
+    os.close(locks.claim(lock))
     assert [path.name for path in lock.parent.iterdir()] == [".lock"]
 
 
@@ -29,9 +29,9 @@ def test_jobs_that_outlived_their_run_keep_others_away(tmp_path):
     """A run that sends jobs to the cluster may begin beside them, as its jobs wait; one that works itself may not."""
     with part(tmp_path, "layers/alexnet/conv1") as job:
         assert job.stdout.readline() == "begun\n"
-        start.claim_run(tmp_path / "beside", cluster=False)
+        locks.claim_run(tmp_path / "beside", cluster=False)
         with pytest.raises(StudyError, match="jobs of an earlier run are still at work on this study; wait for their"):
-            start.claim_run(tmp_path, cluster=False)
+            locks.claim_run(tmp_path, cluster=False)
     with part(tmp_path, "layers/alexnet/conv1") as job:
         assert job.stdout.readline() == "begun\n"
 
@@ -39,7 +39,7 @@ def test_jobs_that_outlived_their_run_keep_others_away(tmp_path):
 def test_a_run_that_sends_jobs_may_begin_beside_those_of_another(tmp_path):
     with part(tmp_path, "layers/alexnet/conv1") as job:
         assert job.stdout.readline() == "begun\n"
-        start.claim_run(tmp_path, cluster=True)
+        locks.claim_run(tmp_path, cluster=True)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def scheduler(ready, cores=2, free=1):
     result.workflow.dag.finished = lambda job: False
     result.running, result.failed, result.global_resources = set(), set(), {"_cores": cores}
     result.resources = {"_cores": free}
-    start.offer_some(result)
+    patches.offer_some(result)
     return result
 
 
@@ -171,7 +171,7 @@ def test_groups_of_jobs_are_offered_too():
 
 
 # The last 500 are sorted each time, when any of them can begin.
-@pytest.mark.parametrize(("cores", "passes"), [(2, 5000 / (start.SORTED - 2) + 5), (500, 5000 / (2000 - 500) + 505)])
+@pytest.mark.parametrize(("cores", "passes"), [(2, 5000 / (patches.SORTED - 2) + 5), (500, 5000 / (2000 - 500) + 505)])
 def test_every_ready_job_is_offered_in_the_end_and_all_are_seldom_gone_through(cores, passes):
     """One job begins a round, as when others are at work; more are chosen for more cores."""
     ready = Ready(Job(0) for _ in range(5000))

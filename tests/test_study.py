@@ -5,8 +5,8 @@ import copy
 import pytest
 import yaml
 
-from jobs.study import Study
-from readout import StudyError, layers
+from inputs.study import Study
+from readout import StudyError, layer_names
 from workflow import ROOT
 
 ONE_CLASS = {
@@ -44,7 +44,7 @@ def test_default_study_is_of_the_promised_size(config):
     assert study.networks["alexnet"].layers == ("conv1", "conv2", "conv3", "conv4", "conv5", "dense1", "dense2")
     for network in study.networks.values():
         assert len(network.layers) >= 6
-        known = layers.KNOWN[network.model]
+        known = layer_names.KNOWN[network.model]
         assert (network.layers[0], network.layers[-1]) == (known[0], known[-1])
         assert len(network.targets) >= 4
         assert all(len(study.others(network.name, target)) == 9 for target in network.targets)

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import NO_ORIGINS
-from jobs import ablations, activations, cells, images, networks, parquet, probes
+from jobs import ablations, activations, cells, images, networks, probes
 from jobs import tables as job
 from readout import StudyError
 from readout.tables import effect
+from runtime import parquet
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from jobs import code, listing, parquet, provenance
+from inputs import datasets
 from readout import images as readout_images
-from readout import networks
+from readout import models
+from runtime import code, parquet, provenance
 from workflow import ROOT, TINY, Project
 
 pytestmark = pytest.mark.workflow
@@ -320,14 +321,14 @@ def folder_study(tmp_path):
     """A folder of images of several kinds, classes with awkward names, and weights from a file."""
     project = Project.create(tmp_path / "project", TINY)
     modes = ["RGB", "L", "P", "CMYK", "RGBA", "1"]
-    digits = listing.digits()
+    digits = datasets.digits()
     for name, digit in {"null": 0, "one half": 1, "-zwei ü": 2}.items():
         folder = project.folder / "data" / name
         folder.mkdir(parents=True)
         for i, pixels in enumerate(digits[0][digits[1] == digit][:12]):
             mode = modes[i % len(modes)]
             readout_images.pad_digit(pixels).convert(mode).save(folder / f"{i}.{'jpg' if mode == 'CMYK' else 'png'}")
-    torch.save(networks.build("small_alexnet", 3, seed=1).state_dict(), project.folder / "weights.pt")
+    torch.save(models.build("small_alexnet", 3, seed=1).state_dict(), project.folder / "weights.pt")
     network = TINY["networks"][0] | {
         "weights": "weights.pt",
         "classes": "all",
@@ -369,7 +370,7 @@ def test_folder_of_images_with_given_weights(folder_study):
 def imagenet_study(tmp_path):
     """Three of ImageNet's classes as torchvision unpacks them, and an untrained network of torchvision."""
     project = Project.create(tmp_path / "project", TINY)
-    digits = listing.digits()
+    digits = datasets.digits()
     for digit, class_id in enumerate(("n01440764", "n02102040", "n03888257")):
         folder = project.folder / "imagenet" / "val" / class_id
         folder.mkdir(parents=True)

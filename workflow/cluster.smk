@@ -7,8 +7,8 @@ import sys
 include: "rules/study.smk"
 
 
-from jobs import files
-from jobs.code import digest
+from runtime import files
+from runtime.code import digest
 
 # The configuration as --configfile and --config made it, for the runs within.
 CONFIG = f"{R}/cluster/config.json"

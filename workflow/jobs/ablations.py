@@ -8,10 +8,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from jobs import activations, cells, images, memory, networks, parquet
-from jobs.logs import logged
+from jobs import activations, cells, images, networks
 from readout import StudyError, ablations, openvino, scores
-from readout.networks import cut
+from readout.cuts import cut
+from runtime import cache, parquet
+from runtime.logs import logged
 
 SCHEMA = pa.schema(
     [
@@ -34,7 +35,7 @@ def alive(
 ) -> list[tuple[torch.Tensor, ...]]:
     """The tensors alive at the cut behind `layer`, for each batch of the `count` images that `load` gives by slices."""
     batches = networks.batches(count, layers.values())
-    kept = [prefix(networks.place(load(batch), on)) for batch in batches]
+    kept = [prefix(networks.to_device(load(batch), on)) for batch in batches]
     # The deeper the tail begins, the less it holds at once, and the longer its batches can be.
     longer = networks.batches(count, [row for row in layers.values() if row["depth"] >= layers[layer]["depth"]])
     if len(longer) < len(batches):
@@ -70,11 +71,11 @@ def ablate(
     rows = images.rows(path_to_images, class_id=place.class_id, outputs=outputs)
 
     # The baseline's file is made anew with the weights, the images and the layers.
-    made = (memory.stamp(paths.baseline), weights, model, outputs, place.layer, str(opening), device)
+    made = (cache.stamp(paths.baseline), weights, model, outputs, place.layer, str(opening), device)
 
     def group() -> tuple:
         """What the cells of a grid share."""
-        traced = networks.load(weights, model=model, outputs=outputs, choice=device)
+        traced = networks.engine(weights, model=model, outputs=outputs, choice=device)
         layers = networks.layer_nodes(path_to_layers, [place.layer], traced)
         parts = cut(traced, layers[place.layer]["node"])
         kept = alive(
@@ -90,9 +91,9 @@ def ablate(
             return partial(parts.tail), kept
         # Compiling takes seconds, and serves the layer's other targets too.
         key = ("tail", place.network, *made[1:])
-        return memory.shared(key, lambda: openvino.Tail(parts.tail, kept[0])), kept
+        return cache.shared(key, lambda: openvino.Tail(parts.tail, kept[0])), kept
 
-    tail, batches = memory.shared(("group", *made), group)
+    tail, batches = cache.shared(("group", *made), group)
     units, of = cells.units(paths.cells, place.cell)
     if of != batches[0][0][0].numel():
         raise StudyError(f"{paths.cells}: {of} units are not those of {place.layer}; {parquet.again(paths.cells)}")

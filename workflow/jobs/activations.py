@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from jobs import images, memory, networks, parquet
-from jobs.logs import logged
+from jobs import images, networks
 from readout import StudyError, activations, scores
 from readout.images import FOLDS
+from runtime import cache, parquet
+from runtime.logs import logged
 
 BASELINE = pa.schema([("image_id", pa.int32()), ("rank", pa.int32()), ("score", pa.float64()), ("log_p", pa.float64())])
 MEANS = pa.schema([("unit", pa.int32()), ("mean", pa.float64())])
@@ -71,7 +72,7 @@ def extract(
     The means are of the activations as computed, whatever precision these are kept in.
     """
     on = networks.device(device)
-    traced = networks.load(weights, model=model, outputs=outputs, choice=device)
+    traced = networks.engine(weights, model=model, outputs=outputs, choice=device)
     opening = {"dataset": dataset, "path": path, "transform": networks.preparation(model, weights, transform)}
     nodes = networks.layer_nodes(paths.layers, traced=traced)
     rows = images.rows(paths.images, class_id=class_id, outputs=outputs)
@@ -86,7 +87,7 @@ def extract(
         writers = {layer: stack.enter_context(parquet.Writer(files[layer], schemas[layer])) for layer in files}
         for batch in networks.batches(len(rows["image_id"]), nodes.values()):
             ids, fold, sources = (rows[name][batch] for name in ("image_id", "fold", "source"))
-            x = networks.place(images.load(sources, **opening), on)
+            x = networks.to_device(images.load(sources, **opening), on)
 
             def keep(node: str, value: torch.Tensor, ids: np.ndarray = ids, fold: np.ndarray = fold) -> None:
                 layer = by_node[node]
@@ -121,7 +122,7 @@ def extract(
     parquet.write(baseline, columns | {"rank": columns["rank"].astype(np.int32)}, BASELINE)
     # Eight bytes for each unit of the network: freed before, not after.
     totals.clear()
-    memory.give_back()
+    cache.give_back()
     return f"{len(columns['rank'])} images, {len(files)} layers, top-1 {(columns['rank'] == 0).mean():.4f}"
 
 
@@ -166,7 +167,7 @@ def load(path: str) -> Activations:
     def read() -> Activations:
         return Activations(*map(np.concatenate, zip(*_parts(path), strict=True)))
 
-    return memory.shared(("activations", memory.stamp(path)), read)
+    return cache.shared(("activations", cache.stamp(path)), read)
 
 
 def gather(paths: Sequence[str], units: np.ndarray, of: int) -> tuple[Activations, np.ndarray]:
@@ -174,8 +175,8 @@ def gather(paths: Sequence[str], units: np.ndarray, of: int) -> tuple[Activation
 
     Whole files are kept in memory for other cells where all of them fit well; else they are read a row group at a time.
     """
-    sizes = [memory.shared(("size", memory.stamp(path)), functools.partial(parquet.size, path)) for path in paths]
-    whole = sum(sizes) <= memory.LIMIT // 2
+    sizes = [cache.shared(("size", cache.stamp(path)), functools.partial(parquet.size, path)) for path in paths]
+    whole = sum(sizes) <= cache.LIMIT // 2
     chosen, counts = [], []
     for path in paths:
         first = len(chosen)
@@ -202,4 +203,4 @@ def mean(path: str) -> np.ndarray:
             raise StudyError(f"{path}: an activation is not finite; the network or its weights are broken")
         return values
 
-    return memory.shared(("mean", memory.stamp(path)), read)
+    return cache.shared(("mean", cache.stamp(path)), read)

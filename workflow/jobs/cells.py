@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from jobs import activations, memory, parquet
-from jobs.logs import logged
+from jobs import activations
 from readout import StudyError, cells
+from runtime import cache, parquet
+from runtime.logs import logged
 
 OTHERS = pa.schema([("class_id", pa.string()), ("other_class_id", pa.string())])
 SCHEMA = pa.schema(
@@ -70,7 +71,7 @@ def units(path_to_cells: str, cell: str) -> tuple[np.ndarray, int]:
             raise StudyError(f"{path_to_cells}: the cells are no grid; {parquet.again(path_to_cells)}")
         return by_cell, len(table)
 
-    by_cell, count = memory.shared(("cells", memory.stamp(path_to_cells)), make)
+    by_cell, count = cache.shared(("cells", cache.stamp(path_to_cells)), make)
     if cell not in by_cell:
         raise StudyError(f"{path_to_cells}: no unit is in {cell}; {parquet.again(path_to_cells)}")
     return by_cell[cell], count

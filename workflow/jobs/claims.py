@@ -8,9 +8,10 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
-from jobs import files, parquet, tables
-from jobs.logs import logged
+from jobs import tables
 from readout import StudyError, cells, claims
+from runtime import files, parquet
+from runtime.logs import logged
 
 SCHEMA = pa.schema(
     [

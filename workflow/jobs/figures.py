@@ -6,8 +6,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from jobs import apart, files, parquet
 from readout import figures
+from runtime import files, parquet, subprocesses
 
 
 def draw(figure: str, path_to_table: str, networks: Sequence[str], title: str) -> Figure:
@@ -40,4 +40,4 @@ def make(paths: Sequence[str], **given) -> None:
 
 
 if __name__ == "__main__":
-    apart.main(make)
+    subprocesses.main(make)

@@ -7,9 +7,10 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
-from jobs import listing, memory, parquet
-from jobs.logs import logged
+from inputs import datasets
 from readout import StudyError, images
+from runtime import cache, parquet
+from runtime.logs import logged
 
 SCHEMA = pa.schema(
     [
@@ -32,7 +33,7 @@ def list_images(
     A data set that is to be downloaded is, where it is not there yet.
     `labels` maps each class of the data set to its index among the outputs.
     """
-    data = listing.dataset(dataset, path)
+    data = datasets.dataset(dataset, path)
     data.fetch()
     rows, found = [], data.image_ids
     for class_id in sorted(labels):
@@ -75,7 +76,7 @@ def rows(
 
     With `outputs`, the labels are checked to be among them.
     """
-    table = memory.shared(("images", memory.stamp(path_to_images)), lambda: _table(path_to_images))
+    table = cache.shared(("images", cache.stamp(path_to_images)), lambda: _table(path_to_images))
     table = table[table["split"] == split]
     if class_id is not None:
         table = table[table["class_id"] == class_id]
@@ -91,13 +92,13 @@ def rows(
 
 def load(sources: Sequence[str], *, dataset: str, path: str | None, transform: Mapping) -> torch.Tensor:
     """The images as a tensor [N, 3, H, W], float32, as the network's transform makes it."""
-    data, prepare = listing.dataset(dataset, path), images.transform(**transform)
+    data, prepare = datasets.dataset(dataset, path), images.transform(**transform)
 
     def opened(source: str) -> torch.Tensor:
         image = data.open(source)
         try:
             return prepare(image)
         except Exception as error:  # as when it is too thin to be scaled
-            raise listing.unreadable(source, error) from error
+            raise datasets.unreadable(source, error) from error
 
     return torch.stack([opened(source) for source in sources])

@@ -10,9 +10,13 @@ from dataclasses import asdict
 import pyarrow as pa
 import torch
 
-from jobs import apart, files, images, memory, parquet
-from jobs.logs import logged
-from readout import StudyError, engine, layers, networks, scores, training
+from inputs import checkpoints
+from inputs.weights import DRAWN, PUBLISHED
+from jobs import images
+from readout import StudyError, layers, models, scores, tracing, training
+from readout.engine import fold, hasten
+from runtime import cache, files, parquet, subprocesses
+from runtime.logs import logged
 
 LAYERS = pa.schema(
     [
@@ -49,21 +53,21 @@ def device(choice: str) -> torch.device:
 
 def network(model: str, outputs: int, weights: str) -> torch.nn.Module:
     """The network with weights from a file, from torchvision (`IMAGENET1K_V1`) or drawn (`random-<seed>`)."""
-    if layers.PUBLISHED.fullmatch(weights):
-        return networks.download(model, weights)
-    if drawn := layers.DRAWN.fullmatch(weights):
-        return networks.build(model, outputs, int(drawn[1]))
-    return networks.load(model, outputs, weights)
+    if PUBLISHED.fullmatch(weights):
+        return checkpoints.download(model, weights)
+    if drawn := DRAWN.fullmatch(weights):
+        return models.build(model, outputs, int(drawn[1]))
+    return checkpoints.load(model, outputs, weights)
 
 
 def preparation(model: str, weights: str, transform: Mapping | None) -> Mapping:
     """How images are prepared for a network: as the config says, or as torchvision says of its weights."""
-    return networks.published_transform(model, weights) if transform is None else transform
+    return checkpoints.published_transform(model, weights) if transform is None else transform
 
 
-def find_layers(network: torch.nn.Module, size: int) -> list[networks.Layer]:
+def find_layers(network: torch.nn.Module, size: int) -> list[layers.Layer]:
     """All layers of a network for images of `size` pixels; StudyError where there is none."""
-    found = networks.layers(network, networks.trace(network), torch.zeros(1, 3, size, size))
+    found = layers.find(network, tracing.trace(network), torch.zeros(1, 3, size, size))
     # Graphs refer to themselves: without this their weights stay until some later collection.
     gc.collect()
     if not found:
@@ -98,7 +102,7 @@ def list_layers(
     device(on)
     size = preparation(model, weights, transform)["crop"]
     found = find_layers(
-        networks.build(model, outputs, seed=0) if weights is None else network(model, outputs, weights), size
+        models.build(model, outputs, seed=0) if weights is None else network(model, outputs, weights), size
     )
     known = {layer.name: layer for layer in found}
     check_layers(model, known, chosen)
@@ -144,7 +148,7 @@ def train(
         listed = images.rows(path_to_images, split=split)
         x = images.load(listed["source"], dataset=dataset, path=path, transform=transform)
         sets[split] = x.contiguous(memory_format=torch.channels_last), torch.tensor(listed["label"]).long()
-    network = networks.build(model, outputs, recipe["seed"]).to(memory_format=torch.channels_last)
+    network = models.build(model, outputs, recipe["seed"]).to(memory_format=torch.channels_last)
     start = time.perf_counter()
     training.train(network, *sets["train"], **recipe)
     print(
@@ -160,7 +164,7 @@ def train(
     parquet.write(accuracy, rows, ACCURACY)
 
 
-def load(weights: str, *, model: str, outputs: int, choice: str) -> torch.fx.GraphModule:
+def engine(weights: str, *, model: str, outputs: int, choice: str) -> torch.fx.GraphModule:
     """The traced network as the engine runs it on the device of a config, shared by the jobs of this process.
 
     Batch norm is folded, the memory is channels-last, and on a CPU some convolutions go by tiles: the same scores up to
@@ -169,17 +173,17 @@ def load(weights: str, *, model: str, outputs: int, choice: str) -> torch.fx.Gra
 
     def make() -> torch.fx.GraphModule:
         on = device(choice)
-        traced = engine.fold(networks.trace(network(model, outputs, weights)))
+        traced = fold(tracing.trace(network(model, outputs, weights)))
         # OpenVINO chooses its ways by itself, as the libraries of GPUs do.
         if on.type == "cpu" and choice != "openvino":
-            engine.hasten(traced)
+            hasten(traced)
         return traced.to(on, memory_format=torch.channels_last)
 
-    file = weights if layers.PUBLISHED.fullmatch(weights) or layers.DRAWN.fullmatch(weights) else memory.stamp(weights)
-    return memory.shared(("network", file, model, outputs, choice), make)
+    file = weights if PUBLISHED.fullmatch(weights) or DRAWN.fullmatch(weights) else cache.stamp(weights)
+    return cache.shared(("network", file, model, outputs, choice), make)
 
 
-def place(images: torch.Tensor, on: torch.device) -> torch.Tensor:
+def to_device(images: torch.Tensor, on: torch.device) -> torch.Tensor:
     """Images [N, 3, H, W] where and how the engine wants them."""
     return images.to(on, memory_format=torch.channels_last)
 
@@ -201,8 +205,8 @@ def layer_nodes(
     path_to_layers: str, chosen: Iterable[str] = (), traced: torch.fx.GraphModule | None = None
 ) -> dict[str, dict]:
     """Rows of `layers.parquet` by layer; StudyError where `chosen` are not all there, or not all nodes in `traced`."""
-    table: pa.Table = memory.shared(
-        ("layers", memory.stamp(path_to_layers)), lambda: parquet.read(path_to_layers, LAYERS)
+    table: pa.Table = cache.shared(
+        ("layers", cache.stamp(path_to_layers)), lambda: parquet.read(path_to_layers, LAYERS)
     )
     rows = table.to_pylist()
     found = {row["layer"]: row for row in rows}
@@ -220,4 +224,4 @@ def layer_nodes(
 
 if __name__ == "__main__":
     torch.use_deterministic_algorithms(True)
-    apart.main(train)
+    subprocesses.main(train)

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow as pa
 
-from jobs import activations, cells, parquet
-from jobs.logs import logged
+from jobs import activations, cells
 from readout import StudyError, probes
+from runtime import parquet
+from runtime.logs import logged
 
 HELD_OUT = pa.list_(pa.struct([("image_id", pa.int32()), ("y", pa.int8()), ("p", pa.float64())]))
 MEASURES = pa.schema(

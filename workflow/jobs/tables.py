@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs import ablations, cells, networks, parquet, probes, provenance
-from jobs.logs import logged
+from jobs import ablations, cells, networks, probes
 from readout import StudyError
 from readout.tables import effect
+from runtime import parquet, provenance
+from runtime.logs import logged
 
 CELLS = pa.schema(
     [

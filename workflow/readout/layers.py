@@ -1,86 +1,93 @@
-"""Names of the layers of the networks that the study knows, and of weights, without importing torch.
+"""Layers of a traced network: the outputs of its non-linearities, by readable names."""
 
-The workflow has to know a network's layers before anything runs. `networks.layers` derives the same names from the
-traced graph, and the run compares the two. Of any other network of torchvision a configuration lists the layers.
-"""
+import operator
+from dataclasses import dataclass
 
-import re
-from collections.abc import Sequence
+import torch
+from torch import fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+from torchvision.models.mobilenetv2 import InvertedResidual
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from readout import StudyError
+from readout.engine import Winograd
+from readout.tracing import is_layer
 
-PUBLISHED = re.compile(r"(\w+_Weights\.)?[A-Z][A-Z0-9_]*")
-"""Torchvision's names of weights, as `IMAGENET1K_V1` or `AlexNet_Weights.IMAGENET1K_V1`."""
-DRAWN = re.compile(r"random-(\d+)")
-"""Weights drawn at random by a seed: an untrained network."""
-
-
-def _chain(convolutions: int, dense: int) -> tuple[str, ...]:
-    """Layers of a network without blocks, as AlexNet and VGG."""
-    return tuple(f"conv{i + 1}" for i in range(convolutions)) + tuple(f"dense{i + 1}" for i in range(dense))
+WEIGHTED = (nn.Conv2d, nn.Linear, Winograd)
+ADDITIONS = (operator.add, torch.add)
+BLOCKS = (InvertedResidual, Bottleneck, BasicBlock)
 
 
-def _inverted_residuals(blocks: int) -> tuple[str, ...]:
-    """Layers of MobileNetV2; its first block has no expansion."""
-    roles = [f"block{b}.{role}" for b in range(1, blocks + 1) for role in ("expand", "depthwise")]
-    return ("stem", *roles[1:], "head")
+@dataclass(frozen=True)
+class Layer:
+    """One layer: its name, the fx node that computes it, that node's target, and its shape for one image."""
+
+    name: str
+    node: str
+    module: str
+    depth: int
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def units(self) -> int:
+        return self.channels * self.height * self.width
 
 
-def _bottlenecks(blocks: int) -> tuple[str, ...]:
-    """Layers of a ResNet of bottleneck blocks; `out` follows the addition of the shortcut."""
-    return ("stem", *(f"block{b}.{role}" for b in range(1, blocks + 1) for role in ("conv1", "conv2", "out")))
+def feeding(network: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """The convolution, dense layer or addition that feeds a non-linearity."""
+    while node.all_input_nodes:
+        node = node.all_input_nodes[0]
+        if node.op == "call_module" and isinstance(network.get_submodule(node.target), WEIGHTED):
+            return node
+        if node.op == "call_function" and node.target in ADDITIONS:
+            return node
+    return None
 
 
-KNOWN: dict[str, tuple[str, ...]] = {
-    "alexnet": _chain(5, 2),
-    "caffe_alexnet": _chain(5, 2),
-    "theano_alexnet": _chain(5, 2),
-    "vgg16": _chain(13, 2),
-    "vgg16_bn": _chain(13, 2),
-    "mobilenet_v2": _inverted_residuals(17),
-    "resnet101": _bottlenecks(33),
-    "small_alexnet": _chain(5, 2),
-    "small_vgg16": _chain(13, 2),
-    "small_mobilenet_v2": _inverted_residuals(17),
-    "small_resnet": _bottlenecks(8),
-}
-"""Layers in the order of execution, by model."""
+def _names(network: fx.GraphModule, nodes: list[fx.Node], modules: dict[str, nn.Module]) -> list[str]:
+    """Readable names: `conv1`, `dense1` in a chain; `stem`, `block1.conv1`, `head` in a network of blocks.
 
-
-def _blocks(known: Sequence[str]) -> tuple[str, ...]:
-    """The last layer of each block, and those outside of blocks."""
-    last = {name.split(".")[0]: name for name in known}
-    return tuple(last.values())
-
-
-def select(model: str, choice: str | int | Sequence[str]) -> tuple[str, ...]:
-    """The layers of `model` that a configuration chooses, in the order of execution.
-
-    `choice` is `all`, `blocks` (the stem, the last layer of each residual block, the head), a number (that many
-    layers, evenly spread from the first to the last) or a list of names. The layers of a model that is not in `KNOWN`
-    can only be listed; whether it has them, the traced graph tells.
+    Elsewhere the path of the module that computes the layer, or of the one that feeds it.
     """
-    if model not in KNOWN:
-        if isinstance(choice, str | int):
-            raise StudyError(
-                f"layers: {choice}: the layers of {model} are not known beforehand; list them "
-                f"(`make layers MODEL={model}` prints them), or take one of {', '.join(KNOWN)}"
-            )
-        return tuple(choice)
-    known = KNOWN[model]
-    if choice == "all":
-        return known
-    if choice == "blocks":
-        if len(_blocks(known)) == len(known):
-            raise StudyError(f"layers: blocks: {model} has none; take all, a number or a list of {', '.join(known)}")
-        return _blocks(known)
-    if isinstance(choice, int):
-        if not 1 <= choice <= len(known):
-            raise StudyError(f"layers: {choice}: {model} has {len(known)} layers; choose from 1 to {len(known)}")
-        if choice == 1:
-            return known[-1:]
-        return tuple(known[round(i * (len(known) - 1) / (choice - 1))] for i in range(choice))
-    unknown = [name for name in choice if name not in known]
-    if unknown:
-        raise StudyError(f"layers: {model} has no layer {', '.join(unknown)}; its layers are {', '.join(known)}")
-    return tuple(name for name in known if name in choice)
+    chain = all(len(node.users) <= 1 for node in network.graph.nodes)
+    blocks = {path: i + 1 for i, path in enumerate(p for p, m in modules.items() if isinstance(m, BLOCKS))}
+    names, counts = [], {}
+    for node in nodes:
+        source = feeding(network, node)
+        module = modules.get(str(source.target)) if source is not None and source.op == "call_module" else None
+        path = str(node.target) if node.op == "call_module" else str(source.target if source is not None else "")
+        block = next((b for b in blocks if path.startswith(b + ".")), None)
+        if block is not None:
+            if module is None:
+                role = "out"
+            elif isinstance(modules[block], InvertedResidual):
+                role = "depthwise" if module.groups > 1 else "expand"
+            else:
+                role = str(source.target).rsplit(".", 1)[1]
+            names.append(f"block{blocks[block]}.{role}")
+        elif blocks:
+            names.append("head" if any(name.startswith("block") for name in names) else "stem")
+        elif chain:
+            kind = "dense" if isinstance(module, nn.Linear) else "conv"
+            counts[kind] = counts.get(kind, 0) + 1
+            names.append(f"{kind}{counts[kind]}")
+        else:
+            giving = node if node.op == "call_module" else node.all_input_nodes[0]
+            names.append(str(giving.target) if giving.op == "call_module" else node.name)
+    # A network that repeats a name falls back to the graph's own names, which are unique.
+    return names if len(set(names)) == len(names) else [node.name for node in nodes]
+
+
+def find(network: nn.Module, traced: fx.GraphModule, image: torch.Tensor) -> list[Layer]:
+    """All layers of a traced network in the order of execution, shaped for images like `image` [1, C, H, W]."""
+    nodes = [node for node in traced.graph.nodes if is_layer(traced, node)]
+    names = _names(traced, nodes, dict(network.named_modules()))
+    with torch.inference_mode():
+        ShapeProp(traced).propagate(image)
+    found = []
+    for depth, (name, node) in enumerate(zip(names, nodes, strict=True)):
+        shape = tuple(node.meta["tensor_meta"].shape[1:])
+        channels, height, width = (*shape, 1, 1)[:3]
+        found.append(Layer(name, node.name, str(node.target), depth, channels, height, width))
+    return found

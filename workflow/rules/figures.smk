@@ -23,9 +23,9 @@ rule figure1:
         },
         code=digest("figures"),
     run:
-        from jobs import apart
+        from runtime import subprocesses
 
-        apart.run("jobs.figures", {**params.settings, "path_to_table": input[0], "paths": list(output)}, log[0])
+        subprocesses.run("jobs.figures", {**params.settings, "path_to_table": input[0], "paths": list(output)}, log[0])
 
 
 rule figure2:
@@ -49,9 +49,9 @@ rule figure2:
         },
         code=digest("figures"),
     run:
-        from jobs import apart
+        from runtime import subprocesses
 
-        apart.run("jobs.figures", {**params.settings, "path_to_table": input[0], "paths": list(output)}, log[0])
+        subprocesses.run("jobs.figures", {**params.settings, "path_to_table": input[0], "paths": list(output)}, log[0])
 
 
 use rule figure2 as figure2_network with:

@@ -35,10 +35,10 @@ rule networks:
         settings=training,
         code=digest("networks"),
     run:
-        from jobs import apart
+        from runtime import subprocesses
 
         files = {"path_to_images": input.images, "accuracy": output.accuracy}
-        apart.run("jobs.networks", files | params.settings, log[0], made("networks", params.settings))
+        subprocesses.run("jobs.networks", files | params.settings, log[0], made("networks", params.settings))
 
 
 rule accuracy:

@@ -1,4 +1,4 @@
-# The probes of one cell. The priority puts cells before further grids; their order is that of workflow/jobs/start.py.
+# The probes of one cell. The priority puts cells before further grids; their order is that of workflow/runtime/locks.py.
 # A cell's job names few inputs, since Snakemake asks for those of all that it chooses from whenever it starts one: the file
 # of the grid is made anew with any activations, and the target's activations are missing when a layer's were deleted.
 

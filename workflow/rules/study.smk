@@ -9,8 +9,8 @@ from snakemake.utils import min_version
 ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
 sys.path.insert(0, f"{ROOT}/workflow")
 
-from jobs import logs, start
-from jobs.study import Study
+from inputs.study import Study
+from runtime import locks, logs
 from readout import StudyError
 
 min_version("9.0")
@@ -46,7 +46,7 @@ def claim(cluster=False):
     """Have the study's results to this run alone; the runs within a cluster's jobs claim their parts (Snakefile)."""
     if workflow.execution_settings.lock:
         with told():
-            start.claim_run(R, cluster)
+            locks.claim_run(R, cluster)
 
 
 def sweep():

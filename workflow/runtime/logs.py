@@ -6,8 +6,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from jobs import files, provenance
 from readout import StudyError
+from runtime import files, provenance
 
 
 def sweep(folder: str | Path) -> None:

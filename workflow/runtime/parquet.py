@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs import files, provenance
 from readout import StudyError
+from runtime import files, provenance
 
 # Arrow's own allocators keep what is freed, which with activations of gigabytes doubles the process.
 pa.set_memory_pool(pa.system_memory_pool())

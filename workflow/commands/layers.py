@@ -5,7 +5,7 @@ import sys
 
 from jobs import networks
 from readout import StudyError
-from readout.networks import build
+from readout.models import build
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("readout", "jobs")
+PACKAGES = ("readout", "inputs", "runtime", "jobs")
 
 
 @cache

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from jobs import files, provenance
 from readout import StudyError
+from runtime import files, provenance
 
 REFUSED = 3
 """Exit status of a process whose file a disk has refused."""

@@ -16,8 +16,9 @@ from pathlib import Path
 import jsonschema
 import yaml
 
-from jobs import listing, provenance
-from readout import StudyError, cells, layers
+from inputs import datasets, weights
+from readout import StudyError, cells, layer_names
+from runtime import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_NAME_BYTES = 200
@@ -53,7 +54,7 @@ class Network:
     def file(self) -> str | None:
         """The user's file of weights, if there is one."""
         given = self.weights or ""
-        return None if self.trained or layers.PUBLISHED.fullmatch(given) or layers.DRAWN.fullmatch(given) else given
+        return None if self.trained or weights.PUBLISHED.fullmatch(given) or weights.DRAWN.fullmatch(given) else given
 
 
 @cache
@@ -149,7 +150,7 @@ class Study:
         self.seed: int = config["seed"]
         self.bins: tuple[int, int] = (config["grid"]["selectivity"], config["grid"]["magnitude"])
         self.cells = cells.names(self.bins)
-        self.data = listing.dataset(self.dataset, self.path)
+        self.data = datasets.dataset(self.dataset, self.path)
         self.classes = self.data.classes
         self.train = any(isinstance(entry["weights"], Mapping) for entry in config["networks"])
         self.labels = self._labels()
@@ -185,16 +186,16 @@ class Study:
         if len(pool) < 2:
             raise StudyError(f"networks: {name}: classes: a target needs at least one other class to contrast it with")
         try:
-            chosen = layers.select(entry["model"], entry["layers"])
+            chosen = layer_names.select(entry["model"], entry["layers"])
         except StudyError as error:
             raise StudyError(f"networks: {name}: {error}") from error
         for layer in chosen:
             _check_name("layer", layer)
         trained = isinstance(entry["weights"], Mapping)
         drawn = entry["weights"] == "random"
-        if not trained and layers.DRAWN.fullmatch(entry["weights"]):
+        if not trained and weights.DRAWN.fullmatch(entry["weights"]):
             raise StudyError(f"networks: {name}: weights: {entry['weights']}: say random; the study's seed draws them")
-        if not trained and layers.PUBLISHED.fullmatch(entry["weights"]) and outputs != IMAGENET:
+        if not trained and weights.PUBLISHED.fullmatch(entry["weights"]) and outputs != IMAGENET:
             raise StudyError(
                 f"networks: {name}: outputs: {outputs}, but torchvision's weights have {IMAGENET}; leave it out"
             )
@@ -221,7 +222,7 @@ class Study:
 
     def _outputs(self, weights: str | Mapping) -> int:
         """Number of outputs of a network: ImageNet's where it or its weights are, else as many as there are labels."""
-        published = isinstance(weights, str) and layers.PUBLISHED.fullmatch(weights)
+        published = isinstance(weights, str) and weights.PUBLISHED.fullmatch(weights)
         return (
             IMAGENET if published or self.dataset.startswith("imagenet") else max(self.labels.values(), default=0) + 1
         )
@@ -291,7 +292,7 @@ class Study:
         listed = Path(self.results, "images.parquet")
         if not listed.exists():
             return
-        from jobs import parquet  # here, since Arrow takes its time
+        from runtime import parquet
 
         try:
             made = provenance.of(parquet.schema(listed).metadata)

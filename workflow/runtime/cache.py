@@ -10,8 +10,8 @@ from pathlib import Path
 import cachetools
 import torch
 
-from jobs import parquet
 from readout import StudyError
+from runtime import parquet
 
 # ASSUME: one thread a job; the workflow's parallelism is in its jobs, and results do not depend on `--cores`.
 torch.set_num_threads(1)

@@ -1,0 +1,1 @@
+"""Commands beside the workflow: `python -m commands.<name>`, each with a target of make."""

@@ -1,0 +1,1 @@
+"""What a study is given: its configuration, data sets, and weights."""
