@@ -119,7 +119,7 @@ print(json.dumps(found))
 @pytest.fixture
 def copy(tmp_path):
     """The project's code in a copy that a test may change, and a way to take its hashes anew."""
-    for package in ("inputs", "jobs", "readout", "runtime"):
+    for package in code.PACKAGES:
         shutil.copytree(code.ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
 
     def digests() -> dict[str, str]:

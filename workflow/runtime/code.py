@@ -37,7 +37,7 @@ def modules(step: str) -> tuple[Path, ...]:
         path = queue.pop()
         if path not in seen:
             seen.add(path)
-            queue.extend(_imported(path))
+            queue.extend(_imported(path) | {path.with_name("__init__.py")})
     return tuple(sorted(seen))
 
 
