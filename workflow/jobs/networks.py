@@ -174,7 +174,7 @@ def engine(weights: str, *, model: str, outputs: int, choice: str) -> torch.fx.G
     def make() -> torch.fx.GraphModule:
         on = device(choice)
         traced = fold(tracing.trace(network(model, outputs, weights)))
-        # No gradient is ever taken with respect to the weights; asked for, it would cost as much again as the others.
+        # Gradients are taken with respect to layers and images alone, never to the weights.
         traced.requires_grad_(False)
         # OpenVINO chooses its ways by itself, as the libraries of GPUs do.
         if on.type == "cpu" and choice != "openvino":
