@@ -31,6 +31,7 @@ include: "workflow/rules/activations.smk"
 include: "workflow/rules/cells.smk"
 include: "workflow/rules/probes.smk"
 include: "workflow/rules/ablations.smk"
+include: "workflow/rules/controls.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/claims.smk"
 include: "workflow/rules/figures.smk"
@@ -42,6 +43,7 @@ rule all:
         expand(f"{R}/networks/{{network}}/accuracy.parquet", network=STUDY.networks),
         expand(f"{R}/others/{{network}}.parquet", network=STUDY.networks),
         rules.tables.output,
+        rules.group_tables.output if STUDY.random else [],
         rules.claims.output,
         expand(f"{R}/figures/{{name}}.{{suffix}}", name=FIGURES, suffix=["png", "svg"]),
 

@@ -17,7 +17,8 @@ import jsonschema
 import yaml
 
 from inputs import datasets, weights
-from readout import StudyError, cells, layer_names
+from inputs.sources import ImageSource, NetworkSource
+from readout import StudyError, cells, groups, layer_names
 from runtime import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,6 +80,15 @@ TYPES = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
 VALIDATOR = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=TYPES)
 
 
+RENAMED = {
+    "probes.draws": "probes.published.draws",
+    "probes.units": "probes.published.units",
+    "probes.C": "probes.published.C",
+    "probes.strength": "probes.held_out.C",
+}
+"""Keys that configs of earlier versions have, and what they are called now."""
+
+
 def _relevance(error: jsonschema.ValidationError) -> tuple:
     """jsonschema's own order; it fails to compare keys that are numbers with others."""
     depth, path, *rest = jsonschema.exceptions.relevance(error)
@@ -92,9 +102,13 @@ def _message(error: jsonschema.ValidationError) -> str:
         known = list(error.schema["properties"])
         messages = []
         for name in sorted(set(error.instance) - set(known), key=str):
+            path = f"{key}.{name}" if key else str(name)
+            if path in RENAMED:
+                messages.append(f"{path}: is called {RENAMED[path]} now; rename the key")
+                continue
             close = difflib.get_close_matches(str(name), known, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
-            messages.append(f"{f'{key}.' if key else ''}{name}: unknown key{hint} (known here: {', '.join(known)})")
+            messages.append(f"{path}: unknown key{hint} (known here: {', '.join(known)})")
         return "; ".join(messages)
     if error.validator == "required":
         missing = [name for name in error.validator_value if name not in error.instance]
@@ -148,8 +162,11 @@ class Study:
         self.name: str = config["study"]
         self.results = f"results/{self.name}"
         self.seed: int = config["seed"]
+        self.split_seed = self.seed
         self.bins: tuple[int, int] = (config["grid"]["selectivity"], config["grid"]["magnitude"])
         self.cells = cells.names(self.bins)
+        self.random = groups.random_names((config["controls"] or {"random": 0})["random"])
+        self.kinds: dict[str, groups.Kind] = dict.fromkeys(self.cells, "cell") | dict.fromkeys(self.random, "random")
         self.data = datasets.dataset(self.dataset, self.path)
         self.classes = self.data.classes
         self.train = any(isinstance(entry["weights"], Mapping) for entry in config["networks"])
@@ -312,7 +329,7 @@ class Study:
         """The classes that a target is contrasted with."""
         return cells.others(self.networks[network].classes, target, self.config["others"], self.seed)
 
-    def groups(self) -> Iterator[tuple[str, str, str]]:
+    def grids(self) -> Iterator[tuple[str, str, str]]:
         """All (network, layer, target) of the study; each has one grid of cells."""
         for network in self.networks.values():
             for layer in network.layers:
@@ -337,16 +354,15 @@ class Study:
         """Hash of the names and sizes of the data set's files, so that a changed folder is listed anew."""
         return self.data.digest
 
-    def engine(self, network: Network) -> dict:
-        """What it takes to run a network on images."""
-        return {
-            "model": network.model,
-            "outputs": network.outputs,
-            "weights": network.weights or f"{self.results}/networks/{network.name}/weights.pt",
-            "transform": network.transform,
-            **self.image_settings(),
-        }
+    def source(self, network: Network) -> NetworkSource:
+        """What it takes to run a network of the study."""
+        return NetworkSource(
+            model=network.model,
+            outputs=network.outputs,
+            weights=network.weights or f"{self.results}/networks/{network.name}/weights.pt",
+            images=ImageSource(**self.image_settings(), transform=network.transform),
+        )
 
     def image_settings(self) -> dict[str, str | None]:
-        """What it takes to open an image."""
+        """Where the images are."""
         return {"dataset": self.dataset, "path": self.path}

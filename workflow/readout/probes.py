@@ -138,9 +138,9 @@ def _decisions(
         return decisions.numpy()
     distinct, which = np.unique(train, axis=0, return_inverse=True)
     grams, decisions = _grams(activations, distinct), []
-    for gram, weight, strength in zip((grams[i] for i in which), weights, C, strict=True):
+    for gram, weight, c_of_problem in zip((grams[i] for i in which), weights, C, strict=True):
         fitted = torch.from_numpy(np.flatnonzero(weight))
-        a, b = fit_dual(gram[fitted][:, fitted], y[fitted], float(strength), torch.from_numpy(weight)[fitted])
+        a, b = fit_dual(gram[fitted][:, fitted], y[fitted], float(c_of_problem), torch.from_numpy(weight)[fitted])
         decisions.append((gram[:, fitted] @ a + b).numpy())
     return np.stack(decisions)
 
@@ -152,37 +152,36 @@ def _balanced_log_loss(decision: np.ndarray, is_target: np.ndarray) -> float:
 
 
 def _best(
-    activations: np.ndarray, is_target: np.ndarray, fold: np.ndarray, train: np.ndarray, strengths: Sequence[float]
+    activations: np.ndarray, is_target: np.ndarray, fold: np.ndarray, train: np.ndarray, candidates: Sequence[float]
 ) -> int:
-    """Index of the strength with the lowest log-loss in a cross-validation over the training folds.
+    """Index of the C with the lowest log-loss in a cross-validation over the training folds.
 
     Units are standardised over all training folds, for every one of its inner folds alike.
     """
     inner = np.unique(fold[train])
-    weights = np.stack([_weights(train & (fold != k), is_target) for _ in strengths for k in inner])
-    C = [strength for strength in strengths for _ in inner]
+    weights = np.stack([_weights(train & (fold != k), is_target) for _ in candidates for k in inner])
+    C = [candidate for candidate in candidates for _ in inner]
     decisions = _decisions(activations, is_target, np.broadcast_to(train, weights.shape), weights, C)
-    scored = [train & (fold == k) for _ in strengths for k in inner]
+    scored = [train & (fold == k) for _ in candidates for k in inner]
     losses = [_balanced_log_loss(d[rows], is_target[rows]) for d, rows in zip(decisions, scored, strict=True)]
-    return int(np.reshape(losses, (len(strengths), len(inner))).mean(1).argmin())
+    return int(np.reshape(losses, (len(candidates), len(inner))).mean(1).argmin())
 
 
-def held_out(
-    activations: np.ndarray, is_target: np.ndarray, fold: np.ndarray, strength: float | Sequence[float]
-) -> HeldOut:
+def held_out(activations: np.ndarray, is_target: np.ndarray, fold: np.ndarray, C: float | Sequence[float]) -> HeldOut:
     """The cross-validated probe on all units of a cell.
 
     activations: [images, units of the cell]; is_target: bool [images]; fold: [images], each image is predicted by the
-    probe fitted on the other folds. `strength` is the C of scikit-learn; of a list, the one with the lowest log-loss
-    in a cross-validation over the training folds is taken, anew for each fold. Units are standardised on the training
-    folds and divided by the square root of their number, so that one strength means the same at any cell size.
+    probe fitted on the other folds. `C` is scikit-learn's, the inverse strength of the penalty; of a list, the one with
+    the lowest log-loss in a cross-validation over the training folds is taken, anew for each fold. Units are
+    standardised on the training folds and divided by the square root of their number, so that one C means the same at
+    any cell size.
     """
-    strengths = list(strength) if isinstance(strength, Sequence) else [float(strength)]
+    candidates = list(C) if isinstance(C, Sequence) else [float(C)]
     left_out = np.unique(fold)
     train = np.stack([fold != k for k in left_out])
-    chosen = [strengths[0]] * len(left_out)
-    if len(strengths) > 1:
-        chosen = [strengths[_best(activations, is_target, fold, rows, strengths)] for rows in train]
+    chosen = [candidates[0]] * len(left_out)
+    if len(candidates) > 1:
+        chosen = [candidates[_best(activations, is_target, fold, rows, candidates)] for rows in train]
     weights = np.stack([_weights(rows, is_target) for rows in train])
     decisions = _decisions(activations, is_target, train, weights, chosen)
     decision = np.where(~train, decisions, 0.0).sum(0)

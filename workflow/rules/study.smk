@@ -1,7 +1,9 @@
 # The configuration, checked, which everything else is planned from.
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
@@ -39,7 +41,7 @@ wildcard_constraints:
     network=r"[^/]+",
     layer=r"[^/]+",
     class_id=r"[^/]+",
-    cell=r"s\d+m\d+",
+    cell=r"[^/]+",
 
 
 def claim(cluster=False):

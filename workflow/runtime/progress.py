@@ -6,7 +6,7 @@ import sys
 
 from snakemake_interface_logger_plugins.common import LogEvent
 
-CELLWISE = frozenset({"cells", "probes", "ablations", "layer_tables"})
+CELLWISE = frozenset({"cells", "probes", "ablations", "controls", "layer_tables"})
 """Rules with a job a cell or a grid: their starts and ends are not announced, their errors are."""
 
 
