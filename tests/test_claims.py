@@ -611,14 +611,13 @@ def test_the_job_reads_the_layer_tables(tmp_path):
     job.judge(
         tmp_path / "claims.parquet",
         tmp_path / "claims.html",
-        layers=[str(file) for file in files],
-        registry=str(tmp_path / "registry.yaml"),
+        paths_to_layers={"net": [str(file) for file in files]},
+        path_to_registry=str(tmp_path / "registry.yaml"),
         targets={"net": targets},
         outputs={"net": 11},
         models={"net": "alexnet"},
         bins=[4, 4],
         **settings,
-        log=tmp_path / "log",
     )
     # What cannot be estimated is missing.
     found = parquet.read(tmp_path / "claims.parquet").to_pylist()

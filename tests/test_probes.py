@@ -664,15 +664,25 @@ def group(tmp_path):
     file = {name: str(tmp_path / f"{name}.parquet") for name in (*ids, "cells", "out")}
     for (name, own), values in zip(ids.items(), x.reshape(3, 10, 12), strict=True):
         write_activations(file[name], values, image_id=own, fold=own % 5)
-    columns = dict.fromkeys(cells_job.SCHEMA.names, [0.0] * 12)
-    columns |= {"unit": list(range(12)), "cell": ["s0m0", "s1m0"] * 6}
+    columns = dict.fromkeys(cells_job.SCHEMA.names, [0] * 12)
+    columns |= {"unit": list(range(12)), "cell": ["s0m0", "s1m0"] * 6, "selectivity_bin": [0, 1] * 6}
     parquet.write(file["cells"], columns, cells_job.SCHEMA)
-    paths, others = SimpleNamespace(cells=file["cells"], target=file["target"]), [file["one"], file["two"]]
-    settings = {"seed": 0, "draws": 4, "units": 3, "C": 1.0, "strength": 1.0}
 
-    def run(cell: str, **changes) -> dict:
-        place = SimpleNamespace(network="n", layer="l", class_id="t", cell=cell)
-        job.probe(file["out"], paths, others, place, **settings | changes, log=tmp_path / "log")
+    def run(cell: str, seed: int = 0, kind: str = "cell", **changes) -> dict:
+        job.probe(
+            path_to_probe=file["out"],
+            path_to_cells=file["cells"],
+            path_to_target=file["target"],
+            paths_to_others=[file["one"], file["two"]],
+            network="n",
+            layer="l",
+            class_id="t",
+            cell=cell,
+            kind=kind,
+            seed=seed,
+            published={"draws": 4, "units": 3, "C": 1.0} | changes,
+            held_out={"C": 1.0},
+        )
         (row,) = parquet.read(file["out"], job.SCHEMA).to_pylist()
         return row
 

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import yaml
+from snakemake.utils import update_config
 
 from inputs.study import Study
 from readout import StudyError, layer_names
@@ -39,7 +40,7 @@ def folder(tmp_path, config, counts, **images):
 def test_default_study_is_of_the_promised_size(config):
     """3,000 to 4,500 cell jobs: all layers of the AlexNet, six of each other network, at least four targets."""
     study = Study(config)
-    groups = list(study.groups())
+    groups = list(study.grids())
     assert 3000 <= 2 * len(study.cells) * len(groups) <= 4500
     assert study.networks["alexnet"].layers == ("conv1", "conv2", "conv3", "conv4", "conv5", "dense1", "dense2")
     for network in study.networks.values():
@@ -55,24 +56,33 @@ def test_order_of_classes_and_layers_changes_nothing(config):
     for entry in other["networks"]:
         entry["targets"] = list(reversed(entry["targets"]))
         entry["classes"] = [str(i) for i in reversed(range(10))]
-    assert list(Study(other).groups()) == list(Study(config).groups())
+    assert list(Study(other).grids()) == list(Study(config).grids())
 
 
 def test_classes_may_be_written_as_numbers(config):
     other = copy.deepcopy(config)
     for entry in other["networks"]:
         entry["targets"] = [0, 3, 5, 8]
-    assert list(Study(other).groups()) == list(Study(config).groups())
+    assert list(Study(other).grids()) == list(Study(config).grids())
 
 
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
         (["probs"], {}, ["probs: unknown key", "did you mean probes?"]),
-        (["probes", "drawz"], 3, ["probes.drawz: unknown key", "did you mean draws?"]),
+        (["probes", "published", "drawz"], 3, ["probes.published.drawz: unknown key", "did you mean draws?"]),
         (["networks", 0, "layer"], "all", ["networks[0].layer: unknown key", "did you mean layers?"]),
-        (["probes", "draws"], "ten", ["probes.draws", "'ten'", "integer"]),
-        (["probes", "C"], -1, ["probes.C", "-1"]),
+        (["probes", "published", "draws"], "ten", ["probes.published.draws", "'ten'", "integer"]),
+        (["probes", "published", "C"], -1, ["probes.published.C", "-1"]),
+        (["probes", "held_out", "C"], [], ["probes.held_out.C", "non-empty"]),
+        (["probes", "held_out"], {}, ["probes.held_out: C is missing"]),
+        (["probes", "draws"], 10, ["probes.draws: is called probes.published.draws now; rename the key"]),
+        (["probes", "units"], 100, ["probes.units: is called probes.published.units now; rename the key"]),
+        (["probes", "C"], 1.0, ["probes.C: is called probes.published.C now; rename the key"]),
+        (["probes", "strength"], 1.0, ["probes.strength: is called probes.held_out.C now; rename the key"]),
+        (["controls", "random"], -1, ["controls.random", "minimum"]),
+        (["controls", "randomly"], 3, ["controls.randomly: unknown key", "did you mean random?"]),
+        (["controls"], 10, ["controls", "10"]),
         (["grid", "selectivity"], 1, ["grid.selectivity", "minimum"]),
         (["others"], "random_5", ["others", "random_10, all"]),
         (["device"], "gpu", ["device", "cpu, cuda, auto, openvino"]),
@@ -111,11 +121,7 @@ PAPER = yaml.safe_load((ROOT / "workflow" / "studies" / "paper.yaml").read_text(
 
 def merged(config, study):
     """As Snakemake merges a config over config.yaml."""
-    for key, value in study.items():
-        if isinstance(value, dict):
-            config[key] = {**config[key], **value}
-        else:
-            config[key] = value
+    update_config(config, copy.deepcopy(study))
     return config
 
 
@@ -143,15 +149,16 @@ def test_papers_study_is_the_papers(config, imagenet):
         for network in study.networks.values()
     }
     assert others == {"alexnet": {10}, "vgg16": {7}, "mobilenet_v2": {7}, "resnet101": {7}}
-    assert 2 * len(study.cells) * len(list(study.groups())) == 2 * 16 * (7 * 50 + (15 + 35 + 100) * 8) == 49_600
-    assert (config["probes"]["draws"], config["probes"]["units"], config["probes"]["C"]) == (200, 100, 1.0)
+    assert 2 * len(study.cells) * len(list(study.grids())) == 2 * 16 * (7 * 50 + (15 + 35 + 100) * 8) == 49_600
+    assert config["probes"]["published"] == {"draws": 200, "units": 100, "C": 1.0}
+    assert study.random == ()
 
 
 def test_imagenettes_study_needs_no_files(config):
     """It is planned before torchvision downloads the images."""
     study = Study(merged(config, yaml.safe_load((ROOT / "workflow" / "studies" / "imagenette.yaml").read_text())))
     assert len(study.classes) == 10
-    assert 2 * len(study.cells) * len(list(study.groups())) == 2 * 16 * (7 + 6 + 6 + 6) * 4 == 3200
+    assert 2 * len(study.cells) * len(list(study.grids())) == 2 * 16 * (7 + 6 + 6 + 6) * 4 == 3200
     assert study.labels["n03888257"] == 701
 
 
@@ -185,9 +192,19 @@ def test_an_untrained_network_follows_the_seed(config, imagenet):
     assert (network.weights, network.file, network.trained) == ("random-7", None, False)
 
 
+@pytest.mark.parametrize(
+    ("controls", "names"), [({"random": 2}, ("random0", "random1")), ({"random": 0}, ()), (None, ())]
+)
+def test_a_study_has_so_many_random_groups(config, controls, names):
+    """Their kinds stand beside those of the cells."""
+    study = Study(config | {"controls": controls})
+    assert study.random == names
+    assert study.kinds == dict.fromkeys(study.cells, "cell") | dict.fromkeys(names, "random")
+
+
 def test_missing_key_is_named(config):
-    del config["probes"]["draws"]
-    with pytest.raises(StudyError, match=r"probes: draws is missing"):
+    del config["probes"]["published"]["draws"]
+    with pytest.raises(StudyError, match=r"probes\.published: draws is missing"):
         Study(config)
 
 
@@ -235,8 +252,12 @@ def test_config_is_complete():
     """config.yaml has every required key of the schema, so that another study needs only what differs."""
     schema = yaml.safe_load((ROOT / "workflow" / "schemas" / "config.schema.yaml").read_text())
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
-    assert list(schema["properties"]) == list(config)
-    for name, part in schema["properties"].items():
-        if part.get("type") == "object":
-            assert part["additionalProperties"] is False
-            assert list(part["properties"]) == list(config[name])
+
+    def check(part, given):
+        assert part["additionalProperties"] is False
+        assert list(part["properties"]) == list(given)
+        for name, inner in part["properties"].items():
+            if "object" in inner.get("type", ()):
+                check(inner, given[name])
+
+    check(schema, config)

@@ -237,9 +237,9 @@ class Study:
             )
         return network
 
-    def _outputs(self, weights: str | Mapping) -> int:
+    def _outputs(self, chosen: str | Mapping) -> int:
         """Number of outputs of a network: ImageNet's where it or its weights are, else as many as there are labels."""
-        published = isinstance(weights, str) and weights.PUBLISHED.fullmatch(weights)
+        published = isinstance(chosen, str) and weights.PUBLISHED.fullmatch(chosen)
         return (
             IMAGENET if published or self.dataset.startswith("imagenet") else max(self.labels.values(), default=0) + 1
         )
