@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 ENVIRONMENT := $(VENV)/.complete
 
-.PHONY: study test crashes layers bench format clean
+.PHONY: study test crashes weights layers bench format clean
 
 study: $(ENVIRONMENT)
 	$(VENV)/bin/snakemake --cores all
@@ -19,6 +19,13 @@ test: $(ENVIRONMENT)
 # Kills runs of a tiny study at twenty moments, and compares what reruns make of them with an undisturbed run.
 crashes: $(ENVIRONMENT)
 	$(VENV)/bin/python tests/crashes.py
+
+# The weights that the default study ships: the networks of seed 0 of the study of seeds, trained anew.
+SHIPPED := alexnet_0 vgg16_0 mobilenet_v2_0 resnet_0
+weights: $(ENVIRONMENT)
+	$(VENV)/bin/snakemake --cores all --configfile workflow/studies/seeds.yaml \
+		--until networks $(SHIPPED:%=results/seeds/networks/%/weights.pt)
+	PYTHONPATH=workflow $(VENV)/bin/python -m commands.ship results/seeds workflow/studies/seeds.yaml $(SHIPPED)
 
 # The layers of a network as a configuration lists them: make layers MODEL=googlenet SIZE=224
 SIZE ?= 224
