@@ -24,7 +24,7 @@ crashes: $(ENVIRONMENT)
 SHIPPED := alexnet_0 vgg16_0 mobilenet_v2_0 resnet_0
 weights: $(ENVIRONMENT)
 	$(VENV)/bin/snakemake --cores all --configfile workflow/studies/seeds.yaml \
-		--until networks $(SHIPPED:%=results/seeds/networks/%/weights.pt)
+		$(SHIPPED:%=results/seeds/networks/%/weights.pt)
 	PYTHONPATH=workflow $(VENV)/bin/python -m commands.ship results/seeds workflow/studies/seeds.yaml $(SHIPPED)
 
 # The layers of a network as a configuration lists them: make layers MODEL=googlenet SIZE=224
