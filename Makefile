@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 ENVIRONMENT := $(VENV)/.complete
 
-.PHONY: study test crashes weights layers bench format clean
+.PHONY: study test verify reference crashes weights layers bench format clean
 
 study: $(ENVIRONMENT)
 	$(VENV)/bin/snakemake --cores all
@@ -19,6 +19,14 @@ test: $(ENVIRONMENT)
 # Kills runs of a tiny study at twenty moments, and compares what reruns make of them with an undisturbed run.
 crashes: $(ENVIRONMENT)
 	$(VENV)/bin/python tests/crashes.py
+
+# Compares the finished default study with the documented run.
+verify: $(ENVIRONMENT)
+	@PYTHONPATH=workflow $(VENV)/bin/python -m commands.verify results/digits
+
+# Makes the numbers of the finished default study those of the documented run.
+reference: $(ENVIRONMENT)
+	@PYTHONPATH=workflow $(VENV)/bin/python -m commands.verify results/digits --write
 
 # The weights that the default study ships: the networks of seed 0 of the study of seeds, trained anew.
 SHIPPED := alexnet_0 vgg16_0 mobilenet_v2_0 resnet_0
