@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 ENVIRONMENT := $(VENV)/.complete
 
-.PHONY: study test verify reference crashes weights layers bench format clean
+.PHONY: study test verify reference crashes kernels weights layers bench format clean
 
 study: $(ENVIRONMENT)
 	$(VENV)/bin/snakemake --cores all
@@ -27,6 +27,10 @@ verify: $(ENVIRONMENT)
 # Makes the numbers of the finished default study those of the documented run.
 reference: $(ENVIRONMENT)
 	@PYTHONPATH=workflow $(VENV)/bin/python -m commands.verify results/digits --write
+
+# The default study with other kernels, as other processors have them; takes as long as three default studies.
+kernels: $(ENVIRONMENT)
+	$(VENV)/bin/python tests/kernels.py
 
 # The weights that the default study ships: the networks of seed 0 of the study of seeds, trained anew.
 SHIPPED := alexnet_0 vgg16_0 mobilenet_v2_0 resnet_0
