@@ -33,8 +33,8 @@ IMAGENET = 1000
 class Network:
     """One network of a study.
 
-    `weights` is a file, torchvision's name of its weights, `random-<seed>`, or None where a rule trains the network by
-    `training`; `transform` is None where torchvision says how to prepare the images of its weights.
+    `weights` is a file, torchvision's name of its weights, `shipped`, `random-<seed>`, or None where a rule trains the
+    network by `training`; `transform` is None where torchvision says how to prepare the images of its weights.
     """
 
     name: str
@@ -53,9 +53,8 @@ class Network:
 
     @property
     def file(self) -> str | None:
-        """The user's file of weights, if there is one."""
-        given = self.weights or ""
-        return None if self.trained or weights.PUBLISHED.fullmatch(given) or weights.DRAWN.fullmatch(given) else given
+        """The file of weights, the user's or a shipped one, where there is one before the study runs."""
+        return None if self.trained else weights.file(self.model, self.weights)
 
 
 @cache
@@ -162,14 +161,19 @@ class Study:
         self.name: str = config["study"]
         self.results = f"results/{self.name}"
         self.seed: int = config["seed"]
-        self.split_seed = self.seed
         self.bins: tuple[int, int] = (config["grid"]["selectivity"], config["grid"]["magnitude"])
         self.cells = cells.names(self.bins)
         self.random = groups.random_names((config["controls"] or {"random": 0})["random"])
         self.kinds: dict[str, groups.Kind] = dict.fromkeys(self.cells, "cell") | dict.fromkeys(self.random, "random")
         self.data = datasets.dataset(self.dataset, self.path)
         self.classes = self.data.classes
-        self.train = any(isinstance(entry["weights"], Mapping) for entry in config["networks"])
+        self.shipped = any(entry["weights"] == weights.SHIPPED for entry in config["networks"])
+        # The training images of shipped networks are listed too.
+        self.train = self.shipped or any(isinstance(entry["weights"], Mapping) for entry in config["networks"])
+        # Which images are studied, shipped networks fix: they were trained on the others.
+        self.split_seed: int = weights.shipped()["split"]["seed"] if self.shipped else self.seed
+        if self.shipped:
+            self._check_shipped()
         self.labels = self._labels()
         self.networks = {network.name: network for network in map(self._network, config["networks"])}
         # As a Mac compares the names of folders.
@@ -209,6 +213,17 @@ class Study:
         for layer in chosen:
             _check_name("layer", layer)
         trained = isinstance(entry["weights"], Mapping)
+        if entry["weights"] == weights.SHIPPED:
+            known, made_for = weights.shipped()["models"], weights.shipped()["outputs"]
+            if entry["model"] not in known:
+                raise StudyError(
+                    f"networks: {name}: weights: shipped: there are none for {entry['model']}; those of "
+                    f"{', '.join(known)} are shipped; give a file, torchvision's name, or how to train it here"
+                )
+            if outputs != made_for:
+                raise StudyError(
+                    f"networks: {name}: outputs: {outputs}, but shipped weights have {made_for}; leave it out"
+                )
         drawn = entry["weights"] == "random"
         if not trained and weights.DRAWN.fullmatch(entry["weights"]):
             raise StudyError(f"networks: {name}: weights: {entry['weights']}: say random; the study's seed draws them")
@@ -237,9 +252,26 @@ class Study:
             )
         return network
 
-    def _outputs(self, chosen: str | Mapping) -> int:
+    def _check_shipped(self) -> None:
+        """Refuse images on which shipped networks were trained, or which they do not know."""
+        split, given = weights.shipped()["split"], self.config["images"]
+        way_out = "or train the networks here (`weights: {epochs: ..., batch: ..., learning_rate: ...}`)"
+        if given["dataset"] != split["dataset"]:
+            raise StudyError(
+                f"images.dataset: {given['dataset']}: shipped weights know {split['dataset']} alone; set it to that, "
+                f"{way_out}"
+            )
+        if given["study"] != split["study"]:
+            raise StudyError(
+                f"images.study: {given['study']}: shipped networks were trained on all images but {split['study']} per "
+                f"class; set it to {split['study']}, so that no image is studied that they were trained on, {way_out}"
+            )
+        if given["labels"] is not None:
+            raise StudyError(f"images.labels: shipped networks have their own; set it to null, {way_out}")
+
+    def _outputs(self, choice: str | Mapping) -> int:
         """Number of outputs of a network: ImageNet's where it or its weights are, else as many as there are labels."""
-        published = isinstance(chosen, str) and weights.PUBLISHED.fullmatch(chosen)
+        published = isinstance(choice, str) and weights.PUBLISHED.fullmatch(choice)
         return (
             IMAGENET if published or self.dataset.startswith("imagenet") else max(self.labels.values(), default=0) + 1
         )

@@ -10,9 +10,8 @@ from dataclasses import asdict, replace
 import pyarrow as pa
 import torch
 
-from inputs import checkpoints
+from inputs import checkpoints, weights
 from inputs.sources import ImageSource, NetworkSource
-from inputs.weights import DRAWN, PUBLISHED
 from jobs import images
 from readout import StudyError, layers, models, scores, tracing, training
 from readout.engine import fold, hasten
@@ -53,11 +52,11 @@ def torch_device(choice: str) -> torch.device:
 
 def network(source: NetworkSource) -> torch.nn.Module:
     """The network with weights from a file, from torchvision (`IMAGENET1K_V1`) or drawn (`random-<seed>`)."""
-    if PUBLISHED.fullmatch(source.weights):
-        return checkpoints.download(source.model, source.weights)
-    if drawn := DRAWN.fullmatch(source.weights):
+    if file := weights.file(source.model, source.weights):
+        return checkpoints.load(source.model, source.outputs, file)
+    if drawn := weights.DRAWN.fullmatch(source.weights):
         return models.build(source.model, source.outputs, int(drawn[1]))
-    return checkpoints.load(source.model, source.outputs, source.weights)
+    return checkpoints.download(source.model, source.weights)
 
 
 def prepared(source: NetworkSource) -> ImageSource:
@@ -177,9 +176,9 @@ def engine(source: NetworkSource, *, device: str) -> torch.fx.GraphModule:
             hasten(traced)
         return traced.to(target, memory_format=torch.channels_last)
 
-    named = PUBLISHED.fullmatch(source.weights) or DRAWN.fullmatch(source.weights)
-    file = source.weights if named else cache.stamp(source.weights)
-    return cache.shared(("network", file, source.model, source.outputs, device), make)
+    file = weights.file(source.model, source.weights)
+    key = cache.stamp(file) if file else source.weights
+    return cache.shared(("network", key, source.model, source.outputs, device), make)
 
 
 def to_device(images: torch.Tensor, device: torch.device) -> torch.Tensor:
