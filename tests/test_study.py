@@ -33,28 +33,27 @@ def folder(tmp_path, config, counts, **images):
         for i in range(count):
             (tmp_path / "data" / name / f"{i}.png").touch()
     data = {"dataset": "folder", "path": str(tmp_path / "data"), "labels": None, "study": 10}
-    networks = [entry | {"targets": "all"} for entry in config["networks"]]
+    networks = [entry | {"targets": "all", "weights": ONE_CLASS["weights"]} for entry in config["networks"]]
     return config | {"images": data | images, "networks": networks, "figures": config["figures"] | {"target": None}}
 
 
 def test_default_study_is_of_the_promised_size(config):
-    """3,000 to 4,500 cell jobs: all layers of the AlexNet, six of each other network, at least four targets."""
+    """7,040 cell jobs: all layers of the AlexNet, five of each other network, first and last among them; ten targets."""
     study = Study(config)
-    groups = list(study.grids())
-    assert 3000 <= 2 * len(study.cells) * len(groups) <= 4500
+    assert 2 * len(study.cells) * len(list(study.grids())) == 2 * 16 * (7 + 5 + 5 + 5) * 10 == 7040
     assert study.networks["alexnet"].layers == ("conv1", "conv2", "conv3", "conv4", "conv5", "dense1", "dense2")
     for network in study.networks.values():
-        assert len(network.layers) >= 6
+        assert len(network.layers) >= 5
         known = layer_names.KNOWN[network.model]
         assert (network.layers[0], network.layers[-1]) == (known[0], known[-1])
-        assert len(network.targets) >= 4
+        assert len(network.targets) == 10
         assert all(len(study.others(network.name, target)) == 9 for target in network.targets)
 
 
 def test_order_of_classes_and_layers_changes_nothing(config):
     other = copy.deepcopy(config)
     for entry in other["networks"]:
-        entry["targets"] = list(reversed(entry["targets"]))
+        entry["targets"] = [str(i) for i in reversed(range(10))]
         entry["classes"] = [str(i) for i in reversed(range(10))]
     assert list(Study(other).grids()) == list(Study(config).grids())
 
@@ -62,7 +61,7 @@ def test_order_of_classes_and_layers_changes_nothing(config):
 def test_classes_may_be_written_as_numbers(config):
     other = copy.deepcopy(config)
     for entry in other["networks"]:
-        entry["targets"] = [0, 3, 5, 8]
+        entry["targets"] = list(range(10))
     assert list(Study(other).grids()) == list(Study(config).grids())
 
 
@@ -98,11 +97,11 @@ def test_classes_may_be_written_as_numbers(config):
         (["networks", 0, "outputs"], 4, ["class 4", "4 outputs"]),
         (["networks", 1, "name"], "alexnet", ["two networks have one name"]),
         (["networks", 0, "name"], "a/b", ["a/b", "cannot be part of a name"]),
-        (["images", "study"], 500, ["class 0", "500 images", "lower images.study"]),
+        (["images", "study"], 500, ["images.study: 500", "shipped networks", "all images but 50", "set it to 50"]),
         (["figures", "network"], "resnet50", ["figures.network", "resnet50", "alexnet, vgg16"]),
         (["figures", "layer"], "conv6", ["figures.layer", "conv6", "null takes the last"]),
-        (["figures", "target"], "9", ["figures.target", "9"]),
-        (["images", "labels"], "labels.tsv", ["images.labels", "labels.tsv"]),
+        (["figures", "target"], "10", ["figures.target", "10"]),
+        (["images", "labels"], "labels.tsv", ["images.labels: shipped networks have their own", "set it to null"]),
     ],
 )
 def test_mistake_is_named_with_the_way_out(config, path, value, words):
@@ -112,6 +111,24 @@ def test_mistake_is_named_with_the_way_out(config, path, value, words):
     place[path[-1]] = value
     with pytest.raises(StudyError) as error:
         Study(config)
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
+def trained_here(config):
+    """The default study with networks that a rule trains: its images are then the user's to choose."""
+    return config | {"networks": [entry | {"weights": ONE_CLASS["weights"]} for entry in config["networks"]]}
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        ({"study": 500}, ["class 0", "500 images", "lower images.study"]),
+        ({"labels": "labels.tsv"}, ["images.labels", "labels.tsv", "cannot be read"]),
+    ],
+)
+def test_images_that_do_not_serve_training_are_refused(config, images, words):
+    with pytest.raises(StudyError) as error:
+        Study(trained_here(config) | {"images": config["images"] | images})
     assert all(word in str(error.value) for word in words), str(error.value)
 
 
@@ -237,7 +254,7 @@ def test_labels_come_from_a_table(tmp_path, config):
     assert Study(folder(tmp_path, config, {"a": 12, "b": 12}, labels=str(table))).labels == {"a": 7, "b": 3}
     table.write_text("class\tlabel\na\t7\n")
     with pytest.raises(StudyError, match="columns class_id and label"):
-        Study(config | {"images": config["images"] | {"labels": str(table)}})
+        Study(trained_here(config) | {"images": config["images"] | {"labels": str(table)}})
 
 
 def test_listing_digest_sees_files_come_and_go(tmp_path, config):
