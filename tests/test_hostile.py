@@ -47,6 +47,9 @@ from runtime import cache, logs
 from workflow import ROOT
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
+TRAINED = {"weights": {"epochs": 5, "batch": 32, "learning_rate": 0.002}, "targets": ["0", "3", "5", "8"]}
+CONFIG["networks"] = [network | copy.deepcopy(TRAINED) for network in CONFIG["networks"]]
+"""The default study with networks that are trained here, which has more keys to get wrong."""
 SCHEMA = yaml.safe_load((ROOT / "workflow" / "schemas" / "config.schema.yaml").read_text())
 
 
@@ -167,7 +170,9 @@ LIKELY = {
     "layers": st.sampled_from(["all", "blocks", 1, 7, 8, ["conv1", "conv5"], ["conv5", "conv1"]]),
     "classes": st.lists(st.sampled_from([*"0123456789", *range(10), 1.0, True]), max_size=6),
     "targets": st.lists(st.sampled_from([*"0123456789", *range(10), 1.0, True]), max_size=6),
-    "weights": st.sampled_from(["random", "IMAGENET1K_V1", "random-3", str(ROOT / "README.md"), "x" * 5000, "a\0b"]),
+    "weights": st.sampled_from(
+        ["random", "shipped", "IMAGENET1K_V1", "random-3", str(ROOT / "README.md"), "x" * 5000, "a\0b"]
+    ),
     "model": st.sampled_from(["alexnet", "googlenet", "small_resnet", "vit_b_16"]),
     "others": st.sampled_from(["all", "random_10"]),
     "device": st.sampled_from(["cpu", "cuda", "openvino"]),

@@ -9,6 +9,7 @@ import urllib.error
 import warnings
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,11 +22,11 @@ from torch.nn import functional as F
 from torchvision import models as torchvision_models
 from torchvision.models import _api as torchvision_api
 
-from inputs import checkpoints
+from inputs import checkpoints, weights
 from inputs.sources import ImageSource, NetworkSource
 from jobs import images as images_job
 from jobs import networks as job
-from readout import StudyError, activations, cuts, layer_names, layers, models, tracing, training
+from readout import StudyError, activations, cuts, layer_names, layers, models, scores, tracing, training
 from readout import images as readout_images
 from readout.relatives import BUILDERS
 from runtime import parquet
@@ -833,22 +834,40 @@ def test_on_a_gpu_numbers_are_float32_and_come_the_same_way_each_time(monkeypatc
             setattr(*flag, value)
 
 
-@pytest.mark.parametrize("name", ["alexnet", "vgg16", "mobilenet_v2", "resnet"])
-def test_networks_of_the_default_study_are_right_on_its_images(tmp_path, name):
-    """The study is of networks that recognise the digits: at least 93 % of the study images, by the config's recipe."""
+@pytest.fixture
+def digits(tmp_path):
+    """The images of the default study, listed."""
     config = yaml.safe_load((Path(__file__).parents[1] / "config.yaml").read_text())
-    entry = next(network for network in config["networks"] if network["name"] == name)
-    digits = {"dataset": "digits", "path": None}
-    labels = {str(digit): digit for digit in range(10)}
-    images_job.list_images(
-        tmp_path / "images.parquet", **digits, labels=labels, study=50, train=True, split_seed=0, fold_seed=0
+    split, labels = weights.shipped()["split"], {str(digit): digit for digit in range(10)}
+    listing = {"dataset": split["dataset"], "path": None, "labels": labels, "study": split["study"], "train": True}
+    images_job.list_images(tmp_path / "images.parquet", **listing, split_seed=split["seed"], fold_seed=config["seed"])
+    return SimpleNamespace(
+        path=str(tmp_path / "images.parquet"), networks={entry["model"]: entry for entry in config["networks"]}
     )
+
+
+@pytest.mark.parametrize("model", ["small_alexnet", "small_vgg16", "small_mobilenet_v2", "small_resnet"])
+def test_networks_of_the_default_study_are_right_on_its_images(digits, model):
+    """The study is of networks that recognise the digits: at least 93 % of the study images."""
+    entry = digits.networks[model]
+    shipped = source(model, 10, entry["weights"], entry["transform"])
+    rows = images_job.rows(digits.path)
+    x, labels = images_job.load(rows["source"], shipped.images), torch.tensor(rows["label"]).long()
+    with torch.inference_mode():
+        rank = scores.ranks(job.network(shipped)(x), labels)
+    assert len(rank) == 500
+    assert (rank == 0).double().mean() >= 0.93
+
+
+@pytest.mark.parametrize("model", ["small_alexnet", "small_vgg16", "small_mobilenet_v2", "small_resnet"])
+def test_the_recipes_of_the_shipped_networks_train_such_networks(tmp_path, digits, model):
+    """Here anew, on any machine: at least 93 % of the study images."""
+    recipe = weights.shipped()["models"][model]["training"]
     accuracy = tmp_path / "accuracy.parquet"
-    recipe = {"seed": config["seed"], **entry["weights"]}
-    trained = source(entry["model"], 10, str(tmp_path / "weights.pt"), entry["transform"])
+    trained = source(model, 10, str(tmp_path / "weights.pt"), digits.networks[model]["transform"])
     # As the process that trains is told: in JSON.
     given = json.loads(json.dumps(asdict(trained)))
-    job.train(str(tmp_path / "images.parquet"), str(accuracy), source=given, recipe=recipe)
+    job.train(digits.path, str(accuracy), source=given, recipe=recipe)
     rows = {row["split"]: row for row in parquet.read(accuracy).to_pylist()}
     assert rows["study"]["images"] == 500
     assert rows["study"]["top1"] >= 0.93
