@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import yaml
 
 from jobs import tables
-from readout import StudyError, cells, claims
+from readout import StudyError, cells, claims, page
 from runtime import files, parquet
 from runtime.logs import logged
 
@@ -27,13 +26,10 @@ SCHEMA = pa.schema(
         ("rule", pa.string()),
         ("statement", pa.string()),
         ("section", pa.string()),
+        ("lower", pa.float64()),
+        ("upper", pa.float64()),
     ]
 )
-
-
-HEAD = """<!doctype html><meta charset="utf-8"><title>Claims</title>
-<style>body{font:14px sans-serif} td,th{padding:4px 8px; text-align:left; border-bottom:1px solid #ddd}</style>
-"""
 
 
 def _outcomes(paths: Sequence[str], targets: Sequence[str], bins: tuple[int, int], outputs: int) -> claims.Outcomes:
@@ -76,7 +72,7 @@ def _outcomes(paths: Sequence[str], targets: Sequence[str], bins: tuple[int, int
 @logged
 def judge(
     output: str,
-    page: str,
+    path_to_page: str,
     *,
     layers: Sequence[str],
     registry: str,
@@ -88,7 +84,7 @@ def judge(
     confidence: float,
     seed: int,
 ) -> None:
-    """Write `claims.parquet`, and the same for people as HTML.
+    """Write `claims.parquet`, and the same for readers as a page of HTML.
 
     `layers` are the layer tables, those of a network in order of depth.
     """
@@ -99,7 +95,6 @@ def judge(
     claimed = yaml.safe_load(Path(registry).read_text())
     rows = list(claims.evaluate(networks, claimed, models, replicates=replicates, confidence=confidence, seed=seed))
     parquet.write(output, rows, SCHEMA)
-    shown = pd.DataFrame(rows)[["claim", "statement", "section", *SCHEMA.names[1:6], "rule", "p", "verdict"]]
-    table = shown.to_html(index=False, border=0, na_rep="", float_format="{:.3g}".format)
-    with files.whole(page) as partial:
-        partial.write_text(f"{HEAD}{table}\n", encoding="utf-8")
+    text = page.render(rows, networks=list(networks), confidence=confidence)
+    with files.whole(path_to_page) as partial:
+        partial.write_text(text, encoding="utf-8")
