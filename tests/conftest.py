@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
+import matplotlib
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -19,6 +20,8 @@ from readout import models
 from runtime import parquet
 from workflow import TINY, Project, written
 
+# Figures are drawn without a screen.
+matplotlib.use("Agg")
 # What hypothesis keeps of Unicode goes elsewhere than into the project.
 set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "hypothesis")
 # The same examples in every run, no time limits on a shared machine, no database of examples.
