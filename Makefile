@@ -5,13 +5,16 @@ ENVIRONMENT := $(VENV)/.complete
 
 .PHONY: study test verify reference crashes kernels weights layers bench format clean
 
+# Its headline is printed at the very end, when the report is there too.
 study: $(ENVIRONMENT)
-	$(VENV)/bin/snakemake --cores all
-	@$(MAKE) --no-print-directory results/digits/report.zip
+	READOUT_HEADLINE=later $(VENV)/bin/snakemake --cores all
+	@$(MAKE) --silent --no-print-directory results/digits/report.zip
+	@PYTHONPATH=workflow $(VENV)/bin/python -m commands.headline results/digits --report results/digits/report.zip
 
-# Snakemake's report: figures, captions and claims in one page.
+# Snakemake's report: figures, captions and claims in one page. What Snakemake says of it is shown only if it fails.
 results/digits/report.zip: $(wildcard results/digits/figures/*.png) $(wildcard results/digits/claims.html)
-	$(VENV)/bin/snakemake --report $@
+	@echo "Making the report, $@"
+	@$(VENV)/bin/snakemake --report $@ > $(@D)/logs/report.log 2>&1 || { cat $(@D)/logs/report.log; exit 1; }
 
 test: $(ENVIRONMENT)
 	$(VENV)/bin/python -m pytest

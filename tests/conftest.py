@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import hypothesis
+import matplotlib
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -24,7 +25,8 @@ from workflow import TINY, Project, written
 
 # As every job has it: one thread, Arrow in torch's heap.
 process.prepare()
-
+# Figures are drawn without a screen.
+matplotlib.use("Agg")
 # What hypothesis keeps of Unicode goes elsewhere than into the project.
 set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "hypothesis")
 # The same examples in every run, no time limits on a shared machine, no database of examples.

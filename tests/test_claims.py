@@ -9,7 +9,7 @@ import yaml
 
 from jobs import claims as job
 from jobs import tables
-from readout import claims
+from readout import claims, page
 from runtime import parquet
 
 REGISTRY = yaml.safe_load((Path(__file__).parents[1] / "workflow" / "claims.yaml").read_text())
@@ -270,6 +270,39 @@ def test_rules_in_words():
         "below 0.5",
         "within 0.25 to 0.75",
     ]
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ({"above": 0}, (0.0, None)),
+        ({"below": 0.01}, (None, 0.01)),
+        ({"between": [-0.5, 0.5]}, (-0.5, 0.5)),
+        ({"above": 1e-05}, (1e-05, None)),
+        # YAML 1.1 takes a number without a dot for text.
+        ({"above": "1e-05"}, (1e-05, None)),
+    ],
+)
+def test_bounds_are_the_rules_values(rule, expected):
+    """And None on the side on which the rule sets none."""
+    found = claims.bounds(rule)
+    assert found == expected
+    assert all(bound is None or type(bound) is float for bound in found)
+
+
+def test_every_row_has_the_bounds_of_its_rule():
+    """Also a row that cannot be estimated; two layers are no trend."""
+    rows = _evaluate({"a": _outcomes(layers=2)}, _registry(estimand="depth", above=1e-05, pool="mean"), replicates=9)
+    assert [(row["estimate"], row["lower"], row["upper"], row["rule"]) for row in rows] == [
+        (None, 1e-05, None, "above 1e-05")
+    ] * 2
+
+
+def test_the_table_keeps_its_columns():
+    """What readers of the table rely on: names, order and types; new columns come last."""
+    old = ["claim", "network", "measure", "estimate", "ci_low", "ci_high", "test", "p", "verdict", "rule", "statement"]
+    assert job.SCHEMA.names == [*old, "section", "lower", "upper"]
+    assert {str(job.SCHEMA.field(name).type) for name in ("estimate", "p", "lower", "upper")} == {"double"}
 
 
 def _evaluate(networks, registry=REGISTRY, replicates=100, seed=0, models=None):
@@ -623,5 +656,5 @@ def test_the_job_reads_the_layer_tables(tmp_path):
     found = parquet.read(tmp_path / "claims.parquet").to_pylist()
     expected = list(claims.evaluate({"net": world}, REGISTRY, {"net": "alexnet"}, **settings))
     assert found == expected
-    page = (tmp_path / "claims.html").read_text()
-    assert all(row["verdict"] in page and row["section"] in page for row in found)
+    text = (tmp_path / "claims.html").read_text(encoding="utf-8")
+    assert text == page.render(expected, networks=["net"], confidence=0.95)

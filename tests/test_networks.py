@@ -22,7 +22,8 @@ from torch.nn import functional as F
 from torchvision import models as torchvision_models
 from torchvision.models import _api as torchvision_api
 
-from inputs import checkpoints, weights
+from inputs import checkpoints
+from inputs import weights as weights_of
 from inputs.sources import ImageSource, NetworkSource
 from jobs import images as images_job
 from jobs import networks as job
@@ -838,7 +839,7 @@ def test_on_a_gpu_numbers_are_float32_and_come_the_same_way_each_time(monkeypatc
 def digits(tmp_path):
     """The images of the default study, listed."""
     config = yaml.safe_load((Path(__file__).parents[1] / "config.yaml").read_text())
-    split, labels = weights.shipped()["split"], {str(digit): digit for digit in range(10)}
+    split, labels = weights_of.shipped()["split"], {str(digit): digit for digit in range(10)}
     listing = {"dataset": split["dataset"], "path": None, "labels": labels, "study": split["study"], "train": True}
     images_job.list_images(tmp_path / "images.parquet", **listing, split_seed=split["seed"], fold_seed=config["seed"])
     return SimpleNamespace(
@@ -862,7 +863,7 @@ def test_networks_of_the_default_study_are_right_on_its_images(digits, model):
 @pytest.mark.parametrize("model", ["small_alexnet", "small_vgg16", "small_mobilenet_v2", "small_resnet"])
 def test_the_recipes_of_the_shipped_networks_train_such_networks(tmp_path, digits, model):
     """Here anew, on any machine: at least 93 % of the study images."""
-    recipe = weights.shipped()["models"][model]["training"]
+    recipe = weights_of.shipped()["models"][model]["training"]
     accuracy = tmp_path / "accuracy.parquet"
     trained = source(model, 10, str(tmp_path / "weights.pt"), digits.networks[model]["transform"])
     # As the process that trains is told: in JSON.

@@ -7,7 +7,7 @@ import sys
 include: "rules/study.smk"
 
 
-from runtime import files
+from runtime import files, patches
 from runtime.code import digest
 
 # The configuration as --configfile and --config made it, for the runs within.
@@ -122,6 +122,7 @@ onstart:
 
 onsuccess:
     sweep()
+    patches.say(headline())
 
 
 onerror:

@@ -120,7 +120,7 @@ def _versions(results: Path) -> Mapping[str, str]:
 
 
 def main() -> None:
-    """Compare, or with `--write` make the study's numbers the documented ones; exit status 1 where a verdict differs."""
+    """Compare, or with `--write` make the numbers the documented ones; exit status 1 where a verdict differs."""
     parser = argparse.ArgumentParser(prog="make verify", description=__doc__)
     parser.add_argument("results", type=Path, help="folder of a finished default study")
     parser.add_argument("--write", action="store_true", help="make its numbers those of the documented run")

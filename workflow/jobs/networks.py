@@ -171,6 +171,8 @@ def engine(source: NetworkSource, *, device: str) -> torch.fx.GraphModule:
     def make() -> torch.fx.GraphModule:
         target = torch_device(device)
         traced = fold(tracing.trace(network(source)))
+        # No gradient is ever taken with respect to the weights; asked for, it would cost as much again as the others.
+        traced.requires_grad_(False)
         # OpenVINO chooses its ways by itself, as the libraries of GPUs do.
         if target.type == "cpu" and device != "openvino":
             hasten(traced)

@@ -15,6 +15,9 @@ from readout.logistic import CHUNK, fit, fit_dual
 
 CLIP = 2.2e-16
 """Probabilities are clipped to [CLIP, 1 - CLIP], as in the published score."""
+DECIMALS = 6
+"""Of decision values, as far as they are compared: solutions of different folds can be equal but for the solver's
+tolerance, and ties that rounding breaks would make an AUROC depend on the processor."""
 BLOCK = 110
 """Images a block of a Gram matrix."""
 
@@ -221,6 +224,11 @@ def fit_validated(
     return standardisation.probes(standardisation.primal(activations, duals), intercepts)
 
 
+def auroc(decision: np.ndarray, is_target: np.ndarray) -> float:
+    """Probability that an image of the target has the higher decision value [images]; ties count one half."""
+    return float(roc_auc_score(is_target, np.round(decision, DECIMALS)))
+
+
 def _balanced_log_loss(decision: np.ndarray, is_target: np.ndarray) -> float:
     """Mean over the two sides of the mean negative log-probability, in nats."""
     loss = np.logaddexp(0, np.where(is_target, -decision, decision))
@@ -265,6 +273,4 @@ def held_out(activations: np.ndarray, is_target: np.ndarray, fold: np.ndarray, C
     p = np.exp(-np.logaddexp(0, -decision))
     predicted = decision > 0
     accuracy = (predicted[is_target].mean() + (~predicted[~is_target]).mean()) / 2
-    return HeldOut(
-        p, float(accuracy), float(roc_auc_score(is_target, decision)), _balanced_log_loss(decision, is_target)
-    )
+    return HeldOut(p, float(accuracy), auroc(decision, is_target), _balanced_log_loss(decision, is_target))

@@ -52,7 +52,9 @@ def shared(key: object, make: Callable[[], object]) -> object:
         with _lock:
             if key in _store:
                 return _store[key]
-        value = make()
+        # In inference mode torch makes tensors that can never be differentiated, and the next job may want to.
+        with torch.inference_mode(False), torch.no_grad():
+            value = make()
         size = _size(value)
         with _lock:
             _making.pop(key, None)
