@@ -29,7 +29,8 @@ TINY = {
             "targets": ["0", "1"],
         }
     ],
-    "probes": {"draws": 2, "units": 10},
+    "probes": {"published": {"draws": 2, "units": 10}},
+    "controls": {"random": 3},
     "claims": {"replicates": 100},
     "figures": {"target": "0"},
     "device": "cpu",
@@ -60,8 +61,8 @@ def python(code: str, *arguments: object) -> Iterator[subprocess.Popen]:
 def part(results: Path, *parts: str) -> AbstractContextManager[subprocess.Popen]:
     """A job of a cluster that has parts of a study to itself; it prints `begun` when it has."""
     code = (
-        "import json, sys, time; from jobs import start\n"
-        "start.claim_parts(sys.argv[1], json.loads(sys.argv[2]))\n"
+        "import json, sys, time; from runtime import locks\n"
+        "locks.claim_parts(sys.argv[1], json.loads(sys.argv[2]))\n"
         "print('begun', flush=True)\n"
         "time.sleep(600)\n"
     )
