@@ -32,10 +32,12 @@ import yaml
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from PIL import EpsImagePlugin, Image, ImageSequence
+from snakemake.cli import parse_config
 from snakemake.utils import update_config
 
 from conftest import NO_ORIGINS, Toy
 from inputs import checkpoints, conversions, datasets
+from inputs.config import from_command_line
 from inputs.study import Study
 from jobs import ablations, activations, cells, claims, probes, tables
 from jobs import figures as figures_job
@@ -324,18 +326,18 @@ def test_a_config_is_taken_or_refused_with_its_key(mutation):
         ("study", "digits\n", "study"),
         ("seed", 1.0, "seed"),
         ("seed", 2**64, "seed"),
-        ("models.1.layers", 6.0, "layers"),
+        ("networks.1.layers", 6.0, "layers"),
         ("grid.selectivity", 4.0, "grid.selectivity"),
         ("probes.C", float("nan"), "probes.C"),
         ("probes.C", 10**400, "probes.C"),
         ("ablations.value", float("inf"), "ablations.value"),
         ("claims.confidence", float("nan"), "claims.confidence"),
-        ("models.0.transform.std", [1e-300, 1, 1], "std"),
-        ("models.0.transform.crop", 10**9, "crop"),
-        ("models.0.weights", "x" * 5000, "weights"),
-        ("models.0.name", "\ud800", "name"),
-        ("models.0.name", "cells.parquet", "networks: name"),
-        ("models.0.name", "VGG16", "two networks have one name"),
+        ("networks.0.transform.std", [1e-300, 1, 1], "std"),
+        ("networks.0.transform.crop", 10**9, "crop"),
+        ("networks.0.weights", "x" * 5000, "weights"),
+        ("networks.0.name", "\ud800", "name"),
+        ("networks.0.name", "cells.parquet", "networks: name"),
+        ("networks.0.name", "VGG16", "two networks have one name"),
         ("images", {"dataset": "folder", "path": "~nobody_here", "labels": None, "study": 50}, "images.path"),
         ("images.labels", {5: "x", "a": "y"}, "images.labels"),
         ("images.labels", {0: 1, "0": 2}, "images.labels: class 0"),
@@ -357,7 +359,7 @@ def test_labels_of_no_class_are_refused():
 def test_a_path_of_weights_is_no_pattern(tmp_path):
     (tmp_path / "{network}.pt").touch()
     with pytest.raises(StudyError, match="is a pattern; rename it"):
-        Study(changed("models.0.weights", str(tmp_path / "{network}.pt")))
+        Study(changed("networks.0.weights", str(tmp_path / "{network}.pt")))
 
 
 @pytest.mark.parametrize("line", ["0\t2\n", "x\t" + "9" * 200_000 + "\n", "x\t100000\n", "x\t-1\n"])
@@ -413,7 +415,7 @@ SCALARS += [
 @many(120)
 @given(st.sampled_from(sorted(places(CONFIG), key=str)), st.sampled_from(SCALARS) | st.text(max_size=10))
 def test_a_value_from_the_command_line_is_taken_or_refused(path, text):
-    """As Snakemake reads it, as YAML, and merges it, which keeps what is beside it."""
+    """Read as YAML, and merged as Snakemake merges it, which keeps what is beside it."""
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -422,6 +424,26 @@ def test_a_value_from_the_command_line_is_taken_or_refused(path, text):
         value = {key: value} if isinstance(key, str) else [value]
     config = copy.deepcopy(CONFIG)
     update_config(config, value)
+    check_study(config)
+    assert not Path("executed").exists()
+
+
+@many(300)
+@given(st.sampled_from(sorted(places(CONFIG), key=str)), st.sampled_from(SCALARS) | st.text(max_size=10))
+@example(("networks", 0), "&a [*a]")
+@example(("images", "labels"), "&a {b: *a}")
+@example(("probes", "draws"), "9" * 5000)
+def test_text_from_the_command_line_is_taken_or_refused(path, text):
+    """As Snakemake really reads it: what is inside a value is text, which gets its type from the schema."""
+    for key in reversed(path[1:]):
+        text = f"{{{json.dumps(key)}: {text}}}" if isinstance(key, str) else f"[{text}]"
+    try:
+        value = parse_config([f"{path[0]}={text}"])
+    except (ValueError, AssertionError):
+        return
+    config = copy.deepcopy(CONFIG)
+    for part in (value, from_command_line(value)):
+        update_config(config, part)
     check_study(config)
     assert not Path("executed").exists()
 

@@ -316,6 +316,48 @@ def test_config_error_is_one_message_without_a_traceback(project):
     assert "Traceback" not in printed
 
 
+def test_a_nested_value_of_the_command_line_is_taken_for_what_it_is(project):
+    """As in the file, so that the same jobs follow; text in the file stays text, whatever the command line adds."""
+    cells = LAYERS * TARGETS * CELLS
+    made = BEHIND | {"probes": cells, "layer_tables": LAYERS}
+    assert project.planned("--config", 'probes={"draws": 3}') == made
+    assert changed(project, probes={"draws": 3}).planned("--config", 'probes={"draws": 2}') == {}
+    printed = project.fail("--dry-run", "--config", 'probes={"draws": "three"}')
+    assert "config: probes.draws: 'three' is not of type 'integer'" in printed
+    assert "Traceback" not in printed
+    printed = changed(project, probes={"draws": "2"}).fail("--dry-run", "--config", 'probes={"units": 10}')
+    assert "config: probes.draws: '2' is not of type 'integer'" in printed
+
+
+def test_a_key_twice_in_a_config_is_refused(tmp_path):
+    """In the study's file and in config.yaml, by a dry run too, in one message."""
+    project = Project.create(tmp_path / "project", TINY)
+    expected = []
+    for file, key in ((project.folder / "study.yaml", "study"), (project.folder / "config.yaml", "seed")):
+        append(file, f"{key}: 1")
+        lines = file.read_text().splitlines()
+        first = next(i for i, line in enumerate(lines, 1) if line.startswith(f"{key}:"))
+        expected.append(f"{file}: line {len(lines)}: the key {key} is in line {first} already; keep one of the two")
+    for arguments in ([], ["--dry-run"]):
+        printed = project.fail(*arguments)
+        assert all(words in printed for words in expected), printed
+        assert "Traceback" not in printed
+    assert not project.results.exists()
+
+
+def test_a_file_where_results_go_is_refused_before_anything_runs(tmp_path):
+    """By a run, by a dry run, and by one that would send jobs to a cluster; without the file all is well."""
+    project = Project.create(tmp_path / "project", TINY)
+    project.results.parent.mkdir()
+    project.results.touch()
+    for arguments in ([], ["--dry-run"], ["--snakefile", "workflow/cluster.smk"]):
+        printed = project.fail(*arguments)
+        assert "results/tiny: is no folder, but results go there; move or rename it" in printed
+        assert "Traceback" not in printed and "NotADirectoryError" not in printed
+    project.results.unlink()
+    assert project.planned()["ablations"] == LAYERS * TARGETS * CELLS
+
+
 @pytest.fixture
 def folder_study(tmp_path):
     """A folder of images of several kinds, classes with awkward names, and weights from a file."""

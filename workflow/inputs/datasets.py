@@ -86,6 +86,10 @@ class Dataset:
         """Index of each class among the outputs, where the config says nothing."""
         return {class_id: i for i, class_id in enumerate(self.classes)}
 
+    def leads_up(self, class_id: str) -> Path | None:
+        """The folder to which a class's folder leads, where it is a link to one that contains it."""
+        return None
+
     def fetch(self) -> None:
         """Download the files where the kind of data set does so itself; `counts` does not need them."""
 
@@ -157,6 +161,15 @@ class Folder(Dataset):
             raise StudyError(f"images.path: {self.path} has no sub-folder; give a folder with one sub-folder a class")
         return {class_id: _images(self.root, class_id) for class_id in classes}
 
+    def folder_of(self, class_id: str) -> Path:
+        """Where the images of a class are."""
+        return self.root / class_id
+
+    def leads_up(self, class_id: str) -> Path | None:
+        folder = self.folder_of(class_id)
+        up = folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
+        return folder.resolve() if up else None
+
     @property
     def counts(self) -> Mapping[str, int]:
         return {class_id: len(files) for class_id, files in self.files.items()}
@@ -209,10 +222,18 @@ class ImageNet(Folder):
             return super().image_ids
         return {class_id: {file: numbers[file] for file in files} for class_id, files in self.files.items()}
 
+    @property
+    def above(self) -> str:
+        """What comes before a class or an image in its path below `root`."""
+        return "val/" if (self.root / "val").is_dir() else ""
+
+    def folder_of(self, class_id: str) -> Path:
+        return self.root / f"{self.above}{class_id}"
+
     def _list(self) -> Mapping[str, Mapping[str, int]]:
         if self.path is None or not self.root.is_dir():
             raise StudyError(f"images.path: {self.path} is no folder; give the folder of ImageNet's validation images")
-        above = "val/" if (self.root / "val").is_dir() else ""
+        above = self.above
         with os.scandir(self.root / above) as entries:
             entries = sorted(entries, key=lambda entry: entry.name)
         # Other folders are passed over: people keep more beside their images.

@@ -4,11 +4,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
-from snakemake.utils import min_version
+from snakemake.utils import min_version, update_config
 
 ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
 sys.path.insert(0, f"{ROOT}/workflow")
 
+from inputs.config import check_files, from_command_line
 from inputs.study import Study
 from runtime import locks, logs
 from readout import StudyError
@@ -28,7 +29,17 @@ def told():
         raise WorkflowError(str(error)) from None
 
 
+def check_config():
+    """Refuse keys that are given twice, and give what --config says its types.
+
+    Snakemake documents neither of these two attributes of the workflow.
+    """
+    check_files(workflow.configfiles)
+    update_config(config, from_command_line(workflow.config_settings.config))
+
+
 with told():
+    check_config()
     STUDY = Study(config)
     STUDY.check_results()
 R = STUDY.results
