@@ -147,6 +147,15 @@ def test_second_run_finds_nothing_to_do(project):
     assert project.stamps() == before
 
 
+def test_the_catalog_s_snakefile_is_the_same_workflow(project, tmp_path):
+    """All of a new study, nothing of a finished one, and the report, by either of the two."""
+    new = Project.create(tmp_path / "new", TINY)
+    assert new.planned("--snakefile", "workflow/Snakefile") == new.planned() | {"study": 1}
+    assert "Nothing to be done" in project.run("--snakefile", "workflow/Snakefile")
+    project.run("--snakefile", "workflow/Snakefile", "--report", "report.zip")
+    assert (project.folder / "report.zip").stat().st_size > 100_000
+
+
 def test_report(project):
     """The captions render, the figures are in."""
     project.run("--report", "report.zip")

@@ -1,6 +1,7 @@
 """Data sets: their classes, labels and files, known before anything runs, and their images, opened by the jobs.
 
-Planning loads neither torch nor pixels.
+Planning loads neither torch nor pixels, and PIL only where image files are listed: the catalog of Snakemake workflows
+plans the default study where these packages are not installed.
 """
 
 import csv
@@ -12,12 +13,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import cache, cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from PIL import Image
 
 from readout import StudyError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 TABLE = Path(__file__).resolve().parents[1] / "imagenet.tsv"
 
@@ -32,6 +35,8 @@ def imagenet() -> Mapping[str, int]:
 @cache
 def formats() -> tuple[str, ...]:
     """Kinds of images that PIL opens, in its order; but EPS, a program, which PIL has Ghostscript execute."""
+    from PIL import Image
+
     Image.init()
     return tuple(kind for kind in Image.ID if kind != "EPS")
 
@@ -51,6 +56,8 @@ def _check_text(folder: Path, names: Iterable[str]) -> None:
 
 def _images(root: Path, folder: str) -> dict[str, int]:
     """Image files in a folder below `root`, sorted, and their sizes in bytes; PIL says which suffixes are images."""
+    from PIL import Image
+
     suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in formats()}
     with os.scandir(root / folder) as entries:
         found = sorted(
@@ -98,7 +105,7 @@ class Dataset:
         """The images of each class, in order: a source by which `open` finds the image, and a number."""
         raise NotImplementedError
 
-    def open(self, source: str) -> Image.Image:
+    def open(self, source: str) -> "Image.Image":
         """An image in RGB."""
         raise NotImplementedError
 
@@ -125,7 +132,7 @@ class Digits(Dataset):
         labels = digits()[1]
         return {c: {f"mnist_data[{i}]": int(i) for i in np.flatnonzero(labels == int(c))} for c in self.classes}
 
-    def open(self, source: str) -> Image.Image:
+    def open(self, source: str) -> "Image.Image":
         from readout import images  # here, since planning does not load torch
 
         number = re.fullmatch(r"mnist_data\[([0-9]{1,4})\]", source)
@@ -183,7 +190,9 @@ class Folder(Dataset):
         number = itertools.count()
         return {class_id: {file: next(number) for file in files} for class_id, files in self.files.items()}
 
-    def open(self, source: str) -> Image.Image:
+    def open(self, source: str) -> "Image.Image":
+        from PIL import Image
+
         from readout import images  # here, since planning does not load torch
 
         file = self.root / source
