@@ -3,15 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 ENVIRONMENT := $(VENV)/.complete
 
-.PHONY: study test crashes layers bench format clean
+.PHONY: study test verify reference crashes kernels weights layers bench format clean
 
+# Its headline is printed at the very end, when the report is there too.
 study: $(ENVIRONMENT)
-	$(VENV)/bin/snakemake --cores all
-	@$(MAKE) --no-print-directory results/digits/report.zip
+	READOUT_HEADLINE=later $(VENV)/bin/snakemake --cores all
+	@$(MAKE) --silent --no-print-directory results/digits/report.zip
+	@PYTHONPATH=workflow $(VENV)/bin/python -m commands.headline results/digits --report results/digits/report.zip
 
-# Snakemake's report: figures, captions and claims in one page.
+# Snakemake's report: figures, captions and claims in one page. What Snakemake says of it is shown only if it fails.
 results/digits/report.zip: $(wildcard results/digits/figures/*.png) $(wildcard results/digits/claims.html)
-	$(VENV)/bin/snakemake --report $@
+	@echo "Making the report, $@"
+	@$(VENV)/bin/snakemake --report $@ > $(@D)/logs/report.log 2>&1 || { cat $(@D)/logs/report.log; exit 1; }
 
 test: $(ENVIRONMENT)
 	$(VENV)/bin/python -m pytest
@@ -19,6 +22,25 @@ test: $(ENVIRONMENT)
 # Kills runs of a tiny study at twenty moments, and compares what reruns make of them with an undisturbed run.
 crashes: $(ENVIRONMENT)
 	$(VENV)/bin/python tests/crashes.py
+
+# Compares the finished default study with the documented run.
+verify: $(ENVIRONMENT)
+	@PYTHONPATH=workflow $(VENV)/bin/python -m commands.verify results/digits
+
+# Makes the numbers of the finished default study those of the documented run.
+reference: $(ENVIRONMENT)
+	@PYTHONPATH=workflow $(VENV)/bin/python -m commands.verify results/digits --write
+
+# The default study with other kernels, as other processors have them; takes as long as three default studies.
+kernels: $(ENVIRONMENT)
+	$(VENV)/bin/python tests/kernels.py
+
+# The weights that the default study ships: the networks of seed 0 of the study of seeds, trained anew.
+SHIPPED := alexnet_0 vgg16_0 mobilenet_v2_0 resnet_0
+weights: $(ENVIRONMENT)
+	$(VENV)/bin/snakemake --cores all $(SHIPPED:%=results/seeds/networks/%/weights.pt) \
+		--configfile workflow/studies/seeds.yaml
+	PYTHONPATH=workflow $(VENV)/bin/python -m commands.ship results/seeds workflow/studies/seeds.yaml $(SHIPPED)
 
 # The layers of a network as a configuration lists them: make layers MODEL=googlenet SIZE=224
 SIZE ?= 224

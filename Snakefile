@@ -9,10 +9,11 @@ os.environ |= dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM
 include: "workflow/rules/study.smk"
 
 
-from runtime import locks, patches, progress, provenance
+from runtime import locks, patches, provenance
 from runtime.code import digest, file_digest
+from runtime.progress import Progress
 
-progress.thin(logger)
+patches.thin(Progress(), headline)
 
 # Before the plan is made: what another job of the same part still makes need not be made here. Taken out of the
 # environment, so that no process of this run claims it again.
@@ -31,6 +32,7 @@ include: "workflow/rules/activations.smk"
 include: "workflow/rules/cells.smk"
 include: "workflow/rules/probes.smk"
 include: "workflow/rules/ablations.smk"
+include: "workflow/rules/controls.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/claims.smk"
 include: "workflow/rules/figures.smk"
@@ -42,12 +44,14 @@ rule all:
         expand(f"{R}/networks/{{network}}/accuracy.parquet", network=STUDY.networks),
         expand(f"{R}/others/{{network}}.parquet", network=STUDY.networks),
         rules.tables.output,
+        rules.group_tables.output if STUDY.random else [],
         rules.claims.output,
         expand(f"{R}/figures/{{name}}.{{suffix}}", name=FIGURES, suffix=["png", "svg"]),
 
 
 onsuccess:
     sweep()
+    patches.say(headline())
 
 
 onerror:
@@ -59,10 +63,4 @@ onstart:
     # Imported once, here, so that the jobs' threads do not import torch at the same time.
     import jobs.claims
 
-    # Snakemake's limit of jobs a second starts a timer a job, and each timer another round of scheduling, again and again:
-    # after a thousand cells they take a core. Local jobs need no limit.
-    if workflow.local_exec:
-        workflow.scheduler.job_rate_limiter = None
-        patches.note_first(workflow.scheduler._executor)
-        patches.stop_when_refused(workflow.scheduler)
-        patches.offer_some(workflow.scheduler)
+    patches.apply(workflow)

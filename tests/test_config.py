@@ -9,6 +9,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 from snakemake.cli import parse_config
+from snakemake.utils import update_config
 
 from inputs import config
 from inputs.study import Study
@@ -169,16 +170,16 @@ def at(path, value):
 @pytest.mark.parametrize(
     ("path", "text", "value"),
     [
-        ("probes.draws", "20", 20),
-        ("probes.C", "20", 20),
-        ("probes.C", "0.5", 0.5),
-        ("probes.C", "1e-3", 0.001),
-        ("probes.C", ".5", 0.5),
+        ("probes.published.draws", "20", 20),
+        ("probes.published.C", "20", 20),
+        ("probes.published.C", "0.5", 0.5),
+        ("probes.published.C", "1e-3", 0.001),
+        ("probes.published.C", ".5", 0.5),
         ("ablations.value", "-1", -1),
-        ("probes.strength", "2.0", 2.0),
-        ("probes.strength", "[1, 10.0]", [1, 10.0]),
+        ("probes.held_out.C", "2.0", 2.0),
+        ("probes.held_out.C", "[1, 10.0]", [1, 10.0]),
         # Of the right type and out of range: that is what is to be said.
-        ("probes.draws", "0", 0),
+        ("probes.published.draws", "0", 0),
         ("networks.0.layers", "0", 0),
         # Numbers beside words, lists and mappings.
         ("networks.0.layers", "6", 6),
@@ -205,12 +206,13 @@ def at(path, value):
         ("figures.layer", "null", None),
         ("images.path", "null", None),
         ("images.labels", "null", None),
+        ("controls", "null", None),
     ],
 )  # fmt: skip
 def test_text_becomes_what_the_schema_asks_for(path, text, value):
-    top, _, below = path.partition(".")
+    top, *below = path.split(".")
     inside = text
-    for key in reversed(below.split(".")):
+    for key in reversed(below):
         inside = f"[{inside}]" if key == "0" else f"{{{key}: {inside}}}"
     found = from_command_line(f"{top}={inside}")
     assert found == at(path, value)
@@ -219,16 +221,16 @@ def test_text_becomes_what_the_schema_asks_for(path, text, value):
 
 @pytest.mark.parametrize("text", ["ten", "20.0", "2e1", "0x14", "024", "1_000", "+-2", "true", "null", '" 20"', '"20\\n"', "²", "٢", "9" * 5000, "[20]"])  # fmt: skip
 def test_text_that_is_no_whole_number_is_refused(text, default):
-    given = parse_config([f'probes={{"draws": {text}}}'])
+    given = parse_config([f'probes={{"published": {{"draws": {text}}}}}'])
     assert config.from_command_line(given) == given
-    default["probes"] |= given["probes"]
-    with pytest.raises(StudyError, match=r"config: probes\.draws: .*random draws of units of the published probe"):
+    update_config(default, given)
+    with pytest.raises(StudyError, match=r"config: probes\.published\.draws: .*random draws of units"):
         Study(default)
 
 
 @pytest.mark.parametrize("text", ["nan", ".inf", "1e999", "9" * 400, "0,5", "1.0.0", "e5", ".", "0x1p3"])
 def test_text_that_is_no_number_stays(text):
-    assert from_command_line(f"probes={{C: '{text}'}}") == {"probes": {"C": text}}
+    assert from_command_line(f"probes={{published: {{C: '{text}'}}}}") == at("probes.published.C", text)
 
 
 @pytest.fixture
@@ -238,14 +240,14 @@ def default():
 
 def test_text_in_a_file_is_no_number(default):
     """Nothing but the command line is converted."""
-    default["probes"]["draws"] = "20"
-    with pytest.raises(StudyError, match=r"probes\.draws: '20' is not of type 'integer'"):
+    default["probes"]["published"]["draws"] = "20"
+    with pytest.raises(StudyError, match=r"probes\.published\.draws: '20' is not of type 'integer'"):
         Study(default)
 
 
 def test_unknown_keys_and_odd_shapes_stay(default):
     """To be refused by the schema, with its own words."""
-    for entry in ("probs={draws: 20}", "probes={drawz: 20}", "probes=20", "probes=[20]", "networks={draws: 20}", "seed={a: &a [*a]}"):  # fmt: skip
+    for entry in ("probs={draws: 20}", "probes={drawz: 20}", "probes={draws: 20}", "probes=20", "probes=[20]", "networks={draws: 20}", "seed={a: &a [*a]}"):  # fmt: skip
         given = parse_config([entry])
         assert config.from_command_line(given).keys() == given.keys()
         with pytest.raises(StudyError, match="config: "):

@@ -158,7 +158,7 @@ def test_one_cell_fails(project, reference):
     sound = (project.folder / "Snakefile").read_text()
     append(
         project,
-        "from jobs import parquet",
+        "from runtime import parquet",
         "write = parquet.write",
         "def writes(path, *content):",
         f"    if str(path) == 'results/tiny/ablations/{place}.parquet':",

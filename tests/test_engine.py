@@ -171,7 +171,7 @@ def test_where_tiles_are_used(model, count, random_network):
 @mkl
 @pytest.mark.parametrize(("device", "used"), [("cpu", True), ("openvino", False)])
 def test_tiles_are_for_torch_on_the_cpu(device, used):
-    traced = job.load("random-0", model="alexnet", outputs=10, choice=device)
+    traced = job.engine("random-0", model="alexnet", outputs=10, choice=device)
     assert any(isinstance(module, engine.Winograd) for module in traced.modules()) == used
 
 

@@ -70,7 +70,7 @@ def test_planning_does_not_load_torch():
     """A dry run of tens of thousands of jobs must not wait for libraries that only the jobs need."""
     code = (
         "import sys, yaml; sys.path.insert(0, 'workflow');"
-        "from jobs.study import Study; from jobs.code import digest;"
+        "from inputs.study import Study; from runtime.code import digest;"
         "Study(yaml.safe_load(open('config.yaml'))); digest('ablations');"
         "sys.exit(bool({'torch', 'torchvision', 'matplotlib', 'sklearn'} & set(sys.modules)))"
     )

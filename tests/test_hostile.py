@@ -432,7 +432,7 @@ def test_a_value_from_the_command_line_is_taken_or_refused(path, text):
 @given(st.sampled_from(sorted(places(CONFIG), key=str)), st.sampled_from(SCALARS) | st.text(max_size=10))
 @example(("networks", 0), "&a [*a]")
 @example(("images", "labels"), "&a {b: *a}")
-@example(("probes", "draws"), "9" * 5000)
+@example(("probes", "published", "draws"), "9" * 5000)
 def test_text_from_the_command_line_is_taken_or_refused(path, text):
     """As Snakemake really reads it: what is inside a value is text, which gets its type from the schema."""
     for key in reversed(path[1:]):

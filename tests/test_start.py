@@ -14,9 +14,7 @@ from workflow import part, python
 def test_one_run_at_a_time_may_write_into_a_folder(tmp_path):
     """The lock goes with the process, however that ends."""
     lock = tmp_path / "results" / ".lock"
-    code = (
-        "import pathlib, sys, time; from jobs import start\nstart.claim(pathlib.Path(sys.argv[1])); print(flush=True)\n"
-    )
+    code = "import pathlib, sys, time; from runtime import locks\nlocks.claim(pathlib.Path(sys.argv[1])); print(flush=True)\n"
     with python(code + "time.sleep(600)", lock) as process:
         process.stdout.readline()
         with pytest.raises(StudyError, match="results: another run of this study is at work; wait for its end"):

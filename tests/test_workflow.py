@@ -327,15 +327,15 @@ def test_config_error_is_one_message_without_a_traceback(project):
 
 def test_a_nested_value_of_the_command_line_is_taken_for_what_it_is(project):
     """As in the file, so that the same jobs follow; text in the file stays text, whatever the command line adds."""
-    cells = LAYERS * TARGETS * CELLS
-    made = BEHIND | {"probes": cells, "layer_tables": LAYERS}
-    assert project.planned("--config", 'probes={"draws": 3}') == made
-    assert changed(project, probes={"draws": 3}).planned("--config", 'probes={"draws": 2}') == {}
-    printed = project.fail("--dry-run", "--config", 'probes={"draws": "three"}')
-    assert "config: probes.draws: 'three' is not of type 'integer'" in printed
+    expected = changed(project, probes={"published": {"draws": 3}}).planned()
+    assert expected["probes"] == LAYERS * TARGETS * CELLS
+    assert changed(project, probes=TINY["probes"]).planned("--config", 'probes={"published": {"draws": 3}}') == expected
+    printed = project.fail("--dry-run", "--config", 'probes={"published": {"draws": "three"}}')
+    assert "config: probes.published.draws: 'three' is not of type 'integer'" in printed
     assert "Traceback" not in printed
-    printed = changed(project, probes={"draws": "2"}).fail("--dry-run", "--config", 'probes={"units": 10}')
-    assert "config: probes.draws: '2' is not of type 'integer'" in printed
+    quoted = {"published": TINY["probes"]["published"] | {"draws": "3"}}
+    printed = changed(project, probes=quoted).fail("--dry-run", "--config", 'probes={"published": {"units": 10}}')
+    assert "config: probes.published.draws: '3' is not of type 'integer'" in printed
 
 
 def test_a_key_twice_in_a_config_is_refused(tmp_path):

@@ -60,8 +60,8 @@ def python(code: str, *arguments: object) -> Iterator[subprocess.Popen]:
 def part(results: Path, *parts: str) -> AbstractContextManager[subprocess.Popen]:
     """A job of a cluster that has parts of a study to itself; it prints `begun` when it has."""
     code = (
-        "import json, sys, time; from jobs import start\n"
-        "start.claim_parts(sys.argv[1], json.loads(sys.argv[2]))\n"
+        "import json, sys, time; from runtime import locks\n"
+        "locks.claim_parts(sys.argv[1], json.loads(sys.argv[2]))\n"
         "print('begun', flush=True)\n"
         "time.sleep(600)\n"
     )

@@ -7,7 +7,7 @@ import sys
 include: "rules/study.smk"
 
 
-from runtime import files
+from runtime import files, patches
 from runtime.code import digest
 
 # The configuration as --configfile and --config made it, for the runs within.
@@ -28,7 +28,8 @@ RUN = (
 def plan(*steps):
     """What a part follows from: when any of it changes, the part is looked through again, and made where it lacks."""
     shared = {
-        key: STUDY.config[key] for key in ("seed", "images", "others", "grid", "activations", "probes", "ablations")
+        key: STUDY.config[key]
+        for key in ("seed", "images", "others", "grid", "activations", "probes", "ablations", "controls")
     }
     shared |= {"labels": STUDY.labels, "files": STUDY.listing_digest(), "code": [digest(step) for step in steps]}
     return lambda w: [shared, *(repr(n) for n in STUDY.networks.values() if n.name == w.get("network", n.name))]
@@ -109,7 +110,7 @@ use rule all as layers with:
     params:
         parts=lambda w: json.dumps([f"layers/{w.network}/{layer}" for layer in sharing(w)]),
         plan=plan("tables"),
-        options="--allowed-rules cells probes ablations layer_tables",
+        options="--allowed-rules cells probes ablations controls layer_tables",
         files=lambda w: [f"{R}/tables/{w.network}/{layer}.parquet" for layer in sharing(w)],
 
 
@@ -121,6 +122,7 @@ onstart:
 
 onsuccess:
     sweep()
+    patches.say(headline())
 
 
 onerror:

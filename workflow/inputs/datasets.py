@@ -336,7 +336,7 @@ class Imagenette(Folder):
     labels = ImageNet.labels
 
     @property
-    def place(self) -> Path:
+    def folder(self) -> Path:
         """Where the archive and its folder are: `images.path`, or the folder `imagenette` in torch's own."""
         if self.path is not None:
             return Path(os.path.expanduser(self.path))
@@ -346,7 +346,7 @@ class Imagenette(Folder):
 
     @property
     def root(self) -> Path:
-        return self.place / self.NAME / "val"
+        return self.folder / self.NAME / "val"
 
     def fetch(self) -> None:
         # torchvision takes a folder that is there for complete; `files` counts.
@@ -355,10 +355,10 @@ class Imagenette(Folder):
         from torchvision import datasets
 
         try:
-            datasets.Imagenette(self.place, split="val", size=self.SIZE, download=True)
+            datasets.Imagenette(self.folder, split="val", size=self.SIZE, download=True)
         except Exception as error:  # the network, the disk and the archive fail in many ways
             raise StudyError(
-                f"images.dataset: imagenette: {self.URL} cannot be downloaded to {self.place} and unpacked there "
+                f"images.dataset: imagenette: {self.URL} cannot be downloaded to {self.folder} and unpacked there "
                 f"({error}); put the archive there by hand and run again, or choose another data set"
             ) from error
 

@@ -17,7 +17,8 @@ import jsonschema
 import yaml
 
 from inputs import datasets, weights
-from readout import StudyError, cells, layer_names
+from inputs.sources import ImageSource, NetworkSource
+from readout import StudyError, cells, groups, layer_names
 from runtime import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,8 +33,8 @@ IMAGENET = 1000
 class Network:
     """One network of a study.
 
-    `weights` is a file, torchvision's name of its weights, `random-<seed>`, or None where a rule trains the network by
-    `training`; `transform` is None where torchvision says how to prepare the images of its weights.
+    `weights` is a file, torchvision's name of its weights, `shipped`, `random-<seed>`, or None where a rule trains the
+    network by `training`; `transform` is None where torchvision says how to prepare the images of its weights.
     """
 
     name: str
@@ -52,9 +53,8 @@ class Network:
 
     @property
     def file(self) -> str | None:
-        """The user's file of weights, if there is one."""
-        given = self.weights or ""
-        return None if self.trained or weights.PUBLISHED.fullmatch(given) or weights.DRAWN.fullmatch(given) else given
+        """The file of weights, the user's or a shipped one, where there is one before the study runs."""
+        return None if self.trained else weights.file(self.model, self.weights)
 
 
 @cache
@@ -80,6 +80,15 @@ TYPES = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
 VALIDATOR = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=TYPES)
 
 
+RENAMED = {
+    "probes.draws": "probes.published.draws",
+    "probes.units": "probes.published.units",
+    "probes.C": "probes.published.C",
+    "probes.strength": "probes.held_out.C",
+}
+"""Keys that configs of earlier versions have, and what they are called now."""
+
+
 def _relevance(error: jsonschema.ValidationError) -> tuple:
     """jsonschema's own order; it fails to compare keys that are numbers with others."""
     depth, path, *rest = jsonschema.exceptions.relevance(error)
@@ -93,9 +102,13 @@ def _message(error: jsonschema.ValidationError) -> str:
         known = list(error.schema["properties"])
         messages = []
         for name in sorted(set(error.instance) - set(known), key=str):
+            path = f"{key}.{name}" if key else str(name)
+            if path in RENAMED:
+                messages.append(f"{path}: is called {RENAMED[path]} now; rename the key")
+                continue
             close = difflib.get_close_matches(str(name), known, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
-            messages.append(f"{f'{key}.' if key else ''}{name}: unknown key{hint} (known here: {', '.join(known)})")
+            messages.append(f"{path}: unknown key{hint} (known here: {', '.join(known)})")
         return "; ".join(messages)
     if error.validator == "required":
         missing = [name for name in error.validator_value if name not in error.instance]
@@ -170,9 +183,17 @@ class Study:
         self.seed: int = config["seed"]
         self.bins: tuple[int, int] = (config["grid"]["selectivity"], config["grid"]["magnitude"])
         self.cells = cells.names(self.bins)
+        self.random = groups.random_names((config["controls"] or {"random": 0})["random"])
+        self.kinds: dict[str, groups.Kind] = dict.fromkeys(self.cells, "cell") | dict.fromkeys(self.random, "random")
         self.data = datasets.dataset(self.dataset, self.path)
         self.classes = self.data.classes
-        self.train = any(isinstance(entry["weights"], Mapping) for entry in config["networks"])
+        self.shipped = any(entry["weights"] == weights.SHIPPED for entry in config["networks"])
+        # The training images of shipped networks are listed too.
+        self.train = self.shipped or any(isinstance(entry["weights"], Mapping) for entry in config["networks"])
+        # Which images are studied, shipped networks fix: they were trained on the others.
+        self.split_seed: int = weights.shipped()["split"]["seed"] if self.shipped else self.seed
+        if self.shipped:
+            self._check_shipped()
         self.labels = self._labels()
         self.networks = {network.name: network for network in map(self._network, config["networks"])}
         # As a Mac compares the names of folders.
@@ -212,6 +233,17 @@ class Study:
         for layer in chosen:
             _check_name("layer", layer)
         trained = isinstance(entry["weights"], Mapping)
+        if entry["weights"] == weights.SHIPPED:
+            known, made_for = weights.shipped()["models"], weights.shipped()["outputs"]
+            if entry["model"] not in known:
+                raise StudyError(
+                    f"networks: {name}: weights: shipped: there are none for {entry['model']}; those of "
+                    f"{', '.join(known)} are shipped; give a file, torchvision's name, or how to train it here"
+                )
+            if outputs != made_for:
+                raise StudyError(
+                    f"networks: {name}: outputs: {outputs}, but shipped weights have {made_for}; leave it out"
+                )
         drawn = entry["weights"] == "random"
         if not trained and weights.DRAWN.fullmatch(entry["weights"]):
             raise StudyError(f"networks: {name}: weights: {entry['weights']}: say random; the study's seed draws them")
@@ -240,9 +272,26 @@ class Study:
             )
         return network
 
-    def _outputs(self, given: str | Mapping) -> int:
+    def _check_shipped(self) -> None:
+        """Refuse images on which shipped networks were trained, or which they do not know."""
+        split, given = weights.shipped()["split"], self.config["images"]
+        way_out = "or train the networks here (`weights: {epochs: ..., batch: ..., learning_rate: ...}`)"
+        if given["dataset"] != split["dataset"]:
+            raise StudyError(
+                f"images.dataset: {given['dataset']}: shipped weights know {split['dataset']} alone; set it to that, "
+                f"{way_out}"
+            )
+        if given["study"] != split["study"]:
+            raise StudyError(
+                f"images.study: {given['study']}: shipped networks were trained on all images but {split['study']} per "
+                f"class; set it to {split['study']}, so that no image is studied that they were trained on, {way_out}"
+            )
+        if given["labels"] is not None:
+            raise StudyError(f"images.labels: shipped networks have their own; set it to null, {way_out}")
+
+    def _outputs(self, choice: str | Mapping) -> int:
         """Number of outputs of a network: ImageNet's where it or its weights are, else as many as there are labels."""
-        published = isinstance(given, str) and weights.PUBLISHED.fullmatch(given)
+        published = isinstance(choice, str) and weights.PUBLISHED.fullmatch(choice)
         return (
             IMAGENET if published or self.dataset.startswith("imagenet") else max(self.labels.values(), default=0) + 1
         )
@@ -339,7 +388,7 @@ class Study:
         """The classes that a target is contrasted with."""
         return cells.others(self.networks[network].classes, target, self.config["others"], self.seed)
 
-    def groups(self) -> Iterator[tuple[str, str, str]]:
+    def grids(self) -> Iterator[tuple[str, str, str]]:
         """All (network, layer, target) of the study; each has one grid of cells."""
         for network in self.networks.values():
             for layer in network.layers:
@@ -364,16 +413,15 @@ class Study:
         """Hash of the names and sizes of the data set's files, so that a changed folder is listed anew."""
         return self.data.digest
 
-    def engine(self, network: Network) -> dict:
-        """What it takes to run a network on images."""
-        return {
-            "model": network.model,
-            "outputs": network.outputs,
-            "weights": network.weights or f"{self.results}/networks/{network.name}/weights.pt",
-            "transform": network.transform,
-            **self.image_settings(),
-        }
+    def source(self, network: Network) -> NetworkSource:
+        """What it takes to run a network of the study."""
+        return NetworkSource(
+            model=network.model,
+            outputs=network.outputs,
+            weights=network.weights or f"{self.results}/networks/{network.name}/weights.pt",
+            images=ImageSource(**self.image_settings(), transform=network.transform),
+        )
 
     def image_settings(self) -> dict[str, str | None]:
-        """What it takes to open an image."""
+        """Where the images are."""
         return {"dataset": self.dataset, "path": self.path}

@@ -3,19 +3,17 @@
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
 
+from inputs.sources import NetworkSource
 from jobs import images, networks
 from readout import StudyError, activations, scores
 from readout.images import FOLDS
-from runtime import cache, parquet
-from runtime.logs import logged
+from runtime import cache, parquet, process
 
 BASELINE = pa.schema([("image_id", pa.int32()), ("rank", pa.int32()), ("score", pa.float64()), ("log_p", pa.float64())])
 MEANS = pa.schema([("unit", pa.int32()), ("mean", pa.float64())])
@@ -49,51 +47,49 @@ def _lists(values: np.ndarray, kind: pa.DataType, file: str) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(numbers.reshape(-1)), type=kind)
 
 
-@logged
 def extract(
-    paths: SimpleNamespace,
-    layers: Sequence[str],
-    means: Sequence[str],
-    baseline: str,
-    class_id: str,
     *,
-    model: str,
-    outputs: int,
-    weights: str,
-    dataset: str,
-    path: str | None,
-    transform: Mapping | None,
+    path_to_images: str,
+    path_to_layers: str,
+    paths_to_activations: Mapping[str, str],
+    paths_to_means: Mapping[str, str],
+    path_to_baseline: str,
+    class_id: str,
+    source: NetworkSource,
     dtype: str,
     device: str,
+    made: str | None = None,
 ) -> str:
     """Write the activations of each layer, their means, and the baseline for the study images of a class.
 
-    `paths` has `images` and `layers`; `layers` and `means` are the files to write, `.../{layer}/{class_id}.parquet`.
-    The means are of the activations as computed, whatever precision these are kept in.
+    `paths_to_activations` and `paths_to_means` are the files to write, by layer. The means are of the activations as
+    computed, whatever precision these are kept in.
     """
-    on = networks.device(device)
-    traced = networks.engine(weights, model=model, outputs=outputs, choice=device)
-    opening = {"dataset": dataset, "path": path, "transform": networks.preparation(model, weights, transform)}
-    nodes = networks.layer_nodes(paths.layers, traced=traced)
-    rows = images.rows(paths.images, class_id=class_id, outputs=outputs)
+    target = networks.torch_device(device)
+    traced = networks.engine(source, device=device)
+    prepared = networks.prepared(source)
+    nodes = networks.layer_nodes(path_to_layers, traced=traced)
+    rows = images.rows(path_to_images, class_id=class_id, outputs=source.outputs)
     label = int(rows["label"][0])
-    files = {Path(file).parent.name: file for file in layers}
-    networks.check_layers(model, nodes, files)
-    by_node = {nodes[layer]["node"]: layer for layer in files}
-    totals = {layer: np.zeros(nodes[layer]["units"]) for layer in files}
-    schemas = {layer: schema(nodes[layer]["units"], dtype) for layer in files}
+    networks.check_layers(source.model, nodes, paths_to_activations)
+    by_node = {nodes[layer]["node"]: layer for layer in paths_to_activations}
+    totals = {layer: np.zeros(nodes[layer]["units"]) for layer in paths_to_activations}
+    schemas = {layer: schema(nodes[layer]["units"], dtype) for layer in paths_to_activations}
     results = []
     with ExitStack() as stack:
-        writers = {layer: stack.enter_context(parquet.Writer(files[layer], schemas[layer])) for layer in files}
+        writers = {
+            layer: stack.enter_context(parquet.Writer(path, schemas[layer], made))
+            for layer, path in paths_to_activations.items()
+        }
         for batch in networks.batches(len(rows["image_id"]), nodes.values()):
-            ids, fold, sources = (rows[name][batch] for name in ("image_id", "fold", "source"))
-            x = networks.to_device(images.load(sources, **opening), on)
+            ids, fold, names = (rows[column][batch] for column in ("image_id", "fold", "source"))
+            x = networks.to_device(images.load(names, prepared), target)
 
             def keep(node: str, value: torch.Tensor, ids: np.ndarray = ids, fold: np.ndarray = fold) -> None:
                 layer = by_node[node]
                 kind = schemas[layer].field("activation").type
                 if value[0].numel() != kind.list_size:
-                    raise StudyError(f"{paths.layers}: {layer} has other units; {parquet.again(paths.layers)}")
+                    raise StudyError(f"{path_to_layers}: {layer} has other units; {parquet.again(path_to_layers)}")
                 step = max(1, UNITS_AT_ONCE // kind.list_size)
                 for start in range(0, len(ids), step):
                     some = slice(start, start + step)
@@ -101,11 +97,11 @@ def extract(
                     # One image after the other: the sums do not depend on the batches.
                     for row in flat:
                         totals[layer] += row
-                    columns = [ids[some], fold[some], _lists(flat, kind, files[layer])]
+                    columns = [ids[some], fold[some], _lists(flat, kind, paths_to_activations[layer])]
                     writers[layer].write(pa.table(columns, schema=schemas[layer]))
 
             logits = activations.record(traced, x, by_node, keep)
-            labels = torch.full((len(ids),), label, device=on)
+            labels = torch.full((len(ids),), label, device=target)
             results.append(
                 {
                     "image_id": ids,
@@ -114,24 +110,24 @@ def extract(
                     "log_p": scores.log_probabilities(logits, labels).cpu().numpy(),
                 }
             )
-    for file in means:
-        total = totals[Path(file).parent.name]
+    for layer, path in paths_to_means.items():
+        total = totals[layer]
         columns = {"unit": np.arange(len(total), dtype=np.int32), "mean": total / len(rows["image_id"])}
-        parquet.write(file, columns, MEANS)
+        parquet.write(path, columns, MEANS, made)
     columns = {name: np.concatenate([part[name] for part in results]) for name in results[0]}
-    parquet.write(baseline, columns | {"rank": columns["rank"].astype(np.int32)}, BASELINE)
+    parquet.write(path_to_baseline, columns | {"rank": columns["rank"].astype(np.int32)}, BASELINE, made)
     # Eight bytes for each unit of the network: freed before, not after.
     totals.clear()
-    cache.give_back()
-    return f"{len(columns['rank'])} images, {len(files)} layers, top-1 {(columns['rank'] == 0).mean():.4f}"
+    process.give_back()
+    layers, top1 = len(paths_to_activations), (columns["rank"] == 0).mean()
+    return f"{len(columns['rank'])} images, {layers} layers, top-1 {top1:.4f}"
 
 
-@logged
-def summarise(output: str, *, baselines: Sequence[str]) -> None:
+def summarise(path_to_accuracy: str, *, paths_to_baselines: Sequence[str], made: str | None = None) -> None:
     """Write `accuracy.parquet` of a network that is not trained here: its accuracy on the study images of its pool."""
-    rank = np.concatenate([parquet.read(path, BASELINE)["rank"].to_numpy() for path in baselines])
+    rank = np.concatenate([parquet.read(path, BASELINE)["rank"].to_numpy() for path in paths_to_baselines])
     row = {"split": "study", "top1": float((rank == 0).mean()), "top5": float((rank < 5).mean()), "images": len(rank)}
-    parquet.write(output, [row], networks.ACCURACY)
+    parquet.write(path_to_accuracy, [row], networks.ACCURACY, made)
 
 
 class Activations(NamedTuple):
@@ -170,10 +166,10 @@ def load(path: str) -> Activations:
     return cache.shared(("activations", cache.stamp(path)), read)
 
 
-def gather(paths: Sequence[str], units: np.ndarray, of: int) -> tuple[Activations, np.ndarray]:
-    """The activations of some `of` the layer's units in several files, float32, and how many images are of each file.
+def gather(paths: Sequence[str], units: np.ndarray, layer_units: int) -> tuple[Activations, np.ndarray]:
+    """The activations of some of a layer's units in several files, float32, and how many images are of each file.
 
-    Whole files are kept in memory for other cells where all of them fit well; else they are read a row group at a time.
+    Whole files are kept in memory for other groups where all fit well; else they are read a row group at a time.
     """
     sizes = [cache.shared(("size", cache.stamp(path)), functools.partial(parquet.size, path)) for path in paths]
     whole = sum(sizes) <= cache.LIMIT // 2
@@ -181,8 +177,9 @@ def gather(paths: Sequence[str], units: np.ndarray, of: int) -> tuple[Activation
     for path in paths:
         first = len(chosen)
         for part in [load(path)] if whole else _parts(path):
-            if part.values.shape[1] != of:
-                raise StudyError(f"{path}: {part.values.shape[1]} units, the cells are of {of}; {parquet.again(path)}")
+            found = part.values.shape[1]
+            if found != layer_units:
+                raise StudyError(f"{path}: {found} units, the cells are of {layer_units}; {parquet.again(path)}")
             chosen.append(part._replace(values=part.values[:, units].astype(np.float32)))
         counts.append(sum(len(part.image_id) for part in chosen[first:]))
     gathered = Activations(*map(np.concatenate, zip(*chosen, strict=True)))

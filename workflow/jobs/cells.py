@@ -1,16 +1,13 @@
 """Step `cells`: which classes a target is contrasted with, and the grid of a layer's units."""
 
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from jobs import activations
 from readout import StudyError, cells
-from runtime import cache, parquet
-from runtime.logs import logged
+from runtime import parquet
 
 OTHERS = pa.schema([("class_id", pa.string()), ("other_class_id", pa.string())])
 SCHEMA = pa.schema(
@@ -21,30 +18,41 @@ SCHEMA = pa.schema(
         ("selectivity", pa.float32()),
         ("magnitude", pa.float32()),
         ("cell", pa.string()),
+        ("selectivity_bin", pa.int8()),
+        ("magnitude_bin", pa.int8()),
     ]
 )
 
 
-@logged
-def list_others(output: str, *, others: Mapping[str, Sequence[str]]) -> None:
+def list_others(path_to_others: str, *, others: Mapping[str, Sequence[str]], made: str | None = None) -> None:
     """Write `others/{network}.parquet` from the others of each target."""
     pairs = [(target, other) for target in sorted(others) for other in others[target]]
-    parquet.write(output, {"class_id": [t for t, _ in pairs], "other_class_id": [o for _, o in pairs]}, OTHERS)
+    columns = {"class_id": [t for t, _ in pairs], "other_class_id": [o for _, o in pairs]}
+    parquet.write(path_to_others, columns, OTHERS, made)
 
 
-@logged
-def assign(output: str, *, target: str, others: Sequence[str], bins: Sequence[int]) -> None:
+def assign(
+    path_to_cells: str,
+    *,
+    path_to_target: str,
+    paths_to_others: Sequence[str],
+    layer: str,
+    bins: Sequence[int],
+    made: str | None = None,
+) -> None:
     """Write the cell of each unit from the means of the target and of the others; all have equally many images."""
-    target_mean, *means = map(activations.mean, (target, *others))
-    for path, mean in zip(others, means, strict=True):
+    target_mean, *means = map(activations.mean, (path_to_target, *paths_to_others))
+    for path, mean in zip(paths_to_others, means, strict=True):
         if len(mean) != len(target_mean):
-            raise StudyError(f"{path}: {len(mean)} units, {target} has {len(target_mean)}; {parquet.again(path)}")
+            raise StudyError(
+                f"{path}: {len(mean)} units, {path_to_target} has {len(target_mean)}; {parquet.again(path)}"
+            )
     others_mean = sum(means) / len(means)
     selectivity, magnitude = cells.coordinates(target_mean, others_mean)
     try:
         s, m = cells.grid(selectivity, magnitude, tuple(bins))
     except StudyError as error:
-        raise StudyError(f"grid: layer {Path(output).parent.name}: {error}") from error
+        raise StudyError(f"grid: layer {layer}: {error}") from error
     names = np.array(cells.names(tuple(bins)))
     columns = {
         "unit": np.arange(len(s), dtype=np.int32),
@@ -53,25 +61,7 @@ def assign(output: str, *, target: str, others: Sequence[str], bins: Sequence[in
         "selectivity": selectivity,
         "magnitude": magnitude,
         "cell": names[s.astype(int) * bins[1] + m],
+        "selectivity_bin": s,
+        "magnitude_bin": m,
     }
-    parquet.write(output, columns, SCHEMA)
-
-
-def units(path_to_cells: str, cell: str) -> tuple[np.ndarray, int]:
-    """Flat indices of the units of a cell, ascending, and how many units the layer has."""
-
-    def make() -> tuple[dict[str, np.ndarray], int]:
-        table = parquet.read(path_to_cells, SCHEMA, columns=["unit", "cell"])
-        if not np.array_equal(table["unit"], np.arange(len(table))):
-            raise StudyError(f"{path_to_cells}: the units are not in order; {parquet.again(path_to_cells)}")
-        labels = table["cell"].to_numpy(zero_copy_only=False)
-        by_cell = {name: np.flatnonzero(labels == name) for name in np.unique(labels)}
-        last = re.fullmatch(r"s(\d)m(\d)", max(by_cell))
-        if last is None or set(by_cell) != set(cells.names((int(last[1]) + 1, int(last[2]) + 1))):
-            raise StudyError(f"{path_to_cells}: the cells are no grid; {parquet.again(path_to_cells)}")
-        return by_cell, len(table)
-
-    by_cell, count = cache.shared(("cells", cache.stamp(path_to_cells)), make)
-    if cell not in by_cell:
-        raise StudyError(f"{path_to_cells}: no unit is in {cell}; {parquet.again(path_to_cells)}")
-    return by_cell[cell], count
+    parquet.write(path_to_cells, columns, SCHEMA, made)

@@ -11,7 +11,6 @@ import yaml
 from jobs import tables
 from readout import StudyError, cells, claims
 from runtime import files, parquet
-from runtime.logs import logged
 
 SCHEMA = pa.schema(
     [
@@ -73,13 +72,12 @@ def _outcomes(paths: Sequence[str], targets: Sequence[str], bins: tuple[int, int
     )
 
 
-@logged
 def judge(
-    output: str,
-    page: str,
+    path_to_claims: str,
+    path_to_page: str,
     *,
-    layers: Sequence[str],
-    registry: str,
+    paths_to_layers: Mapping[str, Sequence[str]],
+    path_to_registry: str,
     targets: Mapping[str, Sequence[str]],
     outputs: Mapping[str, int],
     models: Mapping[str, str],
@@ -87,19 +85,19 @@ def judge(
     replicates: int,
     confidence: float,
     seed: int,
+    made: str | None = None,
 ) -> None:
     """Write `claims.parquet`, and the same for people as HTML.
 
-    `layers` are the layer tables, those of a network in order of depth.
+    `paths_to_layers` are the layer tables of each network, in order of depth.
     """
     networks = {
-        name: _outcomes([path for path in layers if Path(path).parent.name == name], targets[name], tuple(bins), count)
-        for name, count in outputs.items()
+        name: _outcomes(paths_to_layers[name], targets[name], tuple(bins), count) for name, count in outputs.items()
     }
-    claimed = yaml.safe_load(Path(registry).read_text())
+    claimed = yaml.safe_load(Path(path_to_registry).read_text())
     rows = list(claims.evaluate(networks, claimed, models, replicates=replicates, confidence=confidence, seed=seed))
-    parquet.write(output, rows, SCHEMA)
+    parquet.write(path_to_claims, rows, SCHEMA, made)
     shown = pd.DataFrame(rows)[["claim", "statement", "section", *SCHEMA.names[1:6], "rule", "p", "verdict"]]
     table = shown.to_html(index=False, border=0, na_rep="", float_format="{:.3g}".format)
-    with files.whole(page) as partial:
+    with files.whole(path_to_page) as partial:
         partial.write_text(f"{HEAD}{table}\n", encoding="utf-8")

@@ -8,9 +8,9 @@ import pyarrow as pa
 import torch
 
 from inputs import datasets
+from inputs.sources import ImageSource
 from readout import StudyError, images
 from runtime import cache, parquet
-from runtime.logs import logged
 
 SCHEMA = pa.schema(
     [
@@ -24,14 +24,22 @@ SCHEMA = pa.schema(
 )
 
 
-@logged
 def list_images(
-    output: str, *, dataset: str, path: str | None, labels: Mapping[str, int], study: int, train: bool, seed: int
+    path_to_images: str,
+    *,
+    dataset: str,
+    path: str | None,
+    labels: Mapping[str, int],
+    study: int,
+    train: bool,
+    split_seed: int,
+    fold_seed: int,
+    made: str | None = None,
 ) -> str:
     """Write `images.parquet`: all study images of the data set's classes, and the training images where `train`.
 
     A data set that is to be downloaded is, where it is not there yet.
-    `labels` maps each class of the data set to its index among the outputs.
+    `labels` maps each class of the data set to its index among the outputs; the seeds are those of `images.split`.
     """
     data = datasets.dataset(dataset, path)
     data.fetch()
@@ -40,14 +48,17 @@ def list_images(
         if class_id not in found:
             raise StudyError(f"class {class_id}: its images are no longer in {path}; run again")
         sources = list(found[class_id].items())
-        chosen, rest, fold = images.split(len(sources), study, class_id=class_id, seed=seed)
+        chosen, rest, fold = images.split(
+            len(sources), study, class_id=class_id, split_seed=split_seed, fold_seed=fold_seed
+        )
         parts = [("study", chosen), ("train", rest)] if train else [("study", chosen)]
         for part, members in parts:
             for i in members:
                 source, image_id = sources[i]
                 rows.append((image_id, class_id, labels[class_id], part, fold[i], source))
     rows.sort()
-    parquet.write(output, dict(zip(SCHEMA.names, map(list, zip(*rows, strict=True)), strict=True)), SCHEMA)
+    columns = dict(zip(SCHEMA.names, map(list, zip(*rows, strict=True)), strict=True))
+    parquet.write(path_to_images, columns, SCHEMA, made)
     return f"{len(rows)} images of {len(labels)} classes"
 
 
@@ -90,15 +101,18 @@ def rows(
     return {name: table[name].to_numpy() for name in table.columns}
 
 
-def load(sources: Sequence[str], *, dataset: str, path: str | None, transform: Mapping) -> torch.Tensor:
-    """The images as a tensor [N, 3, H, W], float32, as the network's transform makes it."""
-    data, prepare = datasets.dataset(dataset, path), images.transform(**transform)
+def load(names: Sequence[str], source: ImageSource) -> torch.Tensor:
+    """The images of these names (column `source` of `images.parquet`) as a tensor [N, 3, H, W], float32.
 
-    def opened(source: str) -> torch.Tensor:
-        image = data.open(source)
+    `source` says how to prepare them; its `transform` must be given.
+    """
+    data, prepare = datasets.dataset(source.dataset, source.path), images.transform(**source.transform)
+
+    def opened(name: str) -> torch.Tensor:
+        image = data.open(name)
         try:
             return prepare(image)
         except Exception as error:  # as when it is too thin to be scaled
-            raise datasets.unreadable(source, error) from error
+            raise datasets.unreadable(name, error) from error
 
-    return torch.stack([opened(source) for source in sources])
+    return torch.stack([opened(name) for name in names])

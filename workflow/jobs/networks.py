@@ -5,18 +5,17 @@ import io
 import itertools
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pyarrow as pa
 import torch
 
-from inputs import checkpoints
-from inputs.weights import DRAWN, PUBLISHED
+from inputs import checkpoints, weights
+from inputs.sources import ImageSource, NetworkSource
 from jobs import images
 from readout import StudyError, layers, models, scores, tracing, training
 from readout.engine import fold, hasten
-from runtime import cache, files, parquet, subprocesses
-from runtime.logs import logged
+from runtime import cache, files, parquet, process, subprocesses
 
 LAYERS = pa.schema(
     [
@@ -38,7 +37,7 @@ LEAST_IMAGES = 16
 """Images from which the kernels' choice, and with it a result's last bits, no longer depends on how many there are."""
 
 
-def device(choice: str) -> torch.device:
+def torch_device(choice: str) -> torch.device:
     """The device of a config: `cpu`, `cuda` or `auto`; `openvino` is the CPU to all but the tails of ablations."""
     if choice == "cuda" and not torch.cuda.is_available():
         raise StudyError("device: cuda is asked for, but torch finds no GPU; set device to cpu or auto")
@@ -51,18 +50,20 @@ def device(choice: str) -> torch.device:
     return torch.device("cpu" if choice == "openvino" else choice)
 
 
-def network(model: str, outputs: int, weights: str) -> torch.nn.Module:
+def network(source: NetworkSource) -> torch.nn.Module:
     """The network with weights from a file, from torchvision (`IMAGENET1K_V1`) or drawn (`random-<seed>`)."""
-    if PUBLISHED.fullmatch(weights):
-        return checkpoints.download(model, weights)
-    if drawn := DRAWN.fullmatch(weights):
-        return models.build(model, outputs, int(drawn[1]))
-    return checkpoints.load(model, outputs, weights)
+    if file := weights.file(source.model, source.weights):
+        return checkpoints.load(source.model, source.outputs, file)
+    if drawn := weights.DRAWN.fullmatch(source.weights):
+        return models.build(source.model, source.outputs, int(drawn[1]))
+    return checkpoints.download(source.model, source.weights)
 
 
-def preparation(model: str, weights: str, transform: Mapping | None) -> Mapping:
-    """How images are prepared for a network: as the config says, or as torchvision says of its weights."""
-    return checkpoints.published_transform(model, weights) if transform is None else transform
+def prepared(source: NetworkSource) -> ImageSource:
+    """A network's images with their transform: as the config says, or as torchvision says of the network's weights."""
+    if source.images.transform is not None:
+        return source.images
+    return replace(source.images, transform=checkpoints.published_transform(source.model, source.weights))
 
 
 def find_layers(network: torch.nn.Module, size: int) -> list[layers.Layer]:
@@ -82,38 +83,34 @@ def check_layers(model: str, known: Collection[str], chosen: Iterable[str]) -> N
         raise StudyError(f"layers: {model} has no layer {', '.join(unknown)}; its layers are {', '.join(known)}")
 
 
-@logged
 def list_layers(
-    output: str,
+    path_to_layers: str,
     *,
-    model: str,
-    outputs: int,
-    weights: str | None,
-    transform: Mapping | None,
+    source: NetworkSource,
     chosen: Sequence[str],
     cells: int,
-    on: str,
+    device: str,
+    made: str | None = None,
 ) -> str:
     """Write `layers.parquet`: all layers on the traced graph; and refuse early what would fail late.
 
-    `weights` is None where they are to be trained. `chosen` are the layers that the study is planned with, `cells` the
-    number of cells of a grid, `on` the device asked for.
+    `chosen` are the layers that the study is planned with, `cells` the number of cells of a grid, `device` the one that
+    the config asks for.
     """
-    device(on)
-    size = preparation(model, weights, transform)["crop"]
-    found = find_layers(
-        models.build(model, outputs, seed=0) if weights is None else network(model, outputs, weights), size
-    )
+    torch_device(device)
+    size = prepared(source).transform["crop"]
+    built = models.build(source.model, source.outputs, seed=0) if source.weights is None else network(source)
+    found = find_layers(built, size)
     known = {layer.name: layer for layer in found}
-    check_layers(model, known, chosen)
+    check_layers(source.model, known, chosen)
     small = [name for name in chosen if known[name].units < cells]
     if small:
         raise StudyError(
-            f"grid: {cells} cells need as many units, {model} has {known[small[0]].units} in {small[0]}; choose fewer "
-            "bins or leave the layer out"
+            f"grid: {cells} cells need as many units, {source.model} has {known[small[0]].units} in {small[0]}; "
+            "choose fewer bins or leave the layer out"
         )
     rows = [asdict(layer) | {"layer": layer.name, "units": layer.units} for layer in found]
-    parquet.write(output, rows, LAYERS)
+    parquet.write(path_to_layers, rows, LAYERS, made)
     return f"{len(rows)} layers, {sum(layer.units for layer in found)} units"
 
 
@@ -132,39 +129,39 @@ def _accuracy(network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, split:
 
 def train(
     path_to_images: str,
-    accuracy: str,
+    path_to_accuracy: str,
     *,
-    model: str,
-    outputs: int,
-    weights: str,
+    source: Mapping,
     recipe: Mapping,
-    dataset: str,
-    path: str | None,
-    transform: Mapping,
+    made: str | None = None,
 ) -> None:
-    """Train a network on the training images; write its weights and its accuracy on both splits."""
+    """Train a network on the training images; write its weights and its accuracy on both splits.
+
+    `source` has the fields of a `NetworkSource`, whose weights are the file to write; `recipe` holds the arguments of
+    `readout.training.train`.
+    """
+    source = NetworkSource.of(source)
     sets = {}
     for split in ("train", "study"):
         listed = images.rows(path_to_images, split=split)
-        x = images.load(listed["source"], dataset=dataset, path=path, transform=transform)
+        x = images.load(listed["source"], source.images)
         sets[split] = x.contiguous(memory_format=torch.channels_last), torch.tensor(listed["label"]).long()
-    network = models.build(model, outputs, recipe["seed"]).to(memory_format=torch.channels_last)
+    network = models.build(source.model, source.outputs, recipe["seed"]).to(memory_format=torch.channels_last)
     start = time.perf_counter()
     training.train(network, *sets["train"], **recipe)
-    print(
-        f"{model}: {recipe['epochs']} epochs of {len(sets['train'][1])} images in {time.perf_counter() - start:.1f} s"
-    )
+    seconds = time.perf_counter() - start
+    print(f"{source.model}: {recipe['epochs']} epochs of {len(sets['train'][1])} images in {seconds:.1f} s")
     rows = [_accuracy(network, *sets[split], split) for split in sets]
     print("\n".join(f"{row['split']}: top-1 {row['top1']:.4f} over {row['images']} images" for row in rows))
     # In memory first: of a full disk torch says no more than that writing failed.
     content = io.BytesIO()
     torch.save({key: value.contiguous() for key, value in network.state_dict().items()}, content)
-    with files.whole(weights) as partial:
+    with files.whole(source.weights) as partial:
         partial.write_bytes(content.getbuffer())
-    parquet.write(accuracy, rows, ACCURACY)
+    parquet.write(path_to_accuracy, rows, ACCURACY, made)
 
 
-def engine(weights: str, *, model: str, outputs: int, choice: str) -> torch.fx.GraphModule:
+def engine(source: NetworkSource, *, device: str) -> torch.fx.GraphModule:
     """The traced network as the engine runs it on the device of a config, shared by the jobs of this process.
 
     Batch norm is folded, the memory is channels-last, and on a CPU some convolutions go by tiles: the same scores up to
@@ -172,20 +169,23 @@ def engine(weights: str, *, model: str, outputs: int, choice: str) -> torch.fx.G
     """
 
     def make() -> torch.fx.GraphModule:
-        on = device(choice)
-        traced = fold(tracing.trace(network(model, outputs, weights)))
+        target = torch_device(device)
+        traced = fold(tracing.trace(network(source)))
+        # No gradient is ever taken with respect to the weights; asked for, it would cost as much again as the others.
+        traced.requires_grad_(False)
         # OpenVINO chooses its ways by itself, as the libraries of GPUs do.
-        if on.type == "cpu" and choice != "openvino":
+        if target.type == "cpu" and device != "openvino":
             hasten(traced)
-        return traced.to(on, memory_format=torch.channels_last)
+        return traced.to(target, memory_format=torch.channels_last)
 
-    file = weights if PUBLISHED.fullmatch(weights) or DRAWN.fullmatch(weights) else cache.stamp(weights)
-    return cache.shared(("network", file, model, outputs, choice), make)
+    file = weights.file(source.model, source.weights)
+    key = cache.stamp(file) if file else source.weights
+    return cache.shared(("network", key, source.model, source.outputs, device), make)
 
 
-def to_device(images: torch.Tensor, on: torch.device) -> torch.Tensor:
+def to_device(images: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Images [N, 3, H, W] where and how the engine wants them."""
-    return images.to(on, memory_format=torch.channels_last)
+    return images.to(device, memory_format=torch.channels_last)
 
 
 def batches(count: int, rows: Iterable[Mapping]) -> list[slice]:
@@ -223,5 +223,6 @@ def layer_nodes(
 
 
 if __name__ == "__main__":
+    process.prepare()
     torch.use_deterministic_algorithms(True)
     subprocesses.main(train)

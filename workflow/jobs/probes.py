@@ -1,16 +1,15 @@
-"""Step `probes`: the probes of one cell."""
+"""Step `probes`: the probes of one cell, or of another group."""
 
 import hashlib
-from collections.abc import Sequence
-from types import SimpleNamespace
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
-from jobs import activations, cells
+from jobs import activations, groups
 from readout import StudyError, probes
+from readout.groups import Kind
 from runtime import parquet
-from runtime.logs import logged
 
 HELD_OUT = pa.list_(pa.struct([("image_id", pa.int32()), ("y", pa.int8()), ("p", pa.float64())]))
 MEASURES = pa.schema(
@@ -39,51 +38,52 @@ SCHEMA = pa.schema(
 )
 
 
-@logged
 def probe(
-    output: str,
-    paths: SimpleNamespace,
-    others: Sequence[str],
-    place: SimpleNamespace,
     *,
+    path_to_probe: str,
+    path_to_cells: str,
+    path_to_target: str,
+    paths_to_others: Sequence[str],
+    network: str,
+    layer: str,
+    class_id: str,
+    cell: str,
+    kind: Kind,
     seed: int,
-    draws: int,
-    units: int,
-    C: float,
-    strength: float | Sequence[float],
+    published: Mapping,
+    held_out: Mapping,
+    made: str | None = None,
 ) -> None:
-    """Fit both probes on a cell's units and write their one row.
+    """Fit both probes on the units of a cell, or of another group, and write their one row.
 
-    `paths` has `cells` and `target`, the target's activations, `others` are those of the others; `place` is network,
-    layer, class_id and cell.
+    `path_to_target` and `paths_to_others` are files of activations; `published` and `held_out` hold the settings of the
+    two probes, arguments of `readout.probes.published` and `readout.probes.held_out`.
     """
-    members, of = cells.units(paths.cells, place.cell)
-    (image_id, fold, x), counts = activations.gather((paths.target, *others), members, of)
+    group = groups.find(path_to_cells, cell, kind, network=network, layer=layer, class_id=class_id, seed=seed)
+    paths = (path_to_target, *paths_to_others)
+    (image_id, fold, x), counts = activations.gather(paths, group.units, group.layer_units)
     is_target = np.arange(len(x)) < counts[0]
     # The draws of a cell depend on its coordinates alone, not on the order of the jobs.
-    entropy = hashlib.sha256(
-        "\0".join([str(seed), place.network, place.layer, place.class_id, place.cell]).encode()
-    ).digest()
-    generator = np.random.default_rng(list(entropy))
+    entropy = hashlib.sha256("\0".join([str(seed), network, layer, class_id, cell]).encode()).digest()
     try:
-        published = probes.published(x, is_target, draws=draws, units=units, C=C, generator=generator)
-        held_out = probes.held_out(x, is_target, fold, strength)
+        paper = probes.published(x, is_target, **published, generator=np.random.default_rng(list(entropy)))
+        validated = probes.held_out(x, is_target, fold, **held_out)
     except StudyError as error:
-        raise StudyError(f"{paths.target}: {place.cell}: {error}") from error
+        raise StudyError(f"{path_to_target}: {cell}: {error}") from error
     order = np.argsort(image_id)
-    columns = (image_id[order], is_target[order].astype(np.int8), held_out.p[order])
+    columns = (image_id[order], is_target[order].astype(np.int8), validated.p[order])
     row = {
-        "network": place.network,
-        "layer": place.layer,
-        "class_id": place.class_id,
-        "cell": place.cell,
-        "units": len(members),
-        "draws": published.draws,
-        "score_published": published.score,
-        "accuracy_train": published.accuracy,
-        "accuracy": held_out.accuracy,
-        "auroc": held_out.auroc,
-        "log_loss": held_out.log_loss,
+        "network": network,
+        "layer": layer,
+        "class_id": class_id,
+        "cell": cell,
+        "units": len(group.units),
+        "draws": paper.draws,
+        "score_published": paper.score,
+        "accuracy_train": paper.accuracy,
+        "accuracy": validated.accuracy,
+        "auroc": validated.auroc,
+        "log_loss": validated.log_loss,
         "chance": 0.5,
         "chance_majority": float(max(is_target.mean(), 1 - is_target.mean())),
     }
@@ -92,4 +92,4 @@ def probe(
     )
     content = {name: [value] for name, value in row.items()}
     content["held_out"] = pa.ListArray.from_arrays([0, len(order)], images_of_cell)
-    parquet.write(output, content, SCHEMA)
+    parquet.write(path_to_probe, content, SCHEMA, made)

@@ -1,18 +1,20 @@
-"""Step `tables`: the rows of all cells gathered, a layer at a time and then for the study."""
+"""Step `tables`: the rows of all cells and other groups gathered, a layer at a time and then for the study."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from types import SimpleNamespace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs import ablations, cells, networks, probes
+from jobs import ablations, cells, controls, networks, probes
 from readout import StudyError
-from readout.tables import effect
+from readout.tables import against, effect
 from runtime import parquet, provenance
-from runtime.logs import logged
 
+EFFECTS = ("rank_deficit", "rank_change", "log_p_change")
+"""What an ablation does to the target's images, as means over them."""
+AGAINST_RANDOM = tuple(f"{name}_{how}_random" for name in EFFECTS for how in ("less", "z"))
+"""Each effect of a cell less the mean of the random groups', and in units of their deviation; may be missing."""
 CELLS = pa.schema(
     [
         ("network", pa.string()),
@@ -26,20 +28,34 @@ CELLS = pa.schema(
         ("units_dead", pa.int32()),
         ("selectivity_mean", pa.float64()),
         ("magnitude_mean", pa.float64()),
-        ("rank_deficit", pa.float64()),
-        ("rank_change", pa.float64()),
-        ("log_p_change", pa.float64()),
+        *((name, pa.float64()) for name in EFFECTS),
         *probes.MEASURES,
+        *((name, pa.float64()) for name in AGAINST_RANDOM),
     ]
 )
 LAYER = pa.schema([*CELLS, ("images", pa.list_(pa.struct(list(ablations.SCHEMA)))), ("held_out", probes.HELD_OUT)])
 """The cells of a layer with what each image did; `images` is of the ablations, `held_out` of the probes."""
+GROUPS = pa.schema(
+    [
+        ("network", pa.string()),
+        ("layer", pa.string()),
+        ("depth", pa.int32()),
+        ("class_id", pa.string()),
+        ("group", pa.string()),
+        ("kind", pa.string()),
+        ("protocol", pa.string()),
+        ("intervention", pa.string()),
+        ("units", pa.int32()),
+        *((name, pa.float64()) for name in EFFECTS),
+    ]
+)
 
 
 def _finite(table: pa.Table) -> bool:
     """Whether all numbers in the columns of a table are finite."""
     numbers = (column for column in table.columns if pa.types.is_floating(column.type))
-    return all(pc.all(pc.is_finite(column)).as_py() for column in numbers)
+    # Values that are missing, where they may be, are no fault.
+    return all(pc.all(pc.is_finite(column)).as_py() is not False for column in numbers)
 
 
 def _read(path: str, schema: pa.Schema, origin: Mapping[str, str]) -> pa.Table:
@@ -56,30 +72,64 @@ def _read(path: str, schema: pa.Schema, origin: Mapping[str, str]) -> pa.Table:
 
 
 def _mean_by_cell(path: str, origin: Mapping[str, str]) -> dict[str, dict]:
-    """Of each cell of a grid: its units, those that no image drives, and the means of its coordinates."""
+    """Of each cell of a grid: its bins, its units, those that no image drives, and the means of its coordinates."""
     table = _read(path, cells.SCHEMA, origin)
     if not _finite(table):
         raise StudyError(f"{path}: a number is not finite; {parquet.again(path)}")
     dead = pc.and_(pc.equal(table["target_mean"], 0), pc.equal(table["others_mean"], 0))
-    grouped = table.append_column("dead", dead.cast(pa.int32())).group_by("cell")
+    keys = ["cell", "selectivity_bin", "magnitude_bin"]
+    grouped = table.append_column("dead", dead.cast(pa.int32())).group_by(keys)
     result = grouped.aggregate([("unit", "count"), ("dead", "sum"), ("selectivity", "mean"), ("magnitude", "mean")])
     return {row["cell"]: row for row in result.to_pylist()}
+
+
+def _effects(effects: pa.Table, path: str) -> dict[str, float]:
+    """The `EFFECTS` of one group, from the columns of `ablations.SCHEMA`."""
+    columns = {name: effects[name].to_numpy() for name in ablations.SCHEMA.names}
+    if not _finite(effects):
+        raise StudyError(f"{path}: a log-probability is not finite; {parquet.again(path)}")
+    if min(columns["rank_baseline"].min(), columns["rank_ablated"].min()) < 0:
+        raise StudyError(f"{path}: a rank is negative; {parquet.again(path)}")
+    deficit, change = effect(columns["rank_baseline"], columns["rank_ablated"])
+    log_p_change = float((columns["log_p_ablated"] - columns["log_p_baseline"]).mean())
+    return dict(zip(EFFECTS, (deficit, change, log_p_change), strict=True))
+
+
+def _groups(path: str, origin: Mapping[str, str], coordinates: Mapping[str, str]) -> list[dict]:
+    """The rows of `GROUPS` of one grid, but for the depth, and `image_ids`, the images of each."""
+    table = _read(path, controls.SCHEMA, origin)
+    keys = ["network", "layer", "class_id", "group", "kind", "protocol", "intervention", "units"]
+    heads = table.group_by(keys, use_threads=False).aggregate([]).to_pylist()
+    if any(coordinates.items() - head.items() for head in heads):
+        raise StudyError(f"{path}: is not of {', '.join(coordinates.values())}; {parquet.again(path)}")
+    if len({(head["group"], head["intervention"], head["protocol"]) for head in heads}) < len(heads):
+        raise StudyError(f"{path}: a group is there twice; {parquet.again(path)}")
+    rows = []
+    for head in heads:
+        chosen = [pc.equal(table[key], head[key]) for key in ("group", "intervention", "protocol")]
+        part = table.filter(pc.and_(pc.and_(*chosen[:2]), chosen[2]))
+        rows.append(head | _effects(part, path) | {"image_ids": part["image_id"].to_pylist()})
+    return rows
 
 
 def _row(
     probe: str,
     ablation: str,
-    path: str,
+    path_to_cells: str,
     grid: dict[str, dict],
-    place: dict[str, str],
+    random: Sequence[Mapping],
+    coordinates: Mapping[str, str],
     origins: Mapping[str, Mapping[str, str]],
 ) -> dict:
-    """The row of the cell at `place` (layer, class_id and cell), whose grid is in the file at `path`."""
+    """The row of the cell at `coordinates` (network, layer, class_id, cell), whose grid is in the file `path_to_cells`.
+
+    `random` are the random groups of its grid, which its effects are compared with.
+    """
     table = _read(probe, probes.SCHEMA, origins["probes"])
     row, *more = table.to_pylist()
-    units = grid.get(place["cell"], {"unit_count": None})
-    if more or row | place != row or row["units"] != units["unit_count"]:
-        raise StudyError(f"{probe}: is not of this cell and its units in {path}; {parquet.again(probe)}")
+    cell = grid.get(coordinates["cell"], {"unit_count": None})
+    if more or row | coordinates != row or row["units"] != cell["unit_count"]:
+        raise StudyError(f"{probe}: is not of this cell and its units in {path_to_cells}; {parquet.again(probe)}")
     held_out = {image["image_id"]: image["y"] for image in row["held_out"]}
     if (
         len(held_out) < len(row["held_out"])
@@ -89,72 +139,106 @@ def _row(
     ):
         raise StudyError(f"{probe}: an image or a number is not as a probe has it; {parquet.again(probe)}")
     effects = _read(ablation, ablations.SCHEMA, origins["ablations"])
-    columns = {name: effects[name].to_numpy() for name in effects.column_names}
-    if not _finite(effects):
-        raise StudyError(f"{ablation}: a log-probability is not finite; {parquet.again(ablation)}")
-    if columns["image_id"].tolist() != [image_id for image_id, y in held_out.items() if y]:
+    means = _effects(effects, ablation)
+    if effects["image_id"].to_pylist() != [image_id for image_id, y in held_out.items() if y]:
         raise StudyError(f"{ablation}: is not of the target's images in {probe}; {parquet.again(ablation)}")
-    if min(columns["rank_baseline"].min(), columns["rank_ablated"].min()) < 0:
-        raise StudyError(f"{ablation}: a rank is negative; {parquet.again(ablation)}")
-    deficit, change = effect(columns["rank_baseline"], columns["rank_ablated"])
-    s, m = row["cell"][1:].split("m")
-    return row | {
-        "selectivity_bin": int(s),
-        "magnitude_bin": int(m),
-        "units_dead": units["dead_sum"],
-        "selectivity_mean": units["selectivity_mean"],
-        "magnitude_mean": units["magnitude_mean"],
-        "rank_deficit": deficit,
-        "rank_change": change,
-        "log_p_change": float((columns["log_p_ablated"] - columns["log_p_baseline"]).mean()),
-        "images": effects.to_pylist(),
-    }
+    compared = dict.fromkeys(AGAINST_RANDOM)
+    if random:
+        pairs = [against(means[name], np.array([group[name] for group in random])) for name in EFFECTS]
+        compared = dict(zip(AGAINST_RANDOM, [value for pair in pairs for value in pair], strict=True))
+    return (
+        row
+        | means
+        | compared
+        | {
+            "selectivity_bin": cell["selectivity_bin"],
+            "magnitude_bin": cell["magnitude_bin"],
+            "units_dead": cell["dead_sum"],
+            "selectivity_mean": cell["selectivity_mean"],
+            "magnitude_mean": cell["magnitude_mean"],
+            "images": effects.to_pylist(),
+        }
+    )
 
 
-@logged
-def gather_layer(output: str, paths: SimpleNamespace, layer: str, *, origins: Mapping[str, Mapping[str, str]]) -> str:
-    """Write `tables/{network}/{layer}.parquet`: a row a (target, cell), with what each image did.
+def gather_layer(
+    path_to_table: str,
+    *,
+    path_to_layers: str,
+    paths_to_cells: Mapping[str, str],
+    paths_to_probes: Mapping[str, Mapping[str, str]],
+    paths_to_ablations: Mapping[str, Mapping[str, str]],
+    paths_to_controls: Mapping[str, str],
+    network: str,
+    layer: str,
+    origins: Mapping[str, Mapping[str, str]],
+    made: str | None = None,
+) -> str:
+    """Write `tables/{network}/{layer}.parquet`: a row per target and cell, with what each image did.
 
-    `paths` has `layers`, `cells` (a file a target), `probes` and `ablations` (a file a target and cell, same order).
-    `origins` says for each of these steps what its files must carry: the study and the digest of the step's settings.
-    Raises StudyError for the first file that does not.
+    Files are given by target, those of probes and of ablations by target and cell; without controls (no file) the
+    columns that need them are missing. `origins` says for each step what its files must carry: the study and the
+    digest of the step's settings. Raises StudyError for the first file that does not.
     """
-    depth = networks.layer_nodes(paths.layers, [layer])[layer]["depth"]
-    by_target = {Path(path).stem: (path, _mean_by_cell(path, origins["cells"])) for path in paths.cells}
-    rows = [
-        _row(
-            probe,
-            ablation,
-            *by_target[Path(probe).parent.name],
-            {"layer": layer, "class_id": Path(probe).parent.name, "cell": Path(probe).stem},
-            origins,
-        )
-        | {"depth": depth}
-        for probe, ablation in zip(paths.probes, paths.ablations, strict=True)
-    ]
-    for path, row in zip(paths.probes, rows, strict=True):
-        if row["network"] != rows[0]["network"]:
-            raise StudyError(f"{path}: is of another network than {paths.probes[0]}; {parquet.again(path)}")
-    parquet.write(output, rows, LAYER)
+    depth = networks.layer_nodes(path_to_layers, [layer])[layer]["depth"]
+    rows = []
+    for target, path_to_cells in paths_to_cells.items():
+        grid = _mean_by_cell(path_to_cells, origins["cells"])
+        at = {"network": network, "layer": layer, "class_id": target}
+        random = []
+        if target in paths_to_controls:
+            random = _groups(paths_to_controls[target], origins["controls"], at)
+        for cell, probe in paths_to_probes[target].items():
+            ablation = paths_to_ablations[target][cell]
+            row = _row(probe, ablation, path_to_cells, grid, random, at | {"cell": cell}, origins)
+            for group in random:
+                if group["image_ids"] != [image["image_id"] for image in row["images"]]:
+                    path = paths_to_controls[target]
+                    raise StudyError(f"{path}: is not of the images of {ablation}; {parquet.again(path)}")
+            rows.append(row | {"depth": depth})
+    parquet.write(path_to_table, rows, LAYER, made)
     return f"{len(rows)} cells"
 
 
-@logged
-def gather_study(output: str, *, layers: Sequence[str]) -> str:
-    """Write `tables/cells.parquet`: a row a cell of the whole study."""
-    names, parts = CELLS.names, [parquet.read(path, LAYER, columns=CELLS.names) for path in layers]
+def gather_study(path_to_table: str, *, paths_to_layers: Sequence[str], made: str | None = None) -> str:
+    """Write `tables/cells.parquet`: a row per cell of the whole study, from the tables of its layers."""
+    names = CELLS.names
+    parts = [parquet.read(path, LAYER, columns=names, optional=AGAINST_RANDOM) for path in paths_to_layers]
     seen = set()
-    for path, part in zip(layers, parts, strict=True):
-        places = set(zip(part["network"].to_pylist(), part["layer"].to_pylist(), strict=True))
+    for path, part in zip(paths_to_layers, parts, strict=True):
+        layers = set(zip(part["network"].to_pylist(), part["layer"].to_pylist(), strict=True))
         grids = set(zip(part["class_id"].to_pylist(), part["cell"].to_pylist(), strict=True))
         bins = zip(part["selectivity_bin"].to_pylist(), part["magnitude_bin"].to_pylist(), strict=True)
         named = part["cell"].to_pylist() == [f"s{s}m{m}" for s, m in bins]
         whole = len(set(part["class_id"].to_pylist())) * len(set(part["cell"].to_pylist()))
-        if len(places) != 1 or places & seen or not named or not len(grids) == len(part) == whole or not _finite(part):
+        if len(layers) != 1 or layers & seen or not named or not len(grids) == len(part) == whole or not _finite(part):
             raise StudyError(f"{path}: is not the table of one layer and all its cells; {parquet.again(path)}")
-        seen |= places
+        seen |= layers
     table = pa.concat_tables(parts)
     keys = [("network", "ascending"), ("depth", "ascending"), ("class_id", "ascending"), ("cell", "ascending")]
     ordered = table.select(names).sort_by(keys)
-    parquet.write(output, {name: ordered[name] for name in names}, CELLS)
+    parquet.write(path_to_table, {name: ordered[name] for name in names}, CELLS, made)
     return f"{len(ordered)} cells"
+
+
+def gather_groups(
+    path_to_table: str,
+    *,
+    paths_to_controls: Mapping[tuple[str, str, str], str],
+    paths_to_layers: Mapping[str, str],
+    origins: Mapping[str, Mapping[str, str]],
+    made: str | None = None,
+) -> str:
+    """Write `tables/groups.parquet`: a row per group that is no cell, protocol and intervention.
+
+    `paths_to_controls` are by network, layer and target; `paths_to_layers` (the tables of all layers) and `origins`,
+    what the controls must carry, by network.
+    """
+    rows = []
+    for (network, layer, target), path in paths_to_controls.items():
+        depth = networks.layer_nodes(paths_to_layers[network], [layer])[layer]["depth"]
+        at = {"network": network, "layer": layer, "class_id": target}
+        rows += [{"depth": depth} | group for group in _groups(path, origins[network], at)]
+    rows.sort(key=lambda row: [row[key] for key in ("network", "depth", "class_id", "group", "intervention")])
+    parquet.write(path_to_table, [{name: row[name] for name in GROUPS.names} for row in rows], GROUPS, made)
+    return f"{len(rows)} groups"

@@ -22,7 +22,7 @@ class _Recorder(fx.Interpreter):
         return value
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def record(
     traced: fx.GraphModule, images: torch.Tensor, nodes: Collection[str], keep: Callable[[str, torch.Tensor], None]
 ) -> torch.Tensor:

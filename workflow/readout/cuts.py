@@ -18,8 +18,8 @@ from readout.tracing import is_layer
 class Cut:
     """A network in two parts at a layer.
 
-    `prefix(images)` gives the tensors alive behind the layer as a tuple, the layer's output first; `tail(*tensors)`
-    gives the scores [N, outputs].
+    `prefix(images)` gives the tensors alive at the cut as a tuple, first the one that was cut at, such as the layer's
+    output; `tail(*tensors)` gives the scores [N, outputs].
     """
 
     prefix: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
@@ -70,3 +70,9 @@ def cut(traced: fx.GraphModule, node_name: str) -> Cut:
     tail.output(copies[output.args[0]])
     _overwrite(traced, tail)
     return Cut(_module(traced, prefix), _module(traced, tail))
+
+
+def cut_before(traced: fx.GraphModule, node_name: str) -> Cut:
+    """The network in two parts before the non-linearity `node_name`, whose input is then the first tensor alive."""
+    node = next(node for node in traced.graph.nodes if node.name == node_name)
+    return cut(traced, node.all_input_nodes[0].name)

@@ -16,7 +16,10 @@ KERNEL, STEP = 3, 5
 SIDE = STEP + KERNEL - 1
 """Inputs a side of a tile."""
 POINTS = (0, 1, 1 / 2, 2, -3 / 4, -4 / 3)
-"""Where polynomials are evaluated, and at infinity; pairs of reciprocals, of those tried among the best in rounding."""
+"""Where polynomials are evaluated, and at infinity; of those tried among the best in rounding.
+
+They are pairs of reciprocals, as `_turned` needs them.
+"""
 TILES = 256
 """At least so many tiles at once, in whole images: enough for a fast product, few enough to bound the memory."""
 CHANNELS = 100
@@ -54,6 +57,61 @@ def _evaluation(coefficients: int) -> np.ndarray:
     return np.concatenate([np.vander(POINTS, coefficients, increasing=True), infinity])
 
 
+def _turned() -> tuple[np.ndarray, np.ndarray]:
+    """A kernel that is turned around, in terms of the kernel itself: factors [SIDE] and order [SIDE].
+
+    At point i the turned kernel is factors[i] times the kernel at point order[i]. That point is the reciprocal of i,
+    which `POINTS` has for each of its points (for 0, infinity), and the factor is the square of i.
+    """
+    kernel = _evaluation(KERNEL)
+    size = np.linalg.norm(kernel, axis=1)
+    order = np.abs(kernel[:, ::-1] @ kernel.T / np.outer(size, size)).argmax(1)
+    return size / size[order], order
+
+
+def _by_tiles(
+    x: torch.Tensor, to_products: torch.Tensor, kernels: torch.Tensor, to_outputs: torch.Tensor, bias: torch.Tensor
+) -> torch.Tensor:
+    """The convolution of `Winograd`, given its transforms; x: [N, in, H, W], kernels: [SIDE^2, in, out]."""
+    _, channels, height, width = x.shape
+    down, across = -(-height // STEP), -(-width // STEP)
+    made = x.new_empty(len(x), down * STEP, across * STEP, len(bias))
+    images = -(-TILES // (down * across))
+    for given, out in zip(x.permute(0, 2, 3, 1).split(images), made.split(images), strict=True):
+        count = len(given)
+        padded = F.pad(given, (0, 0, 1, across * STEP - width + 1, 1, down * STEP - height + 1))
+        image, row, column, unit = padded.stride()
+        # Neighbouring tiles share KERNEL - 1 rows or columns.
+        shape = (SIDE, SIDE, count, down, across, channels)
+        tiles = padded.as_strided(shape, (row, column, image, STEP * row, STEP * column, unit))
+        factors = torch.mm(to_products, tiles.reshape(SIDE**2, -1)).view(SIDE**2, -1, channels)
+        products = torch.bmm(factors, kernels)
+        sums = torch.mm(to_outputs, products.flatten(1)).view(STEP, STEP, count, down, across, -1)
+        torch.add(sums.permute(2, 3, 0, 4, 1, 5), bias, out=out.view(count, down, STEP, across, STEP, -1))
+    return made[:, :height, :width].permute(0, 3, 1, 2)
+
+
+class _Tiles(torch.autograd.Function):
+    """`_by_tiles` with a gradient with respect to x, and to nothing else.
+
+    The gradient is a convolution too, with the kernels turned around and their inputs and outputs swapped. `turned` has
+    the transforms of that one, so that the kernels serve both ways as they lie in memory.
+    """
+
+    @staticmethod
+    def forward(ctx, x, bias, kernels, to_products, to_outputs, *turned):
+        ctx.save_for_backward(kernels, to_products, to_outputs, *turned)
+        # Detached, since a view that leaves a function like this one must not be overwritten, and tails overwrite.
+        return _by_tiles(x, to_products, kernels, to_outputs, bias).detach()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        kernels, to_products, to_outputs, *turned = ctx.saved_tensors
+        none = gradient.new_zeros(kernels.shape[1])
+        found = _Tiles.apply(gradient, none, kernels.mT, *turned, to_products, to_outputs)
+        return found, *[None] * 6
+
+
 class Winograd(nn.Module):
     """A convolution with a 3 x 3 kernel, stride 1 and padding 1, by tiles: 49 products for 25 outputs instead of 225.
 
@@ -67,13 +125,20 @@ class Winograd(nn.Module):
         super().__init__()
         weight = convolution.weight.detach()
         bias = weight.new_zeros(len(weight)) if convolution.bias is None else convolution.bias.detach()
-        # Each for rows and columns at once; in float64, rounded at the end.
         to_outputs, to_products = _evaluation(STEP).T, np.linalg.inv(_evaluation(SIDE)).T
+        factors, order = _turned()
+        transforms = {
+            "to_products": to_products,
+            "to_outputs": to_outputs,
+            "to_products_turned": (factors[:, None] * to_products)[order],
+            "to_outputs_turned": to_outputs[:, order],
+        }
+        # Each for rows and columns at once; in float64, rounded at the end.
+        for name, transform in transforms.items():
+            self.register_buffer(name, torch.from_numpy(np.kron(transform, transform)).to(weight))
         to_kernels = torch.from_numpy(np.kron(_evaluation(KERNEL), _evaluation(KERNEL)))
         given = weight.double().flatten(2)
-        self.register_buffer("to_products", torch.from_numpy(np.kron(to_products, to_products)).to(weight))
         self.register_buffer("kernels", torch.stack([(given @ row).mT.to(weight) for row in to_kernels]))
-        self.register_buffer("to_outputs", torch.from_numpy(np.kron(to_outputs, to_outputs)).to(weight))
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
 
@@ -91,24 +156,12 @@ class Winograd(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: [N, in, H, W]. Returns [N, out, H, W], channels last in memory."""
-        _, channels, height, width = x.shape
+        height, width = x.shape[2:]
         down, across = -(-height // STEP), -(-width // STEP)
         if SIDE**2 * down * across > SHARE * KERNEL**2 * height * width:
             return F.conv2d(x, self.weight, self.bias, padding=1)
-        made = x.new_empty(len(x), down * STEP, across * STEP, len(self.bias))
-        images = -(-TILES // (down * across))
-        for given, out in zip(x.permute(0, 2, 3, 1).split(images), made.split(images), strict=True):
-            count = len(given)
-            padded = F.pad(given, (0, 0, 1, across * STEP - width + 1, 1, down * STEP - height + 1))
-            image, row, column, unit = padded.stride()
-            # Neighbouring tiles share KERNEL - 1 rows or columns.
-            shape = (SIDE, SIDE, count, down, across, channels)
-            tiles = padded.as_strided(shape, (row, column, image, STEP * row, STEP * column, unit))
-            factors = torch.mm(self.to_products, tiles.reshape(SIDE**2, -1)).view(SIDE**2, -1, channels)
-            products = torch.bmm(factors, self.kernels)
-            sums = torch.mm(self.to_outputs, products.flatten(1)).view(STEP, STEP, count, down, across, -1)
-            torch.add(sums.permute(2, 3, 0, 4, 1, 5), self.bias, out=out.view(count, down, STEP, across, STEP, -1))
-        return made[:, :height, :width].permute(0, 3, 1, 2)
+        transforms = self.to_products, self.to_outputs, self.to_products_turned, self.to_outputs_turned
+        return _Tiles.apply(x, self.bias, self.kernels, *transforms)
 
 
 def hasten(traced: fx.GraphModule) -> fx.GraphModule:

@@ -12,18 +12,27 @@ FOLDS = 5
 """Folds of the held-out probes; each class spreads evenly over them."""
 
 
-def split(count: int, study: int, *, class_id: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _order(count: int, class_id: str, seed: int) -> np.ndarray:
+    """A random order of a class's images [count]; it depends on the seed and the class alone."""
+    entropy = hashlib.sha256(f"{seed}\0{class_id}".encode()).digest()
+    return np.random.default_rng(list(entropy)).permutation(count)
+
+
+def split(
+    count: int, study: int, *, class_id: str, split_seed: int, fold_seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Study images, training images and folds of one class with `count` images.
 
     Returns the indices of the `study` study images (sorted), those of the others, and a fold (0-4) for each of the
-    `count` images, spread evenly over either part. Depends on the seed and the class alone.
+    `count` images, spread evenly over either part. `split_seed` draws which images are studied, `fold_seed` their
+    folds; shipped weights fix the former, since their networks were trained on the others.
     """
-    entropy = hashlib.sha256(f"{seed}\0{class_id}".encode()).digest()
-    order = np.random.default_rng(list(entropy)).permutation(count)
-    fold = np.empty(count, np.int8)
-    for part in (order[:study], order[study:]):
-        fold[part] = np.arange(len(part)) % FOLDS
-    return np.sort(order[:study]), np.sort(order[study:]), fold
+    order, studied = _order(count, class_id, split_seed), np.zeros(count, bool)
+    studied[order[:study]] = True
+    drawn, fold = _order(count, class_id, fold_seed), np.empty(count, np.int8)
+    for part in (studied, ~studied):
+        fold[drawn[part[drawn]]] = np.arange(part.sum()) % FOLDS
+    return np.flatnonzero(studied), np.flatnonzero(~studied), fold
 
 
 class _Resize(transforms.Resize):

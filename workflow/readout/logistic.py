@@ -230,4 +230,4 @@ def fit_dual(
                 break
             scale /= 2
         (a, b, f), value = trial, after
-    raise StudyError(f"a probe did not converge in {steps} Newton steps; choose a smaller strength")
+    raise StudyError(f"a probe did not converge in {steps} Newton steps; choose a smaller C")

@@ -46,7 +46,9 @@ class Tail:
         self._requests = threading.local()
 
     def __call__(self, *tensors: torch.Tensor) -> torch.Tensor:
-        """Scores [N, outputs] of the tensors alive at the cut."""
+        """Scores [N, outputs] of the tensors alive at the cut; StudyError where a gradient is asked for."""
+        if any(tensor.requires_grad for tensor in tensors):
+            raise StudyError("device: openvino gives no gradients; set device to cpu")
         if not hasattr(self._requests, "own"):
             self._requests.own = self._compiled.create_infer_request()
         given = [tensor.contiguous().numpy() for tensor in tensors]

@@ -1,6 +1,6 @@
-"""Linear probes of a cell: the published protocol, and a held-out one on all its units.
+"""Linear probes of a group's units: the published protocol, and a held-out one on all of them.
 
-Both are logistic regressions (readout/logistic.py).
+Both are logistic regressions (readout/logistic.py). A fit gives `Probes`, which can then be applied to any images.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,41 @@ from readout.logistic import CHUNK, fit, fit_dual
 
 CLIP = 2.2e-16
 """Probabilities are clipped to [CLIP, 1 - CLIP], as in the published score."""
+DECIMALS = 6
+"""Of decision values, as far as they are compared: solutions of different folds can be equal but for the solver's
+tolerance, and ties that rounding breaks would make an AUROC depend on the processor."""
 BLOCK = 110
 """Images a block of a Gram matrix."""
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Fitted linear classifiers, target against others.
+
+    columns: the units, among those of the group, that each probe looks at [probes, units], or None where each looks at
+    all of them; coefficients: float64 [probes, units]; intercepts: float64 [probes].
+    """
+
+    columns: np.ndarray | None
+    coefficients: np.ndarray
+    intercepts: np.ndarray
+
+    def decisions(self, activations: np.ndarray) -> np.ndarray:
+        """Decision values [probes, images] for activations [images, units of the group]; above zero is the target."""
+        images, units = activations.shape
+        found = np.repeat(self.intercepts[:, None], images, 1)
+        if self.columns is not None:
+            at_once = max(1, CHUNK // (images * self.columns.shape[1]))
+            for start in range(0, len(found), at_once):
+                some = slice(start, start + at_once)
+                x = activations.T[self.columns[some]].astype(np.float64)  # [probes, units, images]
+                found[some] += (self.coefficients[some, None] @ x)[:, 0]
+            return found
+        width = max(1, CHUNK // images)
+        for start in range(0, units, width):
+            some = slice(start, start + width)
+            found += self.coefficients[:, some] @ activations[:, some].T.astype(np.float64)
+        return found
 
 
 @dataclass(frozen=True)
@@ -38,13 +71,12 @@ class HeldOut:
     log_loss: float
 
 
-def published(
+def fit_published(
     activations: np.ndarray, is_target: np.ndarray, *, draws: int, units: int, C: float, generator: np.random.Generator
-) -> Published:
-    """The paper's probe of a cell (section 2; the authors' code).
+) -> Probes:
+    """The paper's probes of a group (section 2; the authors' code), one for each draw of `units` units at random.
 
-    activations: [images, units of the cell]; is_target: bool [images]. Each draw takes `units` units at random, fits
-    on all images and predicts the same images. Units are used as they are.
+    activations: [images, units of the group], used as they are; is_target: bool [images].
     """
     size = activations.shape[1]
     if size <= units:
@@ -55,24 +87,62 @@ def published(
     y = torch.from_numpy(np.where(is_target, 1.0, -1.0))
     x = torch.from_numpy(activations.T[columns]).mT
     # ASSUME: converged, the intercept unpenalised, the images unweighted.
-    *_, decisions = fit(x, y, C, torch.ones_like(y))
-    correct = ((decisions > 0) == (y > 0)).double().mean(1)
+    coefficients, intercepts, _ = fit(x, y, C, torch.ones_like(y))
+    return Probes(columns, coefficients.numpy(), intercepts.numpy())
+
+
+def published(
+    activations: np.ndarray, is_target: np.ndarray, *, draws: int, units: int, C: float, generator: np.random.Generator
+) -> Published:
+    """The paper's score of a group: its probes predict the images on which they were fitted.
+
+    activations: [images, units of the group]; is_target: bool [images].
+    """
+    fitted = fit_published(activations, is_target, draws=draws, units=units, C=C, generator=generator)
+    correct = ((fitted.decisions(activations) > 0) == is_target).mean(1)
     log_loss = -(correct * np.log(1 - CLIP) + (1 - correct) * np.log(CLIP))
-    return Published(draws, float(torch.exp(-log_loss).mean()), float(correct.mean()))
+    return Published(draws, float(np.exp(-log_loss).mean()), float(correct.mean()))
 
 
-def _standardised(activations: np.ndarray, train: np.ndarray) -> torch.Tensor:
-    """Units standardised on the training images and divided by the square root of their number, float64."""
-    x = torch.from_numpy(activations.astype(np.float64))
-    train = torch.from_numpy(np.flatnonzero(train))
-    mean, deviation = x[train].mean(0), x[train].std(0, correction=0)
-    # A unit that is constant over the training images carries nothing: it becomes zero.
-    scale = torch.where(deviation > 0, 1 / deviation, 0.0) / np.sqrt(activations.shape[1])
-    return (x - mean) * scale
+@dataclass(frozen=True)
+class _Standardisation:
+    """Units centred on their means over some problems' training images, and scaled, float64 [problems, units].
+
+    `scale` is one over the deviation and over the square root of the number of units, so that one C means the same at
+    any size; it is zero for a unit that is constant over the training images, which carries nothing.
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def of(cls, mean: np.ndarray, variance: np.ndarray) -> "_Standardisation":
+        scaled = np.divide(1 / variance.shape[1], variance, out=np.zeros_like(variance), where=variance > 0)
+        return cls(mean, np.sqrt(scaled))
+
+    def primal(self, activations: np.ndarray, duals: np.ndarray) -> np.ndarray:
+        """Coefficients w = x^T a [problems, units] of standardised units x, for dual variables a [problems, images]."""
+        width = max(1, CHUNK // len(activations))
+        parts = [
+            duals @ activations[:, start : start + width].astype(np.float64)
+            for start in range(0, activations.shape[1], width)
+        ]
+        return (np.concatenate(parts, axis=1) - duals.sum(1)[:, None] * self.mean) * self.scale
+
+    def probes(self, coefficients: np.ndarray, intercepts: np.ndarray) -> Probes:
+        """Probes of standardised units as probes of the units themselves."""
+        coefficients = coefficients * self.scale
+        return Probes(None, coefficients, intercepts - (self.mean * coefficients).sum(1))
 
 
-def _grams(activations: np.ndarray, train: np.ndarray) -> torch.Tensor:
-    """Gram matrices [problems, images, images] of `_standardised` units, float64, for each row of `train`.
+def _plain_standardisation(activations: np.ndarray, train: np.ndarray) -> _Standardisation:
+    """For few units: over the images of each row of `train`, bool [problems, images]."""
+    parts = [activations[rows].astype(np.float64) for rows in train]
+    return _Standardisation.of(np.stack([part.mean(0) for part in parts]), np.stack([part.var(0) for part in parts]))
+
+
+def _grams(activations: np.ndarray, train: np.ndarray) -> tuple[torch.Tensor, _Standardisation]:
+    """Gram matrices [problems, images, images] of standardised units, float64, for each row of `train`.
 
     With units centred over all images, x, and m and d a unit's mean and scale over training images, the matrix is
     (x - m) d^2 (x - m)^T = x d^2 x^T - u - u^T + c with u = x d^2 m: the units are gone through once for all problems.
@@ -84,13 +154,16 @@ def _grams(activations: np.ndarray, train: np.ndarray) -> torch.Tensor:
     counts = np.bincount(atom)
     members, counts, sizes = torch.from_numpy(atoms), torch.from_numpy(counts), counts.tolist()
     gram = torch.zeros(len(train), images, images, dtype=torch.float64)
+    means, variances = (torch.empty(len(train), units, dtype=torch.float64) for _ in range(2))
     width = max(1, CHUNK // images)
     for start in range(0, units, width):
-        x = torch.from_numpy(activations[order, start : start + width].astype(np.float64))
-        x -= x.mean(0)
+        some = slice(start, start + width)
+        x = torch.from_numpy(activations[order, some].astype(np.float64))
+        centre = x.mean(0)
+        x -= centre
         parts = x.split(sizes)
         sums, squares = (torch.stack([f(part).sum(0) for part in parts]) for f in (torch.Tensor.clone, torch.square))
-        for problem, among in zip(gram, members, strict=True):
+        for i, among in enumerate(members):
             count = counts[among].sum()
             mean = sums[among].sum(0) / count
             variance = squares[among].sum(0) / count - mean**2
@@ -103,13 +176,14 @@ def _grams(activations: np.ndarray, train: np.ndarray) -> torch.Tensor:
             scale = torch.where(variance > 0, 1 / (variance * units), 0.0)
             weighted = x * scale
             u = weighted @ mean
-            problem += (scale * mean) @ mean - u - u[:, None]
+            gram[i] += (scale * mean) @ mean - u - u[:, None]
             # Symmetric: the blocks above the diagonal are left out.
             for rows in torch.arange(images).split(BLOCK):
-                problem[rows[0] :, rows] += weighted[rows[0] :] @ x[rows].T
+                gram[i, rows[0] :, rows] += weighted[rows[0] :] @ x[rows].T
+            means[i, some], variances[i, some] = centre + mean, variance
     gram = gram.tril() + gram.tril(-1).mT
     back = torch.from_numpy(np.argsort(order))
-    return gram[:, back][:, :, back]
+    return gram[:, back][:, :, back], _Standardisation.of(means.numpy(), variances.numpy())
 
 
 def _weights(fitted: np.ndarray, is_target: np.ndarray) -> np.ndarray:
@@ -121,28 +195,38 @@ def _weights(fitted: np.ndarray, is_target: np.ndarray) -> np.ndarray:
     return sum(side * (fitted.sum() / (2 * side.sum())) for side in sides)
 
 
-def _decisions(
+def fit_validated(
     activations: np.ndarray, is_target: np.ndarray, train: np.ndarray, weights: np.ndarray, C: Sequence[float]
-) -> np.ndarray:
-    """Decision values [problems, images] of probes on units standardised over training images.
+) -> Probes:
+    """Probes on all of a group's units, standardised over training images; one for each problem.
 
-    train: bool [problems, images], what is standardised over; weights [problems, images], 0 outside what is fitted.
+    activations: [images, units of the group]; is_target: bool [images]; train: bool [problems, images], what is
+    standardised over; weights: [problems, images], 0 outside what is fitted; C: [problems].
     """
     images, units = activations.shape
     y = torch.from_numpy(np.where(is_target, 1.0, -1.0))
-    c = torch.tensor(C, dtype=torch.float64)
     # Newton's steps cost images x units^2 in the primal form and images^3 / 3 in the dual.
     if units <= images / 2:
-        x = torch.stack([_standardised(activations, rows) for rows in train])
-        *_, decisions = fit(x, y, c, torch.from_numpy(weights))
-        return decisions.numpy()
+        standardisation = _plain_standardisation(activations, train)
+        x = (activations - standardisation.mean[:, None]) * standardisation.scale[:, None]  # [problems, images, units]
+        coefficients, intercepts, _ = fit(
+            torch.from_numpy(x), y, torch.tensor(C, dtype=torch.float64), torch.from_numpy(weights)
+        )
+        return standardisation.probes(coefficients.numpy(), intercepts.numpy())
     distinct, which = np.unique(train, axis=0, return_inverse=True)
-    grams, decisions = _grams(activations, distinct), []
-    for gram, weight, strength in zip((grams[i] for i in which), weights, C, strict=True):
+    grams, standardisation = _grams(activations, distinct)
+    standardisation = _Standardisation(standardisation.mean[which], standardisation.scale[which])
+    duals, intercepts = np.zeros((len(train), images)), np.zeros(len(train))
+    for i, (gram, weight) in enumerate(zip((grams[i] for i in which), weights, strict=True)):
         fitted = torch.from_numpy(np.flatnonzero(weight))
-        a, b = fit_dual(gram[fitted][:, fitted], y[fitted], float(strength), torch.from_numpy(weight)[fitted])
-        decisions.append((gram[:, fitted] @ a + b).numpy())
-    return np.stack(decisions)
+        a, b = fit_dual(gram[fitted][:, fitted], y[fitted], float(C[i]), torch.from_numpy(weight)[fitted])
+        duals[i, fitted], intercepts[i] = a.numpy(), float(b)
+    return standardisation.probes(standardisation.primal(activations, duals), intercepts)
+
+
+def auroc(decision: np.ndarray, is_target: np.ndarray) -> float:
+    """Probability that an image of the target has the higher decision value [images]; ties count one half."""
+    return float(roc_auc_score(is_target, np.round(decision, DECIMALS)))
 
 
 def _balanced_log_loss(decision: np.ndarray, is_target: np.ndarray) -> float:
@@ -152,43 +236,41 @@ def _balanced_log_loss(decision: np.ndarray, is_target: np.ndarray) -> float:
 
 
 def _best(
-    activations: np.ndarray, is_target: np.ndarray, fold: np.ndarray, train: np.ndarray, strengths: Sequence[float]
+    activations: np.ndarray, is_target: np.ndarray, fold: np.ndarray, train: np.ndarray, candidates: Sequence[float]
 ) -> int:
-    """Index of the strength with the lowest log-loss in a cross-validation over the training folds.
+    """Index of the C with the lowest log-loss in a cross-validation over the training folds.
 
     Units are standardised over all training folds, for every one of its inner folds alike.
     """
     inner = np.unique(fold[train])
-    weights = np.stack([_weights(train & (fold != k), is_target) for _ in strengths for k in inner])
-    C = [strength for strength in strengths for _ in inner]
-    decisions = _decisions(activations, is_target, np.broadcast_to(train, weights.shape), weights, C)
-    scored = [train & (fold == k) for _ in strengths for k in inner]
+    weights = np.stack([_weights(train & (fold != k), is_target) for _ in candidates for k in inner])
+    C = [candidate for candidate in candidates for _ in inner]
+    fitted = fit_validated(activations, is_target, np.broadcast_to(train, weights.shape), weights, C)
+    decisions = fitted.decisions(activations)
+    scored = [train & (fold == k) for _ in candidates for k in inner]
     losses = [_balanced_log_loss(d[rows], is_target[rows]) for d, rows in zip(decisions, scored, strict=True)]
-    return int(np.reshape(losses, (len(strengths), len(inner))).mean(1).argmin())
+    return int(np.reshape(losses, (len(candidates), len(inner))).mean(1).argmin())
 
 
-def held_out(
-    activations: np.ndarray, is_target: np.ndarray, fold: np.ndarray, strength: float | Sequence[float]
-) -> HeldOut:
+def held_out(activations: np.ndarray, is_target: np.ndarray, fold: np.ndarray, C: float | Sequence[float]) -> HeldOut:
     """The cross-validated probe on all units of a cell.
 
     activations: [images, units of the cell]; is_target: bool [images]; fold: [images], each image is predicted by the
-    probe fitted on the other folds. `strength` is the C of scikit-learn; of a list, the one with the lowest log-loss
-    in a cross-validation over the training folds is taken, anew for each fold. Units are standardised on the training
-    folds and divided by the square root of their number, so that one strength means the same at any cell size.
+    probe fitted on the other folds. `C` is scikit-learn's, the inverse strength of the penalty; of a list, the one with
+    the lowest log-loss in a cross-validation over the training folds is taken, anew for each fold. Units are
+    standardised on the training folds and divided by the square root of their number, so that one C means the same at
+    any cell size.
     """
-    strengths = list(strength) if isinstance(strength, Sequence) else [float(strength)]
+    candidates = list(C) if isinstance(C, Sequence) else [float(C)]
     left_out = np.unique(fold)
     train = np.stack([fold != k for k in left_out])
-    chosen = [strengths[0]] * len(left_out)
-    if len(strengths) > 1:
-        chosen = [strengths[_best(activations, is_target, fold, rows, strengths)] for rows in train]
+    chosen = [candidates[0]] * len(left_out)
+    if len(candidates) > 1:
+        chosen = [candidates[_best(activations, is_target, fold, rows, candidates)] for rows in train]
     weights = np.stack([_weights(rows, is_target) for rows in train])
-    decisions = _decisions(activations, is_target, train, weights, chosen)
-    decision = np.where(~train, decisions, 0.0).sum(0)
+    fitted = fit_validated(activations, is_target, train, weights, chosen)
+    decision = np.where(~train, fitted.decisions(activations), 0.0).sum(0)
     p = np.exp(-np.logaddexp(0, -decision))
     predicted = decision > 0
     accuracy = (predicted[is_target].mean() + (~predicted[~is_target]).mean()) / 2
-    return HeldOut(
-        p, float(accuracy), float(roc_auc_score(is_target, decision)), _balanced_log_loss(decision, is_target)
-    )
+    return HeldOut(p, float(accuracy), auroc(decision, is_target), _balanced_log_loss(decision, is_target))

@@ -1,13 +1,23 @@
-"""Tables: the effect of an ablation in one row a cell."""
+"""Tables: the effect of an ablation in one row per group."""
 
 import numpy as np
 
 
 def effect(rank_baseline: np.ndarray, rank_ablated: np.ndarray) -> tuple[float, float]:
-    """Rank deficit and rank change of a cell, means over the target's images.
+    """Rank deficit and rank change of a group, means over the target's images.
 
     The deficit is the mean of max(0, rank change), which the authors' code averages; clipping makes it positive under
     pure noise, so the plain change stands beside it.
     """
     change = rank_ablated.astype(np.int64) - rank_baseline
     return float(np.maximum(0, change).mean()), float(change.mean())
+
+
+def against(effect: float, random: np.ndarray) -> tuple[float, float | None]:
+    """An effect less the mean of those of random groups [groups], and the same in units of their standard deviation.
+
+    The latter is None where the random groups do not differ, or where there is one alone.
+    """
+    less = float(effect - random.mean())
+    deviation = float(random.std(ddof=1)) if len(random) > 1 else 0.0
+    return less, less / deviation if deviation > 0 else None

@@ -1,5 +1,4 @@
-# The ablation of one cell: the network's tail with the cell's units set to a value.
-# Few inputs, as for the probes: the images and the layers stand behind the baseline.
+# The ablation of one cell, or of another group that is asked for by name: the network's tail with its units replaced.
 
 
 rule ablations:
@@ -7,6 +6,8 @@ rule ablations:
         cells=rules.cells.output[0],
         weights=lambda w: weights(STUDY.networks[w.network]),
         baseline=f"{R}/baseline/{{network}}/{{class_id}}.parquet",
+        images=rules.images.output[0],
+        layers=rules.layers.output[0],
     output:
         f"{R}/ablations/{{network}}/{{layer}}/{{class_id}}/{{cell}}.parquet",
     log:
@@ -15,21 +16,23 @@ rule ablations:
     resources:
         mem_mb=1500,
     params:
-        images=rules.images.output[0],
-        layers=lambda w: f"{R}/networks/{w.network}/layers.parquet",
         settings=ablation,
+        group=group,
         code=digest("ablations"),
     run:
         from jobs import ablations
 
-        ablations.ablate(
-            output[0],
-            input,
-            params.images,
-            params.layers,
-            wildcards,
+        logs.run(
+            log[0],
+            ablations.ablate,
+            path_to_ablation=output[0],
+            path_to_cells=input.cells,
+            path_to_baseline=input.baseline,
+            path_to_images=input.images,
+            path_to_layers=input.layers,
+            **wildcards,
+            **params.group,
             **params.settings,
             device=DEVICE,
             made=made("ablations", params.settings),
-            log=log,
         )

@@ -20,21 +20,24 @@ for network in STUDY.networks.values():
         resources:
             mem_mb=2000,
         params:
-            settings={**STUDY.engine(network), **STUDY.config["activations"]},
+            layers=network.layers,
+            settings={"source": STUDY.source(network), **STUDY.config["activations"]},
             code=digest("activations"),
         run:
             from jobs import activations
 
-            activations.extract(
-                input,
-                output.layers,
-                output.means,
-                output.baseline,
-                wildcards.class_id,
+            logs.run(
+                log[0],
+                activations.extract,
+                path_to_images=input.images,
+                path_to_layers=input.layers,
+                paths_to_activations=dict(zip(params.layers, output.layers, strict=True)),
+                paths_to_means=dict(zip(params.layers, output.means, strict=True)),
+                path_to_baseline=output.baseline,
+                class_id=wildcards.class_id,
                 **params.settings,
                 device=DEVICE,
                 made=made("activations", params.settings),
-                log=log,
             )
 
     # All of a network, for the runs within a cluster's jobs: workflow/cluster.smk.
@@ -53,3 +56,26 @@ for network in STUDY.networks.values():
                 ],
                 c=network.classes,
             ),
+
+
+rule accuracy:
+    input:
+        lambda w: [f"{R}/baseline/{w.network}/{c}.parquet" for c in STUDY.networks[w.network].classes],
+    output:
+        f"{R}/networks/{{network}}/accuracy.parquet",
+    log:
+        f"{R}/logs/accuracy/{{network}}.log",
+    wildcard_constraints:
+        network=one_of(network.name for network in STUDY.networks.values() if not network.trained),
+    params:
+        code=digest("activations"),
+    run:
+        from jobs import activations
+
+        logs.run(
+            log[0],
+            activations.summarise,
+            path_to_accuracy=output[0],
+            paths_to_baselines=input,
+            made=made("activations", {}),
+        )

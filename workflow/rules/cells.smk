@@ -13,7 +13,13 @@ rule others:
     run:
         from jobs import cells
 
-        cells.list_others(output[0], **params.settings, made=made("cells", params.settings), log=log)
+        logs.run(
+            log[0],
+            cells.list_others,
+            path_to_others=output[0],
+            **params.settings,
+            made=made("cells", params.settings),
+        )
 
 
 rule cells:
@@ -33,11 +39,13 @@ rule cells:
     run:
         from jobs import cells
 
-        cells.assign(
-            output[0],
-            target=input.target,
-            others=input.others,
+        logs.run(
+            log[0],
+            cells.assign,
+            path_to_cells=output[0],
+            path_to_target=input.target,
+            paths_to_others=input.others,
+            layer=wildcards.layer,
             **params.settings,
             made=made("cells", params.settings),
-            log=log,
         )

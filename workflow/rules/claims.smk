@@ -29,12 +29,14 @@ rule claims:
     run:
         from jobs import claims
 
-        claims.judge(
-            output.table,
-            output.page,
-            layers=input.layers,
-            registry=REGISTRY,
+        paths = iter(input.layers)
+        logs.run(
+            log[0],
+            claims.judge,
+            path_to_claims=output.table,
+            path_to_page=output.page,
+            paths_to_layers={n.name: [next(paths) for _ in n.layers] for n in STUDY.networks.values()},
+            path_to_registry=REGISTRY,
             **params.settings,
             made=made("claims", {**params.settings, "registry": params.registry}),
-            log=log,
         )

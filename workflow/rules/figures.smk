@@ -25,7 +25,9 @@ rule figure1:
     run:
         from runtime import subprocesses
 
-        subprocesses.run("jobs.figures", {**params.settings, "path_to_table": input[0], "paths": list(output)}, log[0])
+        subprocesses.run(
+            "jobs.figures", {**params.settings, "path_to_table": input[0], "paths": list(output)}, log[0]
+        )
 
 
 rule figure2:
@@ -51,7 +53,9 @@ rule figure2:
     run:
         from runtime import subprocesses
 
-        subprocesses.run("jobs.figures", {**params.settings, "path_to_table": input[0], "paths": list(output)}, log[0])
+        subprocesses.run(
+            "jobs.figures", {**params.settings, "path_to_table": input[0], "paths": list(output)}, log[0]
+        )
 
 
 use rule figure2 as figure2_network with:

@@ -12,12 +12,18 @@ rule images:
             "labels": STUDY.labels,
             "study": STUDY.config["images"]["study"],
             "train": STUDY.train,
-            "seed": STUDY.seed,
+            "split_seed": STUDY.split_seed,
+            "fold_seed": STUDY.seed,
         },
         files=STUDY.listing_digest(),
         code=digest("images"),
     run:
         from jobs import images
 
-        carried = made("images", {**params.settings, "files": params.files}, **STUDY.image_settings())
-        images.list_images(output[0], **params.settings, made=carried, log=log)
+        logs.run(
+            log[0],
+            images.list_images,
+            path_to_images=output[0],
+            **params.settings,
+            made=made("images", {**params.settings, "files": params.files}, **STUDY.image_settings()),
+        )

@@ -15,8 +15,17 @@ rule layers:
     run:
         from jobs import networks
 
-        carried = made("networks", params.settings)
-        networks.list_layers(output[0], **params.settings, **checked(wildcards), made=carried, log=log)
+        # What the layers are checked against is not tracked: another choice leaves their table as it is.
+        logs.run(
+            log[0],
+            networks.list_layers,
+            path_to_layers=output[0],
+            **params.settings,
+            chosen=STUDY.networks[wildcards.network].layers,
+            cells=len(STUDY.cells),
+            device=DEVICE,
+            made=made("networks", params.settings),
+        )
 
 
 rule networks:
@@ -37,22 +46,6 @@ rule networks:
     run:
         from runtime import subprocesses
 
-        files = {"path_to_images": input.images, "accuracy": output.accuracy}
-        subprocesses.run("jobs.networks", files | params.settings, log[0], made("networks", params.settings))
-
-
-rule accuracy:
-    input:
-        lambda w: [f"{R}/baseline/{w.network}/{c}.parquet" for c in STUDY.networks[w.network].classes],
-    output:
-        f"{R}/networks/{{network}}/accuracy.parquet",
-    log:
-        f"{R}/logs/accuracy/{{network}}.log",
-    wildcard_constraints:
-        network=one_of(network.name for network in STUDY.networks.values() if not network.trained),
-    params:
-        code=digest("activations"),
-    run:
-        from jobs import activations
-
-        activations.summarise(output[0], baselines=input, made=made("activations", {}), log=log)
+        files = {"path_to_images": input.images, "path_to_accuracy": output.accuracy}
+        given = files | params.settings | {"made": made("networks", params.settings)}
+        subprocesses.run("jobs.networks", given, log[0])

@@ -1,12 +1,12 @@
-# The probes of one cell. The priority puts cells before further grids; their order is that of workflow/runtime/locks.py.
-# A cell's job names few inputs, since Snakemake asks for those of all that it chooses from whenever it starts one: the file
-# of the grid is made anew with any activations, and the target's activations are missing when a layer's were deleted.
+# The probes of one cell, or of another group that is asked for by name. The priority puts cells before further grids;
+# the order of cells is that of workflow/runtime/patches.py.
 
 
 rule probes:
     input:
         cells=rules.cells.output[0],
         target=f"{R}/activations/{{network}}/{{layer}}/{{class_id}}.parquet",
+        others=of_others("activations"),
     output:
         f"{R}/probes/{{network}}/{{layer}}/{{class_id}}/{{cell}}.parquet",
     log:
@@ -15,11 +15,21 @@ rule probes:
     resources:
         mem_mb=1000,
     params:
-        others=of_others("activations"),
         settings=PROBES,
+        kind=lambda w: STUDY.kinds[w.cell],
         code=digest("probes"),
     run:
         from jobs import probes
 
-        carried = made("probes", params.settings)
-        probes.probe(output[0], input, params.others, wildcards, **params.settings, made=carried, log=log)
+        logs.run(
+            log[0],
+            probes.probe,
+            path_to_probe=output[0],
+            path_to_cells=input.cells,
+            path_to_target=input.target,
+            paths_to_others=input.others,
+            **wildcards,
+            kind=params.kind,
+            **params.settings,
+            made=made("probes", params.settings),
+        )

@@ -17,23 +17,35 @@ def weights(network):
 def architecture(wildcards):
     """What it takes to build a network, with its weights where these are not trained here."""
     network = STUDY.networks[wildcards.network]
-    return {key: getattr(network, key) for key in ("model", "outputs", "weights", "transform")}
-
-
-def checked(wildcards):
-    """What a network's layers are checked against; not tracked, since another choice leaves their table as it is."""
-    return {"chosen": STUDY.networks[wildcards.network].layers, "cells": len(STUDY.cells), "on": DEVICE}
+    return {"source": replace(STUDY.source(network), weights=network.weights)}
 
 
 def training(wildcards):
     """How a network is trained, and on what."""
     network = STUDY.networks[wildcards.network]
-    return {**STUDY.engine(network), "recipe": {"seed": STUDY.seed, **network.training}}
+    return {"source": STUDY.source(network), "recipe": {"seed": STUDY.seed, **network.training}}
+
+
+def group(wildcards):
+    """What decides a group's units beside its grid: its kind, and the seed where they are drawn."""
+    kind = STUDY.kinds[wildcards.cell]
+    return {"kind": kind, "seed": STUDY.seed if kind == "random" else None}
 
 
 def ablation(wildcards):
     """How a network is run with units ablated."""
-    return {**STUDY.engine(STUDY.networks[wildcards.network]), **STUDY.config["ablations"]}
+    return {"source": STUDY.source(STUDY.networks[wildcards.network]), **STUDY.config["ablations"]}
+
+
+def control(wildcards):
+    """The groups beside the cells, and how they are ablated."""
+    source = STUDY.source(STUDY.networks[wildcards.network])
+    return {
+        "source": source,
+        "values": [STUDY.config["ablations"]["value"]],
+        "random": STUDY.random,
+        "seed": STUDY.seed,
+    }
 
 
 def made(step, settings, **more):
@@ -43,7 +55,7 @@ def made(step, settings, **more):
 
 def origins(wildcards):
     """What the files of a layer must carry to be gathered in one table."""
-    steps = {"cells": GRID, "probes": PROBES, "ablations": ablation(wildcards)}
+    steps = {"cells": GRID, "probes": PROBES, "ablations": ablation(wildcards), "controls": control(wildcards)}
     return {step: {"study": STUDY.name, "settings": provenance.digest(s)} for step, s in steps.items()}
 
 
@@ -57,12 +69,26 @@ def of_others(step):
     return paths
 
 
-def of_layer(step):
-    """The files of a step for all targets and cells of a layer."""
+def of_targets(pattern):
+    """A layer's files of a step, one for each target."""
+    return lambda w: [pattern.format(**w, class_id=target) for target in STUDY.networks[w.network].targets]
 
-    def paths(wildcards):
-        targets = STUDY.networks[wildcards.network].targets
-        pattern = f"{R}/{step}/{wildcards.network}/{wildcards.layer}/{{target}}/{{cell}}.parquet"
-        return [pattern.format(target=target, cell=cell) for target in targets for cell in STUDY.cells]
 
-    return paths
+def of_cells(pattern):
+    """A layer's files of a step, one for each target and cell."""
+    return lambda w: [
+        pattern.format(**w, class_id=target, cell=cell)
+        for target in STUDY.networks[w.network].targets
+        for cell in STUDY.cells
+    ]
+
+
+def by_target(network, paths):
+    """Files of `of_targets` by target."""
+    return dict(zip(STUDY.networks[network].targets, paths, strict=bool(paths)))
+
+
+def by_cell(network, paths):
+    """Files of `of_cells` by target and cell."""
+    parts = [paths[i : i + len(STUDY.cells)] for i in range(0, len(paths), len(STUDY.cells))]
+    return {t: dict(zip(STUDY.cells, part, strict=True)) for t, part in by_target(network, parts).items()}

@@ -1,20 +1,24 @@
 # The configuration, checked, which everything else is planned from.
+import os
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
-from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version, update_config
 
-ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
+# The default profile's scheduler-greedy-omit-prioritize-by-temp-and-input came with this version.
+min_version("9.10")
+
+# Where this file lies, which Snakemake compiles under its path.
+ROOT = Path((lambda: None).__code__.co_filename).parents[2]
 sys.path.insert(0, f"{ROOT}/workflow")
 
 from inputs.config import check_files, from_command_line
 from inputs.study import Study
-from runtime import locks, logs
+from runtime import locks, logs, patches
 from readout import StudyError
-
-min_version("9.0")
 
 
 configfile: f"{ROOT}/config.yaml"
@@ -26,20 +30,12 @@ def told():
     try:
         yield
     except StudyError as error:
-        raise WorkflowError(str(error)) from None
-
-
-def check_config():
-    """Refuse keys that are given twice, and give what --config says its types.
-
-    Snakemake documents neither of these two attributes of the workflow.
-    """
-    check_files(workflow.configfiles)
-    update_config(config, from_command_line(workflow.config_settings.config))
+        raise patches.refusal(str(error)) from None
 
 
 with told():
-    check_config()
+    check_files(patches.config_files(workflow))
+    update_config(config, from_command_line(patches.config_from_command_line(workflow)))
     STUDY = Study(config)
     STUDY.check_results()
 R = STUDY.results
@@ -50,17 +46,34 @@ wildcard_constraints:
     network=r"[^/]+",
     layer=r"[^/]+",
     class_id=r"[^/]+",
-    cell=r"s\d+m\d+",
+    cell=r"[^/]+",
 
 
 def claim(cluster=False):
     """Have the study's results to this run alone; the runs within a cluster's jobs claim their parts (Snakefile)."""
-    if workflow.execution_settings.lock:
+    if patches.has_lock(workflow):
         with told():
             locks.claim_run(R, cluster)
 
 
 def sweep():
     """Remove empty logs; the runs within a cluster's jobs leave that to the run that sends them."""
-    if workflow.execution_settings.lock:
+    if patches.has_lock(workflow):
         logs.sweep(Path(R, "logs"))
+
+
+def headline():
+    """The claims' verdicts and where the results lie, if this run was asked for them and nobody else will print it."""
+    if not patches.has_lock(workflow) or os.environ.get("READOUT_HEADLINE") == "later":
+        return ""
+    if patches.asked_for(workflow).isdisjoint({"all", "claims", f"{R}/claims.parquet", f"{R}/claims.html"}):
+        return ""
+    from commands import headline
+
+    command = headline.REPORT
+    if any(argument.startswith(("--config", "-C")) for argument in sys.argv):
+        command += "  (with this run's --configfile and --config)"
+    try:
+        return headline.text(R, command)
+    except StudyError as error:
+        return str(error)

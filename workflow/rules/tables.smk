@@ -1,14 +1,14 @@
-# The rows of all cells: gathered a layer at a time, with each image's part, and then for the study.
+# The rows of all cells: gathered a layer at a time, with each image's part, and then for the study; and those of other
+# groups.
 
 
 rule layer_tables:
     input:
         layers=rules.layers.output[0],
-        cells=lambda w: [
-            f"{R}/cells/{w.network}/{w.layer}/{target}.parquet" for target in STUDY.networks[w.network].targets
-        ],
-        probes=of_layer("probes"),
-        ablations=of_layer("ablations"),
+        cells=of_targets(rules.cells.output[0]),
+        probes=of_cells(rules.probes.output[0]),
+        ablations=of_cells(rules.ablations.output[0]),
+        controls=of_targets(rules.controls.output[0]) if STUDY.random else [],
     output:
         f"{R}/tables/{{network}}/{{layer}}.parquet",
     log:
@@ -20,8 +20,19 @@ rule layer_tables:
     run:
         from jobs import tables
 
-        carried = made("tables", params.origins)
-        tables.gather_layer(output[0], input, wildcards.layer, origins=params.origins, made=carried, log=log)
+        logs.run(
+            log[0],
+            tables.gather_layer,
+            path_to_table=output[0],
+            path_to_layers=input.layers,
+            paths_to_cells=by_target(wildcards.network, input.cells),
+            paths_to_probes=by_cell(wildcards.network, input.probes),
+            paths_to_ablations=by_cell(wildcards.network, input.ablations),
+            paths_to_controls=by_target(wildcards.network, input.controls),
+            **wildcards,
+            origins=params.origins,
+            made=made("tables", params.origins),
+        )
 
 
 rule tables:
@@ -36,4 +47,31 @@ rule tables:
     run:
         from jobs import tables
 
-        tables.gather_study(output[0], layers=input, made=made("tables", {}), log=log)
+        logs.run(
+            log[0], tables.gather_study, path_to_table=output[0], paths_to_layers=input, made=made("tables", {})
+        )
+
+
+rule group_tables:
+    input:
+        controls=[rules.controls.output[0].format(network=n, layer=l, class_id=t) for n, l, t in STUDY.grids()],
+        layers=expand(rules.layers.output[0], network=STUDY.networks),
+    output:
+        f"{R}/tables/groups.parquet",
+    log:
+        f"{R}/logs/tables/groups.log",
+    params:
+        origins={n: origins(SimpleNamespace(network=n))["controls"] for n in STUDY.networks},
+        code=digest("tables"),
+    run:
+        from jobs import tables
+
+        logs.run(
+            log[0],
+            tables.gather_groups,
+            path_to_table=output[0],
+            paths_to_controls=dict(zip(STUDY.grids(), input.controls, strict=True)),
+            paths_to_layers=dict(zip(STUDY.networks, input.layers, strict=True)),
+            origins=params.origins,
+            made=made("tables", params.origins),
+        )

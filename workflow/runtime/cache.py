@@ -1,7 +1,5 @@
 """What jobs of one process share: networks, prefixes of a network, activations. Bounded in bytes."""
 
-import contextlib
-import ctypes
 import os
 import threading
 from collections.abc import Callable
@@ -12,19 +10,10 @@ import torch
 
 from readout import StudyError
 from runtime import parquet
-
-# ASSUME: one thread a job; the workflow's parallelism is in its jobs, and results do not depend on `--cores`.
-torch.set_num_threads(1)
-
-with contextlib.suppress(OSError, AttributeError):
-    # glibc gives blocks of megabytes back to the system at once and gets them anew, page by page, for the next tensor:
-    # up to a third of the time of an ablation. One heap for all threads, kept, serves them again. But not the largest:
-    # torch aligns its tensors, and the hole that one leaves in a heap is a little too small for the next of its size.
-    for option, value in ((-8, 1), (-3, 32 << 20), (-1, 2**31 - 1)):  # M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
-        ctypes.CDLL(None).mallopt(option, value)
+from runtime.process import give_back
 
 LIMIT = int(os.environ.get("READOUT_CACHE_MIB", "2048")) << 20
-"""Bytes held between jobs; a group of cells needs its activations and one prefix at a time."""
+"""Bytes held between jobs; the jobs of a grid need its activations and one prefix at a time."""
 LARGE = 64 << 20
 """Bytes of a value that is worth the time to look for what is free."""
 
@@ -42,12 +31,6 @@ def _size(value: object) -> int:
 _store: cachetools.LRUCache = cachetools.LRUCache(maxsize=LIMIT, getsizeof=_size)
 _lock = threading.Lock()
 _making: dict[object, threading.Lock] = {}
-
-
-def give_back() -> None:
-    """Give what is free of the kept memory back to the system, behind a job or a shared value that took much."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def stamp(path: str | Path) -> tuple:
@@ -69,7 +52,9 @@ def shared(key: object, make: Callable[[], object]) -> object:
         with _lock:
             if key in _store:
                 return _store[key]
-        value = make()
+        # In inference mode torch makes tensors that can never be differentiated, and the next job may want to.
+        with torch.inference_mode(False), torch.no_grad():
+            value = make()
         size = _size(value)
         with _lock:
             _making.pop(key, None)

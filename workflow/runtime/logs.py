@@ -1,13 +1,12 @@
 """Log files of jobs that run inside the workflow's process."""
 
 import contextlib
-import functools
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 from readout import StudyError
-from runtime import files, provenance
+from runtime import files, process
 
 
 def sweep(folder: str | Path) -> None:
@@ -19,33 +18,28 @@ def sweep(folder: str | Path) -> None:
                 path.unlink()
 
 
-def logged(job: Callable) -> Callable:
-    """Let a job take the keywords `log`, the path of its log file, and `made`, what the tables that it writes carry.
+def run(log: str | Path, job: Callable[..., str | None], /, **given: object) -> None:
+    """Run `job(**given)` and write what it says of itself to the file `log`.
 
-    The file gets what the job returns, a line on what it did, or nothing; of a failing job the message, and the
-    traceback where the error is none of ours. The error that leaves a job is always a StudyError.
+    That is what the job returns, a line on what it did, or no file where it returns nothing; of a failing job the
+    message, and the traceback where the error is none of ours. The error that leaves here is always a StudyError.
     """
-
-    @functools.wraps(job)
-    def run(*args, log, made=None, **kwargs):
-        path = Path(str(log))
-        try:
-            with provenance.making(made):
-                result = job(*args, **kwargs)
-        except Exception as error:
-            ours = isinstance(error, StudyError)
-            # A full disk refuses the log too, and is told of by the error.
-            with contextlib.suppress(OSError):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(f"{error}\n" if ours else traceback.format_exc())
-            if ours:
-                raise
-            raise StudyError(f"{type(error).__name__}: {error} (unexpected; the traceback is in {path})") from error
-        with files.writing(path):
-            # A log of an earlier failure would mislead.
-            path.unlink(missing_ok=True)
-            if result is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(f"{result}\n")
-
-    return run
+    path = Path(log)
+    try:
+        process.prepare()
+        result = job(**given)
+    except Exception as error:
+        ours = isinstance(error, StudyError)
+        # A full disk refuses the log too, and is told of by the error.
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{error}\n" if ours else traceback.format_exc())
+        if ours:
+            raise
+        raise StudyError(f"{type(error).__name__}: {error} (unexpected; the traceback is in {path})") from error
+    with files.writing(path):
+        # A log of an earlier failure would mislead.
+        path.unlink(missing_ok=True)
+        if result is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{result}\n")

@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -13,20 +13,20 @@ import pyarrow.parquet as pq
 from readout import StudyError
 from runtime import files, provenance
 
-# Arrow's own allocators keep what is freed, which with activations of gigabytes doubles the process.
-pa.set_memory_pool(pa.system_memory_pool())
-
 
 class Writer(AbstractContextManager):
-    """Writes one file in pieces: into a temporary file, renamed when the block ends without an error."""
+    """Writes one file in pieces: into a temporary file, renamed when the block ends without an error.
 
-    def __init__(self, path: str | Path, schema: pa.Schema):
+    The table carries `made`, what made it (runtime/provenance.py); without it, nothing.
+    """
+
+    def __init__(self, path: str | Path, schema: pa.Schema, made: str | None = None):
         self.path = Path(path)
         self.partial = files.partial(self.path)
         # Of numbers, above all of millions of activations, a dictionary costs time and gains nothing.
         words = [field.name for field in schema if pa.types.is_string(field.type)]
         # What made this file, and not the one that a schema was read from.
-        marked = schema.with_metadata(provenance.metadata())
+        marked = schema.with_metadata(provenance.metadata(made))
         try:
             with files.writing(self.path):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,13 +62,15 @@ class Writer(AbstractContextManager):
             files.discard(self.partial)
 
 
-def write(path: str | Path, content: Mapping[str, object] | Iterable[Mapping], schema: pa.Schema) -> None:
-    """Write a table from columns or from rows."""
+def write(
+    path: str | Path, content: Mapping[str, object] | Iterable[Mapping], schema: pa.Schema, made: str | None = None
+) -> None:
+    """Write a table from columns or from rows; it carries `made`."""
     if isinstance(content, Mapping):
         table = pa.table(dict(content), schema=schema)
     else:
         table = pa.Table.from_pylist(list(content), schema=schema)
-    with Writer(path, schema) as writer:
+    with Writer(path, schema, made) as writer:
         writer.write(table)
 
 
@@ -105,11 +107,16 @@ def _gaps(column: pa.ChunkedArray) -> bool:
     return column.null_count > 0 or any(map(_gaps, parts))
 
 
-def read(path: str | Path, schema: pa.Schema | None = None, columns: list[str] | None = None) -> pa.Table:
+def read(
+    path: str | Path,
+    schema: pa.Schema | None = None,
+    columns: list[str] | None = None,
+    optional: Collection[str] = (),
+) -> pa.Table:
     """Read a table; StudyError names the file where it is missing or cut short.
 
     With a schema: its columns (or those of `columns`) alone, in its order; StudyError where one is missing, is of
-    another type or lacks a value, and where there is no row.
+    another type or lacks a value, but for those of `optional`, and where there is no row.
     """
     with _named(path):
         table = _open(path).read(columns=columns)
@@ -125,7 +132,7 @@ def read(path: str | Path, schema: pa.Schema | None = None, columns: list[str] |
     if not len(table):
         raise StudyError(f"{path}: has no rows; {again(path)}")
     for field in fields:
-        if _gaps(table[field.name]):
+        if field.name not in optional and _gaps(table[field.name]):
             raise StudyError(f"{path}: column {field.name} lacks values; {again(path)}")
     return table.select(places)
 

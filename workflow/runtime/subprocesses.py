@@ -4,6 +4,7 @@ In the workflow's process a training would share torch's global state with the t
 matplotlib's.
 """
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -14,26 +15,24 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from readout import StudyError
-from runtime import files, provenance
+from runtime import files
 
 REFUSED = 3
 """Exit status of a process whose file a disk has refused."""
 
 
-def run(module: str, settings: Mapping, log: str, made: str | None = None) -> None:
-    """Run `python -m <module> <settings as JSON> <this process>`, which writes to `log`; its tables carry `made`.
+def run(module: str, settings: Mapping, log: str) -> None:
+    """Run `python -m <module> <settings as JSON> <this process>`, which writes to `log`.
 
     Raises StudyError with the last line of the log where it fails.
     """
     packages = str(Path(__file__).resolve().parents[1])
     environment = os.environ | {"PYTHONPATH": packages, "MPLBACKEND": "Agg"}
-    if made is not None:
-        environment[provenance.VARIABLE] = made
     with files.writing(log):
         # Not empty: another run at work in the study would sweep it away.
         Path(log).write_text(f"python -m {module}\n")
     with Path(log).open("a") as file:
-        command = [sys.executable, "-m", module, json.dumps(settings), str(os.getpid())]
+        command = [sys.executable, "-m", module, json.dumps(settings, default=dataclasses.asdict), str(os.getpid())]
         done = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False)
     if done.returncode == REFUSED:
         files.refused.set()
@@ -43,7 +42,10 @@ def run(module: str, settings: Mapping, log: str, made: str | None = None) -> No
 
 
 def main(job: Callable) -> None:
-    """What such a module does: its job with the settings on the command line; a StudyError is its last line."""
+    """What such a module does: its job with the settings on the command line; a StudyError is its last line.
+
+    Frozen dataclasses among the settings arrive as mappings.
+    """
     settings, parent = sys.argv[1:]
     # Given, not asked for: by now, with torch imported, it may have been killed.
     threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()

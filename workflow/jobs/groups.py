@@ -1,0 +1,57 @@
+"""Groups of a grid, from its file: the one way from a name to units, between `cells` and everything behind it."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs import cells
+from readout import StudyError, groups
+from readout import cells as grid
+from readout.groups import Group, Kind
+from runtime import cache, parquet
+
+
+def _cells(path_to_cells: str, fold: int | None) -> tuple[dict[str, np.ndarray], int]:
+    """Units of each cell of a grid, by name, and the number of the layer's units."""
+    # The published grid is of all images; one of a fold has a column of its own.
+    column = "cell" if fold is None else f"cell_fold{fold}"
+    bins = ("selectivity_bin", "magnitude_bin")
+    schema = pa.schema([*map(cells.SCHEMA.field, ("unit", *bins)), pa.field(column, pa.string())])
+    table = parquet.read(path_to_cells, schema)
+    if not np.array_equal(table["unit"], np.arange(len(table))):
+        raise StudyError(f"{path_to_cells}: the units are not in order; {parquet.again(path_to_cells)}")
+    s, m = (table[name].to_numpy().astype(int) for name in bins)
+    names = grid.names((s.max() + 1, m.max() + 1))
+    label = pc.index_in(table[column].combine_chunks(), pa.array(names)).to_numpy(zero_copy_only=False)
+    published = label == s * (m.max() + 1) + m
+    if min(s.min(), m.min()) < 0 or set(label) != set(range(len(names))) or not (fold is not None or published.all()):
+        raise StudyError(f"{path_to_cells}: the cells are no grid; {parquet.again(path_to_cells)}")
+    by_cell = np.split(np.argsort(label, kind="stable"), np.cumsum(np.bincount(label.astype(int)))[:-1])
+    return dict(zip(names, by_cell, strict=True)), len(table)
+
+
+def find(
+    path_to_cells: str,
+    group: str,
+    kind: Kind,
+    *,
+    network: str,
+    layer: str,
+    class_id: str,
+    seed: int,
+    fold: int | None = None,
+) -> Group:
+    """The units of a group of (network, layer, target), by the grid of all images or of those outside a fold.
+
+    Random groups have the size of a cell, rounded down, and depend on the coordinates and the seed alone: on no image,
+    so that they are the same in every fold. Raises StudyError where the grid has no such group.
+    """
+    by_cell, layer_units = cache.shared(
+        ("cells", cache.stamp(path_to_cells), fold), lambda: _cells(path_to_cells, fold)
+    )
+    if kind == "random":
+        entropy = "\0".join([str(seed), network, layer, class_id])
+        return groups.random(group, layer_units, layer_units // len(by_cell), entropy)
+    if group not in by_cell:
+        raise StudyError(f"{path_to_cells}: no unit is in {group}; {parquet.again(path_to_cells)}")
+    return Group(group, "cell", by_cell[group], layer_units)

@@ -1,0 +1,36 @@
+# Groups beside the cells of a grid, all in one job, which shares the prefix of the grid's ablations.
+
+
+rule controls:
+    input:
+        cells=rules.cells.output[0],
+        weights=lambda w: weights(STUDY.networks[w.network]),
+        baseline=f"{R}/baseline/{{network}}/{{class_id}}.parquet",
+        images=rules.images.output[0],
+        layers=rules.layers.output[0],
+    output:
+        f"{R}/controls/{{network}}/{{layer}}/{{class_id}}.parquet",
+    log:
+        f"{R}/logs/controls/{{network}}/{{layer}}/{{class_id}}.log",
+    priority: 3
+    resources:
+        mem_mb=1500,
+    params:
+        settings=control,
+        code=digest("controls"),
+    run:
+        from jobs import controls
+
+        logs.run(
+            log[0],
+            controls.control,
+            path_to_controls=output[0],
+            path_to_cells=input.cells,
+            path_to_baseline=input.baseline,
+            path_to_images=input.images,
+            path_to_layers=input.layers,
+            **wildcards,
+            **params.settings,
+            device=DEVICE,
+            made=made("controls", params.settings),
+        )
