@@ -5,27 +5,35 @@ import pickle
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import hypothesis
+import matplotlib
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 from hypothesis.configuration import set_hypothesis_home_dir
+from PIL import Image
 from torch import nn
 
-from jobs import activations
+from inputs.sources import ImageSource, NetworkSource
+from jobs import activations, cells, images, networks
 from readout import models
-from runtime import parquet
+from runtime import parquet, process
 from workflow import TINY, Project, written
 
+# As every job has it: one thread, Arrow in torch's heap.
+process.prepare()
+# Figures are drawn without a screen.
+matplotlib.use("Agg")
 # What hypothesis keeps of Unicode goes elsewhere than into the project.
 set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "hypothesis")
 # The same examples in every run, no time limits on a shared machine, no database of examples.
 hypothesis.settings.register_profile("study", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("study")
 
-NO_ORIGINS = {step: {} for step in ("cells", "probes", "ablations")}
+NO_ORIGINS = {step: {} for step in ("cells", "probes", "ablations", "controls")}
 """Of files made outside of a study, which carry nothing of what made them."""
 
 
@@ -98,6 +106,60 @@ def toy_others() -> torch.Tensor:
     )
 
 
+@pytest.fixture
+def toy_study(tmp_path, toy_model, toy, toy_target, toy_others) -> SimpleNamespace:
+    """The toy through the jobs, as far as the 2 x 2 cells of class a against class b, two images each.
+
+    Files by what they hold (`baseline` is a's, `activations` are by class), and `grid`: the keywords that the jobs of
+    ablations and of controls share.
+    """
+    for class_id, pictures in (("a", toy_target), ("b", toy_others)):
+        (tmp_path / "data" / class_id).mkdir(parents=True)
+        for i, picture in enumerate(pictures):
+            pixels = picture.permute(1, 2, 0).numpy().astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / class_id / f"{i}.png")
+    torch.save(toy.state_dict(), tmp_path / "weights.pt")
+    file = {name: str(tmp_path / f"{name}.parquet") for name in ("images", "layers", "cells")}
+    by_class = {
+        kind: {class_id: str(tmp_path / kind / "conv1" / f"{class_id}.parquet") for class_id in "ab"}
+        for kind in ("activations", "means", "baseline")
+    }
+    opening = {"dataset": "folder", "path": str(tmp_path / "data")}
+    labels = {"a": 0, "b": 1}
+    images.list_images(file["images"], **opening, labels=labels, study=2, train=False, split_seed=0, fold_seed=0)
+    # Pixels as they are: from 0 to 255.
+    transform = {"resize": None, "crop": 2, "mean": [0.0] * 3, "std": [1 / 255] * 3}
+    source = NetworkSource(toy_model, 3, str(tmp_path / "weights.pt"), ImageSource(**opening, transform=transform))
+    networks.list_layers(file["layers"], source=source, chosen=["conv1"], cells=4, device="cpu")
+    for class_id in "ab":
+        activations.extract(
+            path_to_images=file["images"],
+            path_to_layers=file["layers"],
+            paths_to_activations={"conv1": by_class["activations"][class_id]},
+            paths_to_means={"conv1": by_class["means"][class_id]},
+            path_to_baseline=by_class["baseline"][class_id],
+            class_id=class_id,
+            source=source,
+            dtype="float32",
+            device="cpu",
+        )
+    means = by_class["means"]
+    cells.assign(file["cells"], path_to_target=means["a"], paths_to_others=[means["b"]], layer="conv1", bins=[2, 2])
+    grid = {
+        "path_to_cells": file["cells"],
+        "path_to_baseline": by_class["baseline"]["a"],
+        "path_to_images": file["images"],
+        "path_to_layers": file["layers"],
+        "network": "toy",
+        "layer": "conv1",
+        "class_id": "a",
+        "source": source,
+        "device": "cpu",
+    }
+    paths = {**file, "activations": by_class["activations"], "baseline": by_class["baseline"]["a"]}
+    return SimpleNamespace(**paths, grid=grid, tmp=tmp_path)
+
+
 def randomised(model: str, outputs: int) -> nn.Module:
     """A model with random weights, biases and statistics.
 
@@ -123,8 +185,8 @@ def random_network() -> Callable[[str], nn.Module]:
     return lambda model: randomised(model, 10)
 
 
-@pytest.fixture
-def images() -> torch.Tensor:
+@pytest.fixture(name="images")
+def random_images() -> torch.Tensor:
     """Twelve random images [12, 3, 32, 32]."""
     return torch.randn(12, 3, 32, 32, generator=torch.Generator().manual_seed(3))
 

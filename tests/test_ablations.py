@@ -5,7 +5,6 @@ import platform
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from conftest import randomised
+from inputs.sources import ImageSource, NetworkSource
 from jobs import ablations as job
 from jobs import activations as activations_job
 from jobs import cells as cells_job
@@ -320,47 +320,53 @@ def test_an_ablation_of_dead_units_changes_nothing(tmp_path, monkeypatch, random
     for i in range(35):
         pixels = generator.integers(0, 256, (32, 32, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / "data" / "a" / f"{i:02d}.png")
-    paths = SimpleNamespace(
-        **{name: str(tmp_path / f"{name}.parquet") for name in ("images", "layers", "baseline", "cells")},
-    )
-    place, log = SimpleNamespace(network="n", layer="conv3", class_id="a", cell="s0m0"), tmp_path / "log"
+    given = {f"path_to_{name}": str(tmp_path / f"{name}.parquet") for name in ("images", "layers", "baseline", "cells")}
     opening = {"dataset": "folder", "path": str(tmp_path / "data")}
-    images_job.list_images(paths.images, **opening, labels={"a": 4}, study=35, train=False, seed=0, log=log)
-    network = {
-        "model": "small_alexnet",
-        "outputs": 10,
-        "weights": str(tmp_path / "weights.pt"),
-        "transform": TRANSFORM,
-    }
-    settings = network | opening | {"device": "cpu"}
-    networks_job.list_layers(paths.layers, **network, chosen=["conv3"], cells=16, on="cpu", log=log)
+    images_job.list_images(
+        given["path_to_images"], **opening, labels={"a": 4}, study=35, train=False, split_seed=0, fold_seed=0
+    )
+    source = NetworkSource(
+        "small_alexnet", 10, str(tmp_path / "weights.pt"), ImageSource(**opening, transform=TRANSFORM)
+    )
+    networks_job.list_layers(given["path_to_layers"], source=source, chosen=["conv3"], cells=16, device="cpu")
     file = str(tmp_path / "conv3" / "a.parquet")
     # Two batches here, and one for the tail.
     monkeypatch.setattr(networks_job, "BATCH_BYTES", 20 * 4 * 16 * 16 * 16)
-    activations_job.extract(paths, [file], [], paths.baseline, "a", **settings, dtype="float32", log=log)
+    activations_job.extract(
+        path_to_images=given["path_to_images"],
+        path_to_layers=given["path_to_layers"],
+        paths_to_activations={"conv3": file},
+        paths_to_means={},
+        path_to_baseline=given["path_to_baseline"],
+        class_id="a",
+        source=source,
+        dtype="float32",
+        device="cpu",
+    )
     activation = activations_job.load(file).values
     assert activation.shape == (35, 96 * 4 * 4)
     assert not activation[:, :16].any()
 
     count = activation.shape[1]
-    columns = dict.fromkeys(cells_job.SCHEMA.names, [0.0] * count)
+    columns = dict.fromkeys(cells_job.SCHEMA.names, [0] * count)
     columns |= {"unit": list(range(count)), "cell": ["s0m0"] * 16 + ["s0m1"] * (count - 16)}
-    parquet.write(paths.cells, columns, cells_job.SCHEMA)
+    columns |= {"magnitude_bin": [0] * 16 + [1] * (count - 16)}
+    parquet.write(given["path_to_cells"], columns, cells_job.SCHEMA)
 
     out = str(tmp_path / "ablation.parquet")
-    job.ablate(out, paths, paths.images, paths.layers, place, value=0.0, **settings, log=log)
+    given |= {"path_to_ablation": out, "network": "n", "layer": "conv3", "class_id": "a"}
+    given |= {"kind": "cell", "seed": None, "value": 0.0, "source": source, "device": "cpu"}
+    job.ablate(**given, cell="s0m0")
     table = parquet.read(out, job.SCHEMA).to_pydict()
     assert table["rank_ablated"] == table["rank_baseline"]
-    assert table["image_id"] == images_job.rows(paths.images)["image_id"].tolist()
+    assert table["image_id"] == images_job.rows(given["path_to_images"])["image_id"].tolist()
     assert table["log_p_ablated"] == table["log_p_baseline"]
     # The tail's weights are the network's: what is kept for a grid counts its activations alone.
-    (kept,) = (
-        value for key, value in cache._store.items() if key[0] == "group" and key[1] == cache.stamp(paths.baseline)
-    )
+    baseline = cache.stamp(given["path_to_baseline"])
+    (kept,) = (value for key, value in cache._store.items() if key[0] == "cut" and key[1] == baseline)
     assert cache._size(kept) < 1.1 * 4 * activation.size
 
     # Negative control: the rest of the layer is needed.
-    place.cell = "s0m1"
-    job.ablate(out, paths, paths.images, paths.layers, place, value=0.0, **settings, log=log)
+    job.ablate(**given, cell="s0m1")
     table = parquet.read(out, job.SCHEMA).to_pydict()
     assert table["rank_ablated"] != table["rank_baseline"]

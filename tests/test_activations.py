@@ -1,7 +1,6 @@
 """Activations: one pass, each layer in order, the same whatever the batch, the threads and the memory format."""
 
 import platform
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import randomised, write_activations
+from inputs.sources import ImageSource, NetworkSource
 from jobs import activations as job
 from jobs import images as images_job
 from jobs import networks as networks_job
@@ -131,7 +131,7 @@ def test_the_engine_gives_the_same_bits_whatever_the_batch(model, outputs, size,
     nodes = [node.name for node in traced.graph.nodes if tracing.is_layer(traced, node)]
     reference, kept = _record(traced, x, nodes)
     for size in (16, 17, 25, 50):
-        # As models.batches does it: no batch below sixteen.
+        # As networks.batches does it: no batch below sixteen.
         parts = [_record(traced, x[rows], nodes) for rows in torch.arange(100).tensor_split(100 // size)]
         assert torch.equal(torch.cat([part[0] for part in parts]), reference), size
         for node in nodes:
@@ -230,8 +230,8 @@ def extract(tmp_path, toy, toy_model):
         pixels = np.array([red, green, [0] * 4], np.uint8).T.reshape(2, 2, 3)
         Image.fromarray(pixels).save(tmp_path / "data" / "a" / f"{name}.png")
     file = {name: str(tmp_path / f"{name}.parquet") for name in ("images", "layers", "baseline")}
-    opening, log = {"dataset": "folder", "path": str(tmp_path / "data")}, tmp_path / "log"
-    images_job.list_images(file["images"], **opening, labels={"a": 0}, study=2, train=False, seed=0, log=log)
+    opening = {"dataset": "folder", "path": str(tmp_path / "data")}
+    images_job.list_images(file["images"], **opening, labels={"a": 0}, study=2, train=False, split_seed=0, fold_seed=0)
 
     def run(dtype: str, scale: float = 1.0):
         with torch.no_grad():
@@ -239,21 +239,19 @@ def extract(tmp_path, toy, toy_model):
         torch.save(toy.state_dict(), tmp_path / "weights.pt")
         transform = {"resize": None, "crop": 2, "mean": [0.0] * 3, "std": [1 / 255] * 3}
         weights = str(tmp_path / "weights.pt")
-        network = {"model": toy_model, "outputs": 3, "weights": weights, "transform": transform}
-        networks_job.list_layers(file["layers"], **network, chosen=["conv1"], cells=4, on="cpu", log=log)
-        paths = SimpleNamespace(images=file["images"], layers=file["layers"])
+        source = NetworkSource(toy_model, 3, weights, ImageSource(**opening, transform=transform))
+        networks_job.list_layers(file["layers"], source=source, chosen=["conv1"], cells=4, device="cpu")
         written = [str(tmp_path / kind / "conv1" / "a.parquet") for kind in ("activations", "means")]
         job.extract(
-            paths,
-            written[:1],
-            written[1:],
-            file["baseline"],
-            "a",
-            **network,
-            **opening,
+            path_to_images=file["images"],
+            path_to_layers=file["layers"],
+            paths_to_activations={"conv1": written[0]},
+            paths_to_means={"conv1": written[1]},
+            path_to_baseline=file["baseline"],
+            class_id="a",
+            source=source,
             dtype=dtype,
             device="cpu",
-            log=log,
         )
         return [pq.read_table(path).to_pydict() for path in (*written, file["baseline"])]
 

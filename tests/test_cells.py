@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as arrays
 
 from conftest import write_means
 from jobs import cells as job
+from jobs import groups
 from readout import StudyError, cells
 from runtime import parquet
 
@@ -181,7 +182,7 @@ def test_cells_follow_from_the_means(tmp_path):
         write_means(tmp_path / f"{name}.parquet", activations)
     others = [tmp_path / "o1.parquet", tmp_path / "o2.parquet"]
     out = tmp_path / "cells.parquet"
-    job.assign(out, target=tmp_path / "t.parquet", others=others, bins=[4, 4], log=tmp_path / "log")
+    job.assign(out, path_to_target=tmp_path / "t.parquet", paths_to_others=others, layer="l", bins=[4, 4])
     table = parquet.read(out, job.SCHEMA)
     target_mean = target.astype(np.float64).mean(0)
     others_mean = np.concatenate([one, two]).astype(np.float64).mean(0)
@@ -190,18 +191,21 @@ def test_cells_follow_from_the_means(tmp_path):
     s, m = cells.grid(*cells.coordinates(target_mean, others_mean), (4, 4))
     assert table["unit"].to_pylist() == list(range(40))
     assert table["cell"].to_pylist() == [f"s{i}m{j}" for i, j in zip(s, m, strict=True)]
+    assert np.array_equal(table["selectivity_bin"], s)
+    assert np.array_equal(table["magnitude_bin"], m)
     # The coordinates as written give the grid again.
     again = cells.grid(table["selectivity"].to_numpy(), table["magnitude"].to_numpy(), (4, 4))
     assert np.array_equal(again[0], s)
     assert np.array_equal(again[1], m)
-    units = [job.units(out, cell)[0] for cell in cells.names((4, 4))]
+    place = {"network": "n", "layer": "l", "class_id": "t", "seed": None}
+    units = [groups.find(out, cell, "cell", **place).units for cell in cells.names((4, 4))]
     assert sorted(np.concatenate(units)) == list(range(40))
     assert all(np.array_equal(u, np.sort(u)) for u in units)
 
 
 def test_others_are_listed_by_target(tmp_path):
     """One row a pair."""
-    job.list_others(tmp_path / "o.parquet", others={"b": ["a", "c"], "a": ["c"]}, log=tmp_path / "log")
+    job.list_others(tmp_path / "o.parquet", others={"b": ["a", "c"], "a": ["c"]})
     pairs = parquet.read(tmp_path / "o.parquet", job.OTHERS).to_pylist()
     assert [tuple(row.values()) for row in pairs] == [("a", "c"), ("b", "a"), ("b", "c")]
     assert pa.types.is_string(job.OTHERS.field("class_id").type)

@@ -9,7 +9,7 @@ import yaml
 
 from jobs import claims as job
 from jobs import tables
-from readout import claims
+from readout import claims, page
 from runtime import parquet
 
 REGISTRY = yaml.safe_load((Path(__file__).parents[1] / "workflow" / "claims.yaml").read_text())
@@ -270,6 +270,39 @@ def test_rules_in_words():
         "below 0.5",
         "within 0.25 to 0.75",
     ]
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ({"above": 0}, (0.0, None)),
+        ({"below": 0.01}, (None, 0.01)),
+        ({"between": [-0.5, 0.5]}, (-0.5, 0.5)),
+        ({"above": 1e-05}, (1e-05, None)),
+        # YAML 1.1 takes a number without a dot for text.
+        ({"above": "1e-05"}, (1e-05, None)),
+    ],
+)
+def test_bounds_are_the_rules_values(rule, expected):
+    """And None on the side on which the rule sets none."""
+    found = claims.bounds(rule)
+    assert found == expected
+    assert all(bound is None or type(bound) is float for bound in found)
+
+
+def test_every_row_has_the_bounds_of_its_rule():
+    """Also a row that cannot be estimated; two layers are no trend."""
+    rows = _evaluate({"a": _outcomes(layers=2)}, _registry(estimand="depth", above=1e-05, pool="mean"), replicates=9)
+    assert [(row["estimate"], row["lower"], row["upper"], row["rule"]) for row in rows] == [
+        (None, 1e-05, None, "above 1e-05")
+    ] * 2
+
+
+def test_the_table_keeps_its_columns():
+    """What readers of the table rely on: names, order and types; new columns come last."""
+    old = ["claim", "network", "measure", "estimate", "ci_low", "ci_high", "test", "p", "verdict", "rule", "statement"]
+    assert job.SCHEMA.names == [*old, "section", "lower", "upper"]
+    assert {str(job.SCHEMA.field(name).type) for name in ("estimate", "p", "lower", "upper")} == {"double"}
 
 
 def _evaluate(networks, registry=REGISTRY, replicates=100, seed=0, models=None):
@@ -547,7 +580,7 @@ def test_what_cannot_be_estimated_is_inconclusive():
 def test_the_registry_covers_the_papers_claims():
     """1 to 8, each with a statement, a section and at least one test."""
     assert [claim["claim"] for claim in REGISTRY] == list(range(1, 9))
-    assert all(set(claim) == {"claim", "section", "statement", "tests"} and claim["tests"] for claim in REGISTRY)
+    assert all(set(claim) == {"claim", "section", "short", "statement", "tests"} and claim["tests"] for claim in REGISTRY)
 
 
 @pytest.mark.parametrize("test", TESTS, ids=lambda test: re.sub(r"\W+", "-", test["measure"]))
@@ -611,18 +644,17 @@ def test_the_job_reads_the_layer_tables(tmp_path):
     job.judge(
         tmp_path / "claims.parquet",
         tmp_path / "claims.html",
-        layers=[str(file) for file in files],
-        registry=str(tmp_path / "registry.yaml"),
+        paths_to_layers={"net": [str(file) for file in files]},
+        path_to_registry=str(tmp_path / "registry.yaml"),
         targets={"net": targets},
         outputs={"net": 11},
         models={"net": "alexnet"},
         bins=[4, 4],
         **settings,
-        log=tmp_path / "log",
     )
     # What cannot be estimated is missing.
     found = parquet.read(tmp_path / "claims.parquet").to_pylist()
     expected = list(claims.evaluate({"net": world}, REGISTRY, {"net": "alexnet"}, **settings))
     assert found == expected
-    page = (tmp_path / "claims.html").read_text()
-    assert all(row["verdict"] in page and row["section"] in page for row in found)
+    text = (tmp_path / "claims.html").read_text(encoding="utf-8")
+    assert text == page.render(expected, networks=["net"], confidence=0.95)

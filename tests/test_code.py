@@ -12,7 +12,7 @@ import pytest
 
 from runtime import code
 
-STEPS = ("images", "networks", "activations", "cells", "probes", "ablations", "tables", "claims", "figures")
+STEPS = ("images", "networks", "activations", "cells", "probes", "ablations", "controls", "tables", "claims", "figures")
 
 
 def _modules(step):
@@ -28,12 +28,13 @@ def test_a_step_depends_on_its_own_module(step):
 
 # What a changed line must not recompute: a step's modules against the modules that it has no business with.
 APART = [
-    ("images", ["networks", "activations", "cells", "probes", "ablations", "tables", "claims", "figures"]),
-    ("networks", ["activations", "cells", "probes", "ablations", "tables", "claims", "figures"]),
-    ("activations", ["cells", "probes", "ablations", "tables", "claims", "figures"]),
-    ("cells", ["probes", "ablations", "tables", "claims", "figures"]),
-    ("probes", ["ablations", "tables", "claims", "figures"]),
-    ("ablations", ["probes", "tables", "claims", "figures"]),
+    ("images", ["networks", "activations", "cells", "probes", "ablations", "controls", "tables", "claims", "figures"]),
+    ("networks", ["activations", "cells", "probes", "ablations", "controls", "tables", "claims", "figures"]),
+    ("activations", ["cells", "probes", "ablations", "controls", "tables", "claims", "figures"]),
+    ("cells", ["groups", "probes", "ablations", "controls", "tables", "claims", "figures"]),
+    ("probes", ["ablations", "controls", "tables", "claims", "figures"]),
+    ("ablations", ["probes", "controls", "tables", "claims", "figures"]),
+    ("controls", ["probes", "tables", "claims", "figures"]),
     ("tables", ["claims", "figures"]),
     ("claims", ["figures"]),
 ]
@@ -77,7 +78,7 @@ def test_no_step_depends_on_the_enumeration(step):
             ],
         ),
         ("cells", ["readout/cells.py"]),
-        ("probes", ["readout/probes.py", "jobs/cells.py"]),
+        ("probes", ["readout/probes.py", "readout/groups.py", "jobs/groups.py", "jobs/cells.py"]),
         (
             "ablations",
             [
@@ -86,8 +87,10 @@ def test_no_step_depends_on_the_enumeration(step):
                 "readout/models.py",
                 "readout/engine.py",
                 "readout/relatives.py",
+                "jobs/groups.py",
             ],
         ),
+        ("controls", ["jobs/ablations.py", "jobs/groups.py", "readout/ablations.py", "readout/groups.py"]),
         ("tables", ["readout/tables.py"]),
         ("claims", ["readout/claims.py", "jobs/tables.py"]),
         ("figures", ["readout/figures.py"]),
@@ -134,8 +137,10 @@ def copy(tmp_path):
 @pytest.mark.parametrize(
     ("file", "changed"),
     [
-        ("readout/ablations.py", {"ablations", "tables", "claims"}),
-        ("jobs/ablations.py", {"ablations", "tables", "claims"}),
+        ("readout/ablations.py", {"ablations", "controls", "tables", "claims"}),
+        ("jobs/ablations.py", {"ablations", "controls", "tables", "claims"}),
+        ("jobs/controls.py", {"controls", "tables", "claims"}),
+        ("readout/groups.py", {"probes", "ablations", "controls", "tables", "claims"}),
         ("readout/probes.py", {"probes", "tables", "claims"}),
         ("readout/claims.py", {"claims"}),
         ("readout/tables.py", {"tables", "claims"}),

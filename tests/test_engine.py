@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from inputs.sources import ImageSource, NetworkSource
 from jobs import networks as job
 from readout import cuts, engine, layers, tracing
 from readout.relatives import BUILDERS
@@ -171,7 +172,8 @@ def test_where_tiles_are_used(model, count, random_network):
 @mkl
 @pytest.mark.parametrize(("device", "used"), [("cpu", True), ("openvino", False)])
 def test_tiles_are_for_torch_on_the_cpu(device, used):
-    traced = job.engine("random-0", model="alexnet", outputs=10, choice=device)
+    source = NetworkSource("alexnet", 10, "random-0", ImageSource("digits", None, None))
+    traced = job.engine(source, device=device)
     assert any(isinstance(module, engine.Winograd) for module in traced.modules()) == used
 
 

@@ -76,7 +76,7 @@ def test_what_a_killed_job_left_is_overwritten(tmp_path, write):
 def test_a_writer_that_is_killed_leaves_no_file(tmp_path):
     """Only what it had written so far, under the temporary name."""
     code = (
-        "import os, signal, sys; import pyarrow as pa; from jobs import parquet\n"
+        "import os, signal, sys; import pyarrow as pa; from runtime import parquet\n"
         "table = pa.table({'rank': pa.array(range(100_000), pa.int32())})\n"
         "with parquet.Writer(sys.argv[1], table.schema) as writer:\n"
         "    writer.write(table)\n"
@@ -93,26 +93,28 @@ def test_a_log_that_cannot_be_written_hides_no_error(tmp_path):
     """A full disk refuses the log of the job that failed for it."""
     (tmp_path / "log").mkdir()
 
-    @logs.logged
     def job():
         raise StudyError("no space left")
 
     with pytest.raises(StudyError, match=r"^no space left$"):
-        job(log=tmp_path / "log")
+        logs.run(tmp_path / "log", job)
 
 
 def test_a_job_apart_ends_when_the_workflow_is_killed(tmp_path):
     """A rerun would otherwise train beside it, into the same file."""
     (tmp_path / "slow.py").write_text(
-        "import os, pathlib, time; from jobs import apart\n"
+        "import os, pathlib, time; from runtime import subprocesses\n"
         "def job(beat):\n"
         "    while True:\n"
         "        pathlib.Path(beat).write_text(str(os.getpid())); time.sleep(0.05)\n"
         "if __name__ == '__main__':\n"
-        "    apart.main(job)\n"
+        "    subprocesses.main(job)\n"
     )
     beat = tmp_path / "beat"
-    code = "import os, sys; from jobs import apart; os.chdir(sys.argv[1])\napart.run('slow', {'beat': 'beat'}, 'log')\n"
+    code = (
+        "import os, sys; from runtime import subprocesses; os.chdir(sys.argv[1])\n"
+        "subprocesses.run('slow', {'beat': 'beat'}, 'log')\n"
+    )
     with python(code, tmp_path) as process:
         while not (beat.exists() and beat.read_text()):
             assert process.poll() is None, (tmp_path / "log").read_text()

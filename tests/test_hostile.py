@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import dataclasses
 import io
 import json
 import os
@@ -16,9 +17,7 @@ import zipfile
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from unittest import mock
 
 import h5py
@@ -38,17 +37,21 @@ from snakemake.utils import update_config
 from conftest import NO_ORIGINS, Toy
 from inputs import checkpoints, conversions, datasets
 from inputs.config import from_command_line
+from inputs.sources import ImageSource, NetworkSource
 from inputs.study import Study
-from jobs import ablations, activations, cells, claims, probes, tables
+from jobs import ablations, activations, cells, claims, controls, probes, tables
 from jobs import figures as figures_job
 from jobs import images as images_job
 from jobs import networks as networks_job
 from readout import StudyError, caffe, models
 from readout import figures as readout_figures
-from runtime import cache
+from runtime import cache, logs
 from workflow import ROOT
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
+TRAINED = {"weights": {"epochs": 5, "batch": 32, "learning_rate": 0.002}, "targets": ["0", "3", "5", "8"]}
+CONFIG["networks"] = [network | copy.deepcopy(TRAINED) for network in CONFIG["networks"]]
+"""The default study with networks that are trained here, which has more keys to get wrong."""
 SCHEMA = yaml.safe_load((ROOT / "workflow" / "schemas" / "config.schema.yaml").read_text())
 
 
@@ -169,15 +172,17 @@ LIKELY = {
     "layers": st.sampled_from(["all", "blocks", 1, 7, 8, ["conv1", "conv5"], ["conv5", "conv1"]]),
     "classes": st.lists(st.sampled_from([*"0123456789", *range(10), 1.0, True]), max_size=6),
     "targets": st.lists(st.sampled_from([*"0123456789", *range(10), 1.0, True]), max_size=6),
-    "weights": st.sampled_from(["random", "IMAGENET1K_V1", "random-3", str(ROOT / "README.md"), "x" * 5000, "a\0b"]),
+    "weights": st.sampled_from(
+        ["random", "shipped", "IMAGENET1K_V1", "random-3", str(ROOT / "README.md"), "x" * 5000, "a\0b"]
+    ),
     "model": st.sampled_from(["alexnet", "googlenet", "small_resnet", "vit_b_16"]),
     "others": st.sampled_from(["all", "random_10"]),
     "device": st.sampled_from(["cpu", "cuda", "openvino"]),
-    "strength": st.lists(NUMBERS, max_size=4),
     "outputs": st.integers(0, 2000),
 }
-COUNTS = "seed study epochs batch crop resize selectivity magnitude draws units replicates"
-LIKELY |= dict.fromkeys([*COUNTS.split(), "learning_rate", "C", "strength", "value", "confidence"], NUMBERS)
+COUNTS = "seed study epochs batch crop resize selectivity magnitude draws units random replicates"
+LIKELY |= dict.fromkeys([*COUNTS.split(), "learning_rate", "value", "confidence"], NUMBERS)
+LIKELY |= {"C": NUMBERS | st.lists(NUMBERS, max_size=4), "controls": st.none()}
 LIKELY |= {"name": WORDS, "network": WORDS, "layer": WORDS, "target": WORDS, "path": WORDS}
 LIKELY |= {"mean": st.lists(NUMBERS, min_size=3, max_size=3), "std": st.lists(NUMBERS, min_size=3, max_size=3)}
 """By key: values that are likelier than others to be taken."""
@@ -292,9 +297,12 @@ def check_study(config: object) -> None:
     folders = {str(parent) for path in found for parent in Path(path).parents}
     assert not folders & set(found), folders & set(found)
     assert all(0 <= study.labels[c] < network.outputs for network in study.networks.values() for c in network.classes)
+    sources = [dataclasses.asdict(study.source(network)) for network in study.networks.values()]
     # No number of it is endless or none, and whole ones are whole: they are counted to and are seeds.
-    assert json.loads(json.dumps([config, *map(study.engine, study.networks.values())], allow_nan=False))
-    assert not re.search(r'"(seed|crop|draws|units|study|selectivity|magnitude|epochs)": [0-9]+\.', json.dumps(config))
+    assert json.loads(json.dumps([config, *sources], allow_nan=False))
+    assert not re.search(
+        r'"(seed|crop|draws|units|random|study|selectivity|magnitude|epochs)": [0-9]+\.', json.dumps(config)
+    )
     for network in study.networks.values():
         assert len(set(network.layers)) == len(network.layers) > 0
         assert set(network.targets) <= set(network.classes) <= set(study.classes)
@@ -328,8 +336,8 @@ def test_a_config_is_taken_or_refused_with_its_key(mutation):
         ("seed", 2**64, "seed"),
         ("networks.1.layers", 6.0, "layers"),
         ("grid.selectivity", 4.0, "grid.selectivity"),
-        ("probes.C", float("nan"), "probes.C"),
-        ("probes.C", 10**400, "probes.C"),
+        ("probes.published.C", float("nan"), "probes.published.C"),
+        ("probes.published.C", 10**400, "probes.published.C"),
         ("ablations.value", float("inf"), "ablations.value"),
         ("claims.confidence", float("nan"), "claims.confidence"),
         ("networks.0.transform.std", [1e-300, 1, 1], "std"),
@@ -523,7 +531,8 @@ def test_a_folder_of_any_names_is_listed_or_refused(classes, files, suffix):
             study = Study(config)
             output, log = Path(tmp, "images.parquet"), Path(tmp, "log")
             settings_ = {"dataset": "folder", "path": os.path.join(tmp, "data")}
-            images_job.list_images(output, **settings_, labels=study.labels, study=10, train=True, seed=0, log=log)
+            how = {"study": 10, "train": True, "split_seed": 0, "fold_seed": 0}
+            logs.run(log, images_job.list_images, path_to_images=output, **settings_, labels=study.labels, **how)
         except StudyError as error:
             assert "unexpected" not in str(error), error
             assert not (named and texts), error
@@ -537,7 +546,7 @@ def test_a_folder_of_any_names_is_listed_or_refused(classes, files, suffix):
         assert len(found) == len(shown) == len({row["image_id"] for row in found})
         assert all(row["class_id"] == row["source"].split("/")[0] for row in found)
         assert all(row["label"] == study.labels[row["class_id"]] for row in found)
-        x = images_job.load([row["source"] for row in found], **settings_, transform=PLAIN)
+        x = images_job.load([row["source"] for row in found], ImageSource(**settings_, transform=PLAIN))
         expected = [shown[tuple(row["source"].encode().split(b"/"))] for row in found]
         assert (x[:, 0, 0, 0] * 255).round().tolist() == expected
 
@@ -669,7 +678,7 @@ def test_an_image_of_any_bytes_gives_its_pixels_or_is_named(damage, suffix, resi
         Path(tmp, f"x{suffix}").write_bytes(content)
         transform = {"resize": resize, "crop": 8, "mean": [0.0] * 3, "std": [1.0] * 3}
         try:
-            x = images_job.load([f"x{suffix}"], dataset="folder", path=tmp, transform=transform)
+            x = images_job.load([f"x{suffix}"], ImageSource("folder", tmp, transform))
         except StudyError as error:
             assert re.search(rf"x\{suffix}: cannot be read as an image \(.+\); replace or remove", str(error)), error
             assert how not in ("none", "behind"), error
@@ -693,7 +702,7 @@ def test_a_thin_image_does_not_fill_the_memory(tmp_path):
     """Scaled to 256 pixels its longer side would have 15 million."""
     Image.new("1", (60_000, 1)).save(tmp_path / "x.png")
     with pytest.raises(StudyError, match=r"x\.png: .*60000 x 1 pixels is too thin"):
-        images_job.load(["x.png"], dataset="folder", path=str(tmp_path), transform=PLAIN | {"resize": 256})
+        images_job.load(["x.png"], ImageSource("folder", str(tmp_path), PLAIN | {"resize": 256}))
 
 
 def test_a_program_is_no_image(tmp_path, monkeypatch):
@@ -706,7 +715,7 @@ def test_a_program_is_no_image(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     (folder / "x.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
     with pytest.raises(StudyError, match=r"x\.png: cannot be read as an image"):
-        images_job.load(["a/x.png"], dataset="folder", path=str(tmp_path / "data"), transform=PLAIN)
+        images_job.load(["a/x.png"], ImageSource("folder", str(tmp_path / "data"), PLAIN))
     assert not (tmp_path / "executed").exists()
     # Nor is it listed, and neither is what PIL only writes.
     for name in ("x.eps", "x.ps", "x.pdf"):
@@ -724,7 +733,7 @@ def test_a_digit_that_is_not_there_is_named(source):
     """Python counts from the end where a number is negative."""
     pixels, _ = datasets.digits()
     try:
-        x = images_job.load([source], dataset="digits", path=None, transform=PLAIN | {"crop": 32})
+        x = images_job.load([source], ImageSource("digits", None, PLAIN | {"crop": 32}))
     except StudyError as error:
         assert source in str(error)
         assert source not in {f"mnist_data[{i}]" for i in range(len(pixels))}
@@ -747,58 +756,105 @@ class World:
 def world(tmp_path_factory):
     """The toy of conftest.py, studied to the end: its files, and each step to run anew on them."""
     root = tmp_path_factory.mktemp("world")
-    log, opening = root / "log", {"dataset": "folder", "path": str(root / "data")}
+    opening = {"dataset": "folder", "path": str(root / "data")}
     pixels = np.random.default_rng(1).integers(0, 6, (4, 2, 2, 3), dtype=np.uint8)
     for i, class_id in enumerate("aabb"):
         (root / "data" / class_id).mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels[i]).save(root / "data" / class_id / f"{i}.png")
     transform = {"resize": None, "crop": 2, "mean": [0.0] * 3, "std": [1 / 255] * 3}
-    network = {"model": "toy", "outputs": 3, "weights": str(root / "weights.pt"), "transform": transform}
-    engine = network | opening | {"device": "cpu"}
+    source = NetworkSource("toy", 3, str(root / "weights.pt"), ImageSource(**opening, transform=transform))
     file = {name: str(root / f"{name}.parquet") for name in ("images", "layers", "layer")}
     file |= {f"activations {c}": str(root / "activations" / "conv1" / f"{c}.parquet") for c in "ab"}
     file |= {f"means {c}": str(root / "means" / "conv1" / f"{c}.parquet") for c in "ab"}
     file |= {"baseline": str(root / "baseline" / "a.parquet"), "cells": str(root / "cells" / "a.parquet")}
+    file |= {"controls": str(root / "controls" / "a.parquet")}
     names = ("s0m0", "s0m1", "s1m0", "s1m1")
     for step in ("probes", "ablations"):
         file |= {f"{step} {cell}": str(root / step / "a" / f"{cell}.parquet") for cell in names}
-    given_ = SimpleNamespace(images=file["images"], layers=file["layers"], cells=file["cells"])
-    given_.baseline, given_.target = file["baseline"], file["activations a"]
-    place = SimpleNamespace(network="toy", layer="conv1", class_id="a", cell="s1m1")
+    place = {"network": "toy", "layer": "conv1"}
+    shown = {"path_to_images": file["images"], "path_to_layers": file["layers"], "source": source, "device": "cpu"}
+    grid = shown | place | {"class_id": "a", "path_to_cells": file["cells"], "path_to_baseline": file["baseline"]}
 
     # Each step writes into a folder of its own, beside the files that the others read.
     def out(path: str) -> str:
         return path.replace(str(root), str(root / "out"))
 
-    def extract() -> list[str]:
-        made = [out(file[name]) for name in ("activations a", "means a", "baseline")]
-        activations.extract(given_, made[:1], made[1:2], made[2], "a", **engine, dtype="float32", log=log)
+    def run(job, **given) -> None:
+        logs.run(root / "log", job, **given)
+
+    def extract(class_id: str = "a") -> list[str]:
+        made = [out(file[name]) for name in (f"activations {class_id}", f"means {class_id}", "baseline")]
+        run(
+            activations.extract,
+            **shown,
+            paths_to_activations={"conv1": made[0]},
+            paths_to_means={"conv1": made[1]},
+            path_to_baseline=made[2],
+            class_id=class_id,
+            dtype="float32",
+        )
         return made
 
     def assign() -> list[str]:
-        cells.assign(out(file["cells"]), target=file["means a"], others=[file["means b"]], bins=[2, 2], log=log)
-        return [out(file["cells"])]
+        made = out(file["cells"])
+        means = {"path_to_target": file["means a"], "paths_to_others": [file["means b"]]}
+        run(cells.assign, path_to_cells=made, **means, layer="conv1", bins=[2, 2])
+        return [made]
 
     def probe(cell: str = "s1m1") -> list[str]:
-        place.cell, made = cell, out(file[f"probes {cell}"])
-        protocol = {"seed": 0, "draws": 3, "units": 1, "C": 1.0, "strength": 1.0}
-        probes.probe(made, given_, [file["activations b"]], place, **protocol, log=log)
+        made = out(file[f"probes {cell}"])
+        run(
+            probes.probe,
+            path_to_probe=made,
+            path_to_cells=file["cells"],
+            path_to_target=file["activations a"],
+            paths_to_others=[file["activations b"]],
+            **place,
+            class_id="a",
+            cell=cell,
+            kind="cell",
+            seed=0,
+            published={"draws": 3, "units": 1, "C": 1.0},
+            held_out={"C": 1.0},
+        )
         return [made]
 
     def ablate(cell: str = "s1m1") -> list[str]:
-        place.cell, made = cell, out(file[f"ablations {cell}"])
-        ablations.ablate(made, given_, file["images"], file["layers"], place, value=0.0, **engine, log=log)
+        made = out(file[f"ablations {cell}"])
+        run(ablations.ablate, path_to_ablation=made, **grid, cell=cell, kind="cell", seed=None, value=0.0)
+        return [made]
+
+    def control() -> list[str]:
+        made = out(file["controls"])
+        run(controls.control, path_to_controls=made, **grid, random=["random0", "random1"], values=[0.0], seed=0)
         return [made]
 
     def gather_layer() -> list[str]:
-        of = {step: [file[f"{step} {cell}"] for cell in names] for step in ("probes", "ablations")}
-        paths = SimpleNamespace(layers=file["layers"], cells=[file["cells"]], **of)
-        tables.gather_layer(out(file["layer"]), paths, "conv1", origins=NO_ORIGINS, log=log)
+        of = {step: {"a": {cell: file[f"{step} {cell}"] for cell in names}} for step in ("probes", "ablations")}
+        run(
+            tables.gather_layer,
+            path_to_table=out(file["layer"]),
+            path_to_layers=file["layers"],
+            paths_to_cells={"a": file["cells"]},
+            paths_to_probes=of["probes"],
+            paths_to_ablations=of["ablations"],
+            paths_to_controls={"a": file["controls"]},
+            **place,
+            origins=NO_ORIGINS,
+        )
         return [out(file["layer"])]
 
     def gather_study() -> list[str]:
-        tables.gather_study(str(root / "out" / "study.parquet"), layers=[file["layer"]], log=log)
-        return [str(root / "out" / "study.parquet")]
+        made = str(root / "out" / "study.parquet")
+        run(tables.gather_study, path_to_table=made, paths_to_layers=[file["layer"]])
+        return [made]
+
+    def gather_groups() -> list[str]:
+        made = str(root / "out" / "groups.parquet")
+        paths = {"paths_to_controls": {("toy", "conv1", "a"): file["controls"]}}
+        paths |= {"paths_to_layers": {"toy": file["layers"]}}
+        run(tables.gather_groups, path_to_table=made, **paths, origins={"toy": {}})
+        return [made]
 
     def outcomes() -> list[str]:
         found = claims._outcomes([file["layer"]], ["a"], (2, 2), 3)
@@ -807,32 +863,26 @@ def world(tmp_path_factory):
         pq.write_table(pa.table(columns), made)
         return [str(made)]
 
+    def settle(made: list[str]) -> None:
+        """Have what a step made in the place of the files that the others read."""
+        for path in made:
+            os.renames(path, path.replace(str(root / "out"), str(root)))
+
     with mock.patch.dict(models.BUILDERS, toy=Toy):
         torch.save(Toy().state_dict(), root / "weights.pt")
-        images_job.list_images(
-            file["images"], **opening, labels={"a": 0, "b": 1}, study=2, train=False, seed=0, log=log
-        )
-        networks_job.list_layers(file["layers"], **network, chosen=["conv1"], cells=4, on="cpu", log=log)
+        listing = {"labels": {"a": 0, "b": 1}, "study": 2, "train": False, "split_seed": 0, "fold_seed": 0}
+        images_job.list_images(file["images"], **opening, **listing)
+        networks_job.list_layers(file["layers"], source=source, chosen=["conv1"], cells=4, device="cpu")
+        # The baseline that stays is the target's.
         for class_id in "ba":
-            made = [file[f"{step} {class_id}"] for step in ("activations", "means")]
-            baseline = str(root / "baseline" / f"{class_id}.parquet")
-            activations.extract(given_, made[:1], made[1:], baseline, class_id, **engine, dtype="float32", log=log)
-        for steps in ([assign], [partial(probe, cell) for cell in names], [partial(ablate, cell) for cell in names]):
-            for (made,) in [step() for step in steps]:
-                os.renames(made, made.replace(str(root / "out"), str(root)))
-        os.renames(*gather_layer(), file["layer"])
-        steps = {
-            step.__name__: (step, names)
-            for step, names in (
-                (extract, ["images", "layers"]),
-                (assign, ["means a", "means b"]),
-                (probe, ["cells", "activations a", "activations b"]),
-                (ablate, ["images", "layers", "cells", "baseline"]),
-                (gather_layer, ["layers", "cells", "probes s0m1", "ablations s0m1"]),
-                (gather_study, ["layer"]),
-                (outcomes, ["layer"]),
-            )
-        }
+            settle(extract(class_id))
+        settle(assign())
+        for cell in names:
+            settle(probe(cell) + ablate(cell))
+        settle(control())
+        settle(gather_layer())
+        each = (extract, assign, probe, ablate, control, gather_layer, gather_study, gather_groups, outcomes)
+        steps = {step.__name__: (step, STEPS[step.__name__]) for step in each}
         (root / "out").mkdir(exist_ok=True)
         right = {name: [pq.read_table(path) for path in step()] for name, (step, _) in steps.items()}
         yield World(root, file, steps, right)
@@ -843,8 +893,10 @@ STEPS = {
     "assign": ["means a", "means b"],
     "probe": ["cells", "activations a", "activations b"],
     "ablate": ["images", "layers", "cells", "baseline"],
-    "gather_layer": ["layers", "cells", "probes s0m1", "ablations s0m1"],
+    "control": ["images", "layers", "cells", "baseline"],
+    "gather_layer": ["layers", "cells", "probes s0m1", "ablations s0m1", "controls"],
     "gather_study": ["layer"],
+    "gather_groups": ["layers", "controls"],
     "outcomes": ["layer"],
 }
 TABLES = {
@@ -856,6 +908,7 @@ TABLES = {
     "cells": cells.SCHEMA,
     "probes": probes.SCHEMA,
     "ablations": ablations.SCHEMA,
+    "controls": controls.SCHEMA,
     "layer": tables.LAYER,
 }
 

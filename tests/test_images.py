@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from inputs.sources import ImageSource
 from jobs import images as job
 from readout import StudyError, images
 
@@ -17,7 +18,7 @@ PLAIN = {"resize": None, "crop": 2, "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1
 @given(count=st.integers(0, 80), study=st.integers(0, 80), seed=st.integers(0, 9))
 def test_every_image_is_studied_or_trains(count, study, seed):
     """The two parts are a partition, and the study part has as many as asked for where there are as many."""
-    chosen, rest, _ = images.split(count, study, class_id="a", seed=seed)
+    chosen, rest, _ = images.split(count, study, class_id="a", split_seed=seed, fold_seed=seed)
     assert sorted([*chosen, *rest]) == list(range(count))
     assert len(chosen) == min(study, count)
 
@@ -25,8 +26,8 @@ def test_every_image_is_studied_or_trains(count, study, seed):
 @given(count=st.integers(1, 80), study=st.integers(1, 80))
 def test_folds_are_even_in_either_part(count, study):
     """A fold without images of the target would leave a probe nothing to predict."""
-    for part in images.split(count, study, class_id="a", seed=0)[:2]:
-        fold = images.split(count, study, class_id="a", seed=0)[2]
+    for part in images.split(count, study, class_id="a", split_seed=0, fold_seed=0)[:2]:
+        fold = images.split(count, study, class_id="a", split_seed=0, fold_seed=0)[2]
         sizes = np.bincount(fold[part], minlength=images.FOLDS)
         assert len(sizes) == 5
         assert sizes.max() - sizes.min() <= 1
@@ -34,11 +35,21 @@ def test_folds_are_even_in_either_part(count, study):
 
 def test_split_depends_on_seed_and_class_alone():
     """The same twice; another class or seed is another draw."""
-    first = images.split(60, 20, class_id="a", seed=0)
-    for again, same in zip(images.split(60, 20, class_id="a", seed=0), first, strict=True):
+    first = images.split(60, 20, class_id="a", split_seed=0, fold_seed=0)
+    for again, same in zip(images.split(60, 20, class_id="a", split_seed=0, fold_seed=0), first, strict=True):
         assert np.array_equal(again, same)
-    assert not np.array_equal(images.split(60, 20, class_id="b", seed=0)[0], first[0])
-    assert not np.array_equal(images.split(60, 20, class_id="a", seed=1)[0], first[0])
+    assert not np.array_equal(images.split(60, 20, class_id="b", split_seed=0, fold_seed=0)[0], first[0])
+    assert not np.array_equal(images.split(60, 20, class_id="a", split_seed=1, fold_seed=1)[0], first[0])
+
+
+def test_either_seed_has_its_own_effect():
+    """Which images are studied is decided by one, in which fold they are by the other."""
+    first = images.split(60, 20, class_id="a", split_seed=0, fold_seed=0)
+    folds = images.split(60, 20, class_id="a", split_seed=0, fold_seed=1)
+    chosen = images.split(60, 20, class_id="a", split_seed=1, fold_seed=0)
+    assert np.array_equal(folds[0], first[0]) and np.array_equal(folds[1], first[1])
+    assert not np.array_equal(folds[2], first[2])
+    assert not np.array_equal(chosen[0], first[0])
 
 
 def test_transform_crops_the_centre_and_normalises():
@@ -81,8 +92,9 @@ def folder(tmp_path):
 
 def test_the_table_lists_each_image_once(folder):
     """Ids are unique, labels as given, other files passed over; without training there are study images alone."""
-    listing = {"dataset": "folder", "path": str(folder / "data"), "labels": {"a": 7, "b": 3}, "study": 10, "seed": 0}
-    job.list_images(folder / "all.parquet", **listing, train=True, log=folder / "log")
+    listing = {"dataset": "folder", "path": str(folder / "data"), "labels": {"a": 7, "b": 3}, "study": 10}
+    listing |= {"split_seed": 0, "fold_seed": 0}
+    job.list_images(folder / "all.parquet", **listing, train=True)
     study, train = (job.rows(folder / "all.parquet", split=split) for split in ("study", "train"))
     ids = np.concatenate([study["image_id"], train["image_id"]])
     assert len(set(ids)) == len(ids) == 23
@@ -90,7 +102,7 @@ def test_the_table_lists_each_image_once(folder):
     assert dict(zip(*np.unique(train["class_id"], return_counts=True), strict=True)) == {"a": 2, "b": 1}
     assert set(study["label"][study["class_id"] == "a"]) == {7}
     assert np.bincount(study["fold"]).tolist() == [4] * 5
-    job.list_images(folder / "study.parquet", **listing, train=False, log=folder / "log")
+    job.list_images(folder / "study.parquet", **listing, train=False)
     assert np.array_equal(job.rows(folder / "study.parquet")["image_id"], study["image_id"])
     with pytest.raises(StudyError, match=r"study\.parquet.*train"):
         job.rows(folder / "study.parquet", split="train")
@@ -99,14 +111,14 @@ def test_the_table_lists_each_image_once(folder):
 def test_images_are_loaded_in_order(folder):
     """Red is the image's number."""
     sources = ["a/03.png", "b/00.png", "a/11.png"]
-    x = job.load(sources, dataset="folder", path=str(folder / "data"), transform=PLAIN)
+    x = job.load(sources, ImageSource("folder", str(folder / "data"), PLAIN))
     assert x.shape == (3, 3, 2, 2)
     assert (x[:, 0, 0, 0] * 255).round().tolist() == [3, 0, 11]
 
 
 def rgb(file):
     """The pixels [H, W, 3] of a file as a study sees them, 0 to 255."""
-    x = job.load([file.name], dataset="folder", path=str(file.parent), transform=PLAIN)
+    x = job.load([file.name], ImageSource("folder", str(file.parent), PLAIN))
     return (x[0] * 255).round().permute(1, 2, 0).int().tolist()
 
 
@@ -215,13 +227,11 @@ def imagenet(tmp_path):
 def test_images_of_imagenet_keep_their_numbers(imagenet, tmp_path):
     """Rows are sorted by number, not by class, and each row's source is the image of that number."""
     labels = {"n01440764": 0, "n15075141": 999}
-    job.list_images(
-        tmp_path / "a.parquet", **imagenet, labels=labels, study=10, train=False, seed=0, log=tmp_path / "log"
-    )
+    job.list_images(tmp_path / "a.parquet", **imagenet, labels=labels, study=10, train=False, split_seed=0, fold_seed=0)
     listed = job.rows(tmp_path / "a.parquet")
     assert listed["image_id"].tolist() == [1, 2, 3, 4, 5, 6]
     assert listed["label"].tolist() == [999, 0, 0] * 2
-    x = job.load(listed["source"], **imagenet, transform=PLAIN)
+    x = job.load(listed["source"], ImageSource(**imagenet, transform=PLAIN))
     assert (x[:, 0, 0, 0] * 255).round().tolist() == [1, 2, 3, 4, 5, 6]
 
 
@@ -229,14 +239,14 @@ def test_a_class_that_has_gone_is_named(imagenet, tmp_path):
     with pytest.raises(StudyError, match=r"class n01443537: its images are no longer in"):
         labels = {"n01443537": 1}
         job.list_images(
-            tmp_path / "a.parquet", **imagenet, labels=labels, study=1, train=False, seed=0, log=tmp_path / "log"
+            tmp_path / "a.parquet", **imagenet, labels=labels, study=1, train=False, split_seed=0, fold_seed=0
         )
 
 
 def test_imagenette_is_fetched_by_the_job_that_lists_it(tmp_path, monkeypatch):
     """And found again by later jobs from the same two settings."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(job.listing.Imagenette, "counts", {"n01440764": 3, "n02102040": 2})
+    monkeypatch.setattr(job.datasets.Imagenette, "counts", {"n01440764": 3, "n02102040": 2})
 
     def download(url, place, md5):
         for i, class_id in enumerate(["n01440764"] * 3 + ["n02102040"] * 2):
@@ -247,13 +257,11 @@ def test_imagenette_is_fetched_by_the_job_that_lists_it(tmp_path, monkeypatch):
     monkeypatch.setattr(torchvision.datasets.imagenette, "download_and_extract_archive", download)
     settings = {"dataset": "imagenette", "path": None}
     labels = {"n01440764": 0, "n02102040": 217}
-    job.list_images(
-        tmp_path / "a.parquet", **settings, labels=labels, study=2, train=True, seed=0, log=tmp_path / "log"
-    )
+    job.list_images(tmp_path / "a.parquet", **settings, labels=labels, study=2, train=True, split_seed=0, fold_seed=0)
     listed = {split: job.rows(tmp_path / "a.parquet", split=split) for split in ("study", "train")}
     assert {split: len(rows["image_id"]) for split, rows in listed.items()} == {"study": 4, "train": 1}
     for rows in listed.values():
-        x = job.load(rows["source"], **settings, transform=PLAIN)
+        x = job.load(rows["source"], ImageSource(**settings, transform=PLAIN))
         assert (x[:, 0, 0, 0] * 255).round().tolist() == rows["image_id"].tolist()
 
 
@@ -262,4 +270,4 @@ def test_a_broken_image_is_named(folder):
     file = folder / "data" / "a" / "03.png"
     file.write_bytes(file.read_bytes()[:40])
     with pytest.raises(StudyError, match=r"a/03\.png.*replace or remove"):
-        job.load(["a/03.png"], dataset="folder", path=str(folder / "data"), transform=PLAIN)
+        job.load(["a/03.png"], ImageSource("folder", str(folder / "data"), PLAIN))

@@ -345,7 +345,7 @@ def test_imagenet_is_listed_without_torch(flat):
     """Planning must not wait for it; the devkit is read all the same."""
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT / 'workflow')!r});"
-        f"from jobs import listing; assert len(datasets.dataset('imagenet', {str(flat)!r}).classes) == 3;"
+        f"from inputs import datasets; assert len(datasets.dataset('imagenet', {str(flat)!r}).classes) == 3;"
         "assert len(datasets.dataset('imagenette', None).classes) == 10;"
         "sys.exit(bool({'torch', 'torchvision', 'sklearn', 'pandas'} & set(sys.modules)))"
     )

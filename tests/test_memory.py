@@ -189,11 +189,12 @@ def test_jobs_run_with_one_thread_each():
 def test_kept_memory_is_given_back():
     """Freed tensors stay with the process, but large ones, until it is asked; by a process whose heap is its own."""
     code = (
-        "import torch; from jobs import memory\n"
+        "import torch; from runtime import process\n"
+        "process.prepare()\n"
         "def pages(): return int(open('/proc/self/statm').read().split()[1])\n"
         "none = pages(); large = torch.ones(1 << 25); full = pages(); del large; print(none, full, pages())\n"
         "tensors = [torch.ones(1 << 20) for _ in range(64)]; last = torch.ones(1 << 20); full = pages()\n"
-        "del tensors; kept = pages(); memory.give_back(); print(full, kept, pages())"
+        "del tensors; kept = pages(); process.give_back(); print(full, kept, pages())"
     )
     with python(code) as process:
         numbers = [os.sysconf("SC_PAGE_SIZE") * int(number) for number in process.communicate()[0].split()]

@@ -2,11 +2,14 @@
 
 import copy
 import functools
+import json
 import pickle
 import threading
 import urllib.error
 import warnings
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,9 +23,11 @@ from torchvision import models as torchvision_models
 from torchvision.models import _api as torchvision_api
 
 from inputs import checkpoints
+from inputs import weights as weights_of
+from inputs.sources import ImageSource, NetworkSource
 from jobs import images as images_job
 from jobs import networks as job
-from readout import StudyError, activations, cuts, layer_names, layers, models, tracing, training
+from readout import StudyError, activations, cuts, layer_names, layers, models, scores, tracing, training
 from readout import images as readout_images
 from readout.relatives import BUILDERS
 from runtime import parquet
@@ -195,13 +200,12 @@ def test_a_layer_that_is_not_there_is_an_error(choice, words):
         layer_names.select("small_alexnet", choice)
 
 
-UNTRAINED = {
-    "outputs": 10,
-    "weights": None,
-    "transform": {"resize": None, "crop": 32, "mean": [0.5] * 3, "std": [0.5] * 3},
-    "cells": 16,
-    "on": "cpu",
-}
+TRANSFORM = {"resize": None, "crop": 32, "mean": [0.5] * 3, "std": [0.5] * 3}
+
+
+def source(model, outputs, weights=None, transform=TRANSFORM):
+    """A network on digits."""
+    return NetworkSource(model, outputs, weights, ImageSource("digits", None, transform))
 
 
 @pytest.mark.parametrize(
@@ -209,7 +213,7 @@ UNTRAINED = {
     [
         ({"chosen": ["conv1", "conv7"]}, r"small_alexnet has no layer conv7; its layers are conv1, .*dense2"),
         ({"cells": 300}, r"grid: 300 cells need as many units, small_alexnet has 256 in dense2; choose fewer bins"),
-        ({"on": "cuda"}, r"device: cuda.*no GPU"),
+        ({"device": "cuda"}, r"device: cuda.*no GPU"),
         ({"weights": "nowhere.pt"}, r"nowhere\.pt: cannot be read"),
         ({"weights": "IMAGENET1K_V1"}, r"IMAGENET1K_V1: torchvision has none for small_alexnet"),
         ({"model": "alexnot"}, r"model alexnot.*did you mean alexnet"),
@@ -221,17 +225,21 @@ UNTRAINED = {
 def test_what_would_fail_late_is_refused_early(tmp_path, monkeypatch, changes, words):
     """Before any long job, since all of them wait for the table of layers."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    settings = UNTRAINED | {"model": "small_alexnet", "chosen": ["conv1", "dense2"]} | changes
+    of_network = {"model": "small_alexnet"} | {
+        k: v for k, v in changes.items() if k in ("model", "weights", "transform")
+    }
+    settings = {"chosen": ["conv1", "dense2"], "cells": 16, "device": "cpu"}
+    settings |= {k: v for k, v in changes.items() if k in settings}
     with pytest.raises(StudyError, match=words):
-        job.list_layers(tmp_path / "l.parquet", **settings, log=tmp_path / "log")
+        job.list_layers(tmp_path / "l.parquet", source=source(outputs=10, **of_network), **settings)
     assert not (tmp_path / "l.parquet").exists()
 
 
 def test_the_table_of_layers(tmp_path):
     """Rows by layer, with the node to cut at."""
     known = layer_names.KNOWN["small_resnet"]
-    settings = UNTRAINED | {"model": "small_resnet", "chosen": known[3:5]}
-    job.list_layers(tmp_path / "l.parquet", **settings, log=tmp_path / "log")
+    settings = {"chosen": known[3:5], "cells": 16, "device": "cpu"}
+    job.list_layers(tmp_path / "l.parquet", source=source("small_resnet", 10), **settings)
     rows = job.layer_nodes(tmp_path / "l.parquet")
     assert tuple(rows) == known
     assert all(row["units"] == row["channels"] * row["height"] * row["width"] for row in rows.values())
@@ -726,7 +734,7 @@ def test_published_weights_come_through_torchvision(monkeypatch, tmp_path):
     with pytest.raises(
         StudyError, match=r"IMAGENET1K_V1: https://.*alexnet.*no route to host.*checkpoints.*file of weights"
     ):
-        job.network("alexnet", 1000, "IMAGENET1K_V1")
+        job.network(source("alexnet", 1000, "IMAGENET1K_V1"))
     assert asked == [(torchvision_models.AlexNet_Weights.IMAGENET1K_V1.url, True)]
 
 
@@ -734,14 +742,15 @@ def test_published_weights_that_are_there_are_loaded(monkeypatch, published):
     """The network is torchvision's own, with the weights that its download gave."""
     state = published("alexnet").state_dict()
     monkeypatch.setattr(torchvision_api, "load_state_dict_from_url", lambda *_, **__: state)
-    network = job.network("alexnet", 1000, "AlexNet_Weights.IMAGENET1K_V1")
+    network = job.network(source("alexnet", 1000, "AlexNet_Weights.IMAGENET1K_V1"))
     assert not network.training
     assert torch.equal(network.features[0].weight, state["features.0.weight"])
 
 
 def test_drawn_weights_depend_on_their_seed():
     """An untrained network as a control."""
-    first, again, other = (job.network("small_vgg16", 10, f"random-{seed}").features[0].weight for seed in (3, 3, 4))
+    sources = [source("small_vgg16", 10, f"random-{seed}") for seed in (3, 3, 4)]
+    first, again, other = (job.network(each).features[0].weight for each in sources)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -804,8 +813,8 @@ def test_a_gpu_that_is_not_there_is_an_error(monkeypatch):
     """Running on the CPU in silence would take days."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(StudyError, match=r"device: cuda.*no GPU.*cpu or auto"):
-        job.device("cuda")
-    assert job.device("auto") == torch.device("cpu")
+        job.torch_device("cuda")
+    assert job.torch_device("auto") == torch.device("cpu")
 
 
 @pytest.mark.parametrize("choice", ["auto", "cuda"])
@@ -819,29 +828,47 @@ def test_on_a_gpu_numbers_are_float32_and_come_the_same_way_each_time(monkeypatc
     try:
         for flag, value in wanted.items():
             setattr(*flag, not value)
-        assert job.device(choice) == torch.device("cuda")
+        assert job.torch_device(choice) == torch.device("cuda")
         assert [getattr(*flag) for flag in wanted] == [*wanted.values()]
     finally:
         for flag, value in zip(wanted, before, strict=True):
             setattr(*flag, value)
 
 
-@pytest.mark.parametrize("name", ["alexnet", "vgg16", "mobilenet_v2", "resnet"])
-def test_networks_of_the_default_study_are_right_on_its_images(tmp_path, name):
-    """The study is of networks that recognise the digits: at least 93 % of the study images, by the config's recipe."""
+@pytest.fixture
+def digits(tmp_path):
+    """The images of the default study, listed."""
     config = yaml.safe_load((Path(__file__).parents[1] / "config.yaml").read_text())
-    entry = next(network for network in config["networks"] if network["name"] == name)
-    digits = {"dataset": "digits", "path": None}
-    labels = {str(digit): digit for digit in range(10)}
-    images_job.list_images(
-        tmp_path / "images.parquet", **digits, labels=labels, study=50, train=True, seed=0, log=tmp_path / "log"
+    split, labels = weights_of.shipped()["split"], {str(digit): digit for digit in range(10)}
+    listing = {"dataset": split["dataset"], "path": None, "labels": labels, "study": split["study"], "train": True}
+    images_job.list_images(tmp_path / "images.parquet", **listing, split_seed=split["seed"], fold_seed=config["seed"])
+    return SimpleNamespace(
+        path=str(tmp_path / "images.parquet"), networks={entry["model"]: entry for entry in config["networks"]}
     )
+
+
+@pytest.mark.parametrize("model", ["small_alexnet", "small_vgg16", "small_mobilenet_v2", "small_resnet"])
+def test_networks_of_the_default_study_are_right_on_its_images(digits, model):
+    """The study is of networks that recognise the digits: at least 93 % of the study images."""
+    entry = digits.networks[model]
+    shipped = source(model, 10, entry["weights"], entry["transform"])
+    rows = images_job.rows(digits.path)
+    x, labels = images_job.load(rows["source"], shipped.images), torch.tensor(rows["label"]).long()
+    with torch.inference_mode():
+        rank = scores.ranks(job.network(shipped)(x), labels)
+    assert len(rank) == 500
+    assert (rank == 0).double().mean() >= 0.93
+
+
+@pytest.mark.parametrize("model", ["small_alexnet", "small_vgg16", "small_mobilenet_v2", "small_resnet"])
+def test_the_recipes_of_the_shipped_networks_train_such_networks(tmp_path, digits, model):
+    """Here anew, on any machine: at least 93 % of the study images."""
+    recipe = weights_of.shipped()["models"][model]["training"]
     accuracy = tmp_path / "accuracy.parquet"
-    recipe = {"seed": config["seed"], **entry["weights"]}
-    job.train(
-        str(tmp_path / "images.parquet"), str(accuracy), weights=str(tmp_path / "weights.pt"),
-        model=entry["model"], outputs=10, recipe=recipe, transform=entry["transform"], **digits,
-    )  # fmt: skip
+    trained = source(model, 10, str(tmp_path / "weights.pt"), digits.networks[model]["transform"])
+    # As the process that trains is told: in JSON.
+    given = json.loads(json.dumps(asdict(trained)))
+    job.train(digits.path, str(accuracy), source=given, recipe=recipe)
     rows = {row["split"]: row for row in parquet.read(accuracy).to_pylist()}
     assert rows["study"]["images"] == 500
     assert rows["study"]["top1"] >= 0.93

@@ -236,14 +236,14 @@ def test_a_solved_problem_stops_no_other():
 
 def _watched(monkeypatch, name: str) -> list[tuple]:
     """Arguments and result of each call of a function of the module, in order."""
-    function, calls = getattr(probes, name), []
+    function, calls = getattr(logistic, name), []
 
     def call(*arguments):
         result = function(*arguments)
         calls.append((arguments, result))
         return result
 
-    monkeypatch.setattr(probes, name, call)
+    monkeypatch.setattr(logistic, name, call)
     return calls
 
 
@@ -387,7 +387,7 @@ def test_too_few_steps_are_an_error():
     ones = torch.ones(40, dtype=torch.float64)
     with pytest.raises(StudyError, match="did not converge in 2 Newton steps; choose a smaller C"):
         logistic.fit(x[None], y, 1.0, ones, steps=2)
-    with pytest.raises(StudyError, match="did not converge in 2 Newton steps; choose a smaller strength"):
+    with pytest.raises(StudyError, match="did not converge in 2 Newton steps; choose a smaller C"):
         logistic.fit_dual(x @ x.T, y, 1.0, ones, steps=2)
 
 
@@ -606,6 +606,15 @@ def test_no_label_leaks_into_its_own_prediction(units, strength):
     assert not np.isclose(before[fold != 2], after[fold != 2], atol=1e-6).any()
 
 
+def _standardised(x, train) -> tuple[np.ndarray, np.ndarray]:
+    """Units standardised over training images and over the square root of their number, plainly; and by how much."""
+    x = x.astype(np.float64)
+    deviation = x[train].std(0)
+    scale = np.zeros(x.shape[1])
+    scale[deviation > 0] = 1 / (deviation[deviation > 0] * math.sqrt(x.shape[1]))
+    return (x - x[train].mean(0)) * scale, scale
+
+
 def test_gram_matrices_are_those_of_the_standardised_units():
     """Against the plain definition, in chunks; with units that are dead, or nearly or wholly constant, in training."""
     x, _, fold = _data(60, 300)
@@ -614,11 +623,12 @@ def test_gram_matrices_are_those_of_the_standardised_units():
     x[3, :5], x[3, 5:10], x[7, 5:10] = 50, 50, 6e-8
     x[:, 10:15], x[3, 10:15] = 1000, 1001
     train = np.stack([fold != k for k in np.unique(fold)])
-    found = probes._grams(x, train)
-    for rows, gram in zip(train, found, strict=True):
-        z = probes._standardised(x, rows)
-        scale = (z @ z.T).abs().max().item()
-        torch.testing.assert_close(gram, z @ z.T, rtol=1e-6, atol=1e-9 * scale)
+    found, standardisation = probes._grams(x, train)
+    for i, rows in enumerate(train):
+        z, scale = _standardised(x, rows)
+        np.testing.assert_allclose(found[i], z @ z.T, rtol=1e-6, atol=1e-9 * np.abs(z @ z.T).max())
+        np.testing.assert_allclose(standardisation.mean[i], x[rows].mean(0, dtype=np.float64), rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(standardisation.scale[i], scale, rtol=1e-6)
     assert torch.isfinite(found).all()
 
 
@@ -664,15 +674,25 @@ def group(tmp_path):
     file = {name: str(tmp_path / f"{name}.parquet") for name in (*ids, "cells", "out")}
     for (name, own), values in zip(ids.items(), x.reshape(3, 10, 12), strict=True):
         write_activations(file[name], values, image_id=own, fold=own % 5)
-    columns = dict.fromkeys(cells_job.SCHEMA.names, [0.0] * 12)
-    columns |= {"unit": list(range(12)), "cell": ["s0m0", "s1m0"] * 6}
+    columns = dict.fromkeys(cells_job.SCHEMA.names, [0] * 12)
+    columns |= {"unit": list(range(12)), "cell": ["s0m0", "s1m0"] * 6, "selectivity_bin": [0, 1] * 6}
     parquet.write(file["cells"], columns, cells_job.SCHEMA)
-    paths, others = SimpleNamespace(cells=file["cells"], target=file["target"]), [file["one"], file["two"]]
-    settings = {"seed": 0, "draws": 4, "units": 3, "C": 1.0, "strength": 1.0}
 
-    def run(cell: str, **changes) -> dict:
-        place = SimpleNamespace(network="n", layer="l", class_id="t", cell=cell)
-        job.probe(file["out"], paths, others, place, **settings | changes, log=tmp_path / "log")
+    def run(cell: str, seed: int = 0, kind: str = "cell", **changes) -> dict:
+        job.probe(
+            path_to_probe=file["out"],
+            path_to_cells=file["cells"],
+            path_to_target=file["target"],
+            paths_to_others=[file["one"], file["two"]],
+            network="n",
+            layer="l",
+            class_id="t",
+            cell=cell,
+            kind=kind,
+            seed=seed,
+            published={"draws": 4, "units": 3, "C": 1.0} | changes,
+            held_out={"C": 1.0},
+        )
         (row,) = parquet.read(file["out"], job.SCHEMA).to_pylist()
         return row
 

@@ -1,6 +1,7 @@
 """Provenance: what the tables of a study carry of how they were made, and that studies are not mixed."""
 
 import copy
+import dataclasses
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,26 +13,30 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from inputs.sources import ImageSource, NetworkSource
 from inputs.study import Study
-from jobs import ablations, cells, networks, probes, tables
+from jobs import ablations, cells, controls, networks, probes, tables
 from readout import StudyError
 from runtime import logs, parquet, provenance, subprocesses
 from workflow import ROOT
 
 SCHEMA = pa.schema([("x", pa.int32())])
-SETTINGS = {"seed": 0, "draws": 10, "units": 100, "C": 1.0, "strength": [1.0, 10.0]}
+SETTINGS = {"seed": 0, "published": {"draws": 10, "units": 100, "C": 1.0}, "held_out": {"C": [1.0, 10.0]}}
 
 
 def record(**changes):
     return provenance.record(**{"study": "tiny", "step": "probes", "settings": SETTINGS, "code": "c0de"} | changes)
 
 
-@logs.logged
-def write(*paths, before=lambda: None):
-    """A job that writes tables, and stops before each."""
-    for path in paths:
-        before()
-        parquet.write(path, {"x": [1, 2]}, SCHEMA)
+def write(*paths, log, **given):
+    """Run a job that writes tables, and stops before each."""
+
+    def job(before=lambda: None, made=None):
+        for path in paths:
+            before()
+            parquet.write(path, {"x": [1, 2]}, SCHEMA, made)
+
+    logs.run(log, job, **given)
 
 
 def carried(path):
@@ -86,13 +91,17 @@ def test_a_job_in_a_process_of_its_own_marks_its_tables(tmp_path, monkeypatch, m
     """As training does; nothing stays behind in this process."""
     (tmp_path / "own.py").write_text(
         "import pyarrow as pa\n"
-        "from jobs import parquet\n"
-        "parquet.write('t.parquet', {'x': [1]}, pa.schema([('x', pa.int32())]))\n"
+        "from runtime import parquet, subprocesses\n"
+        "def job(made):\n"
+        "    parquet.write('t.parquet', {'x': [1]}, pa.schema([('x', pa.int32())]), made)\n"
+        "if __name__ == '__main__':\n"
+        "    subprocesses.main(job)\n"
     )
     monkeypatch.chdir(tmp_path)
-    subprocesses.run("own", {}, "log", made)
+    subprocesses.run("own", {"made": made}, "log")
     assert carried("t.parquet") == json.loads(made or "{}")
-    assert provenance.metadata() == {}
+    parquet.write("here.parquet", {"x": [1]}, SCHEMA)
+    assert carried("here.parquet") == {}
 
 
 def test_digest_of_settings():
@@ -103,8 +112,8 @@ def test_digest_of_settings():
     assert provenance.digest(SETTINGS | {"path": "elsewhere"}) == digest
     nested = {"labels": {"a": 0, "b": 1}}, {"labels": {"b": 1, "a": 0}}, {"labels": {"a": 1, "b": 0}}
     others = [
-        SETTINGS | {"draws": 11},
-        SETTINGS | {"strength": [1.0]},
+        SETTINGS | {"published": SETTINGS["published"] | {"draws": 11}},
+        SETTINGS | {"held_out": {"C": [1.0]}},
         SETTINGS | {"value": 0.0},
         {},
         nested[0],
@@ -112,6 +121,19 @@ def test_digest_of_settings():
     ]
     assert len({digest, *map(provenance.digest, others)}) == 1 + len(others)
     assert provenance.digest(nested[0]) == provenance.digest(nested[1])
+
+
+def test_digest_of_a_source():
+    """As of a mapping with its fields: where the images lie does not count, and its weights do."""
+    images = ImageSource("folder", "data", {"crop": 32})
+    source = NetworkSource("alexnet", 10, "w.pt", images)
+    digest = provenance.digest({"source": source})
+    assert provenance.digest({"source": dataclasses.asdict(source)}) == digest
+    moved = dataclasses.replace(source, images=dataclasses.replace(images, path="elsewhere"))
+    assert provenance.digest({"source": moved}) == digest
+    others = [dataclasses.replace(source, weights="v.pt"), dataclasses.replace(source, outputs=11)]
+    others += [dataclasses.replace(source, images=dataclasses.replace(images, transform={"crop": 31}))]
+    assert len({digest, *(provenance.digest({"source": other}) for other in others)}) == 4
 
 
 @pytest.fixture
@@ -124,59 +146,71 @@ def test_settings_of_a_study_that_do_not_count(config):
 
     def digests(changed):
         study = Study(changed)
-        given = [study.engine(network) for network in study.networks.values()]
+        given = [{"source": study.source(network)} for network in study.networks.values()]
         given += [{"labels": study.labels}, {name: network.targets for name, network in study.networks.items()}]
         given += [{target: study.others("alexnet", target) for target in study.networks["alexnet"].targets}]
         return list(map(provenance.digest, given))
 
     other = copy.deepcopy(config) | {"device": "openvino"}
     for network in other["networks"]:
-        network["targets"] = network["targets"][::-1]
-        network["classes"] = [str(digit) for digit in reversed(range(10))]
+        network["targets"] = network["classes"] = [str(digit) for digit in reversed(range(10))]
     assert digests(other) == digests(config)
+    drawn = config | {"networks": [network | {"weights": "random"} for network in config["networks"]]}
     labels = {str(digit): 9 - digit for digit in range(10)}
-    assert digests(config | {"images": config["images"] | {"labels": labels}}) != digests(config)
+    assert digests(drawn | {"images": config["images"] | {"labels": labels}}) != digests(drawn)
 
 
 @pytest.fixture
 def layer(tmp_path):
     """The files of a layer of two cells and one target, made by one study, and what they must carry."""
-    settings = {"cells": {"bins": [1, 2]}, "probes": SETTINGS, "ablations": {"value": 0.0}}
+    settings = {"cells": {"bins": [1, 2]}, "probes": SETTINGS, "ablations": {"value": 0.0}, "controls": {"random": 1}}
     column = {"network": "net", "layer": "conv1", "class_id": "a", "held_out": [{"image_id": 7, "y": 1, "p": 0.5}]}
     cell = {field.name: 1 for field in probes.SCHEMA} | column
     image = dict(zip(ablations.SCHEMA.names, (7, 0, 2, -1.0, -2.0), strict=True))
-    unit = dict.fromkeys(("target_mean", "others_mean", "selectivity", "magnitude"), 1.0)
-    content = {"cells/a": ([{"unit": i, "cell": f"s0m{i}"} | unit for i in range(2)], cells.SCHEMA)}
+    unit = dict.fromkeys(("target_mean", "others_mean", "selectivity", "magnitude"), 1.0) | {"selectivity_bin": 0}
+    grid = [{"unit": i, "cell": f"s0m{i}", "magnitude_bin": i} | unit for i in range(2)]
+    group = {"group": "random0", "kind": "random", "protocol": "published", "intervention": "zero", "units": 1}
+    content = {"cells/a": (grid, cells.SCHEMA)}
     content |= {f"probes/a/s0m{i}": ([cell | {"cell": f"s0m{i}"}], probes.SCHEMA) for i in range(2)}
     content |= {f"ablations/a/s0m{i}": ([image], ablations.SCHEMA) for i in range(2)}
-    paths = SimpleNamespace(cells=[], probes=[], ablations=[], layers=str(tmp_path / "layers.parquet"))
+    content |= {"controls/a": ([column | group | image], controls.SCHEMA)}
+    paths = {step: [] for step in settings}
     for name, (rows, schema) in content.items():
         step = name.split("/")[0]
-        getattr(paths, step).append(str(tmp_path / f"{name}.parquet"))
-        with provenance.making(record(step=step, settings=settings[step])):
-            parquet.write(getattr(paths, step)[-1], rows, schema)
+        paths[step].append(str(tmp_path / f"{name}.parquet"))
+        parquet.write(paths[step][-1], rows, schema, record(step=step, settings=settings[step]))
     known = {
         field.name: "conv1" if field.type == pa.string() else int(field.name != "depth") for field in networks.LAYERS
     }
-    parquet.write(paths.layers, [known], networks.LAYERS)
+    parquet.write(tmp_path / "layers.parquet", [known], networks.LAYERS)
     origins = {step: {"study": "tiny", "settings": provenance.digest(given)} for step, given in settings.items()}
 
     def gather():
         out = tmp_path / "table.parquet"
-        tables.gather_layer(out, paths, "conv1", origins=origins, log=tmp_path / "log")
-        return parquet.read(out, tables.LAYER)
+        tables.gather_layer(
+            out,
+            path_to_layers=str(tmp_path / "layers.parquet"),
+            paths_to_cells={"a": paths["cells"][0]},
+            paths_to_probes={"a": dict(zip(("s0m0", "s0m1"), paths["probes"], strict=True))},
+            paths_to_ablations={"a": dict(zip(("s0m0", "s0m1"), paths["ablations"], strict=True))},
+            paths_to_controls={"a": paths["controls"][0]},
+            network="net",
+            layer="conv1",
+            origins=origins,
+        )
+        return parquet.read(out, tables.LAYER, optional=tables.AGAINST_RANDOM)
 
     return SimpleNamespace(paths=paths, settings=settings, gather=gather)
 
 
 def test_files_of_one_study_are_gathered(layer):
     """Whatever their code and versions, which are recorded and not compared."""
-    with provenance.making(record(settings=SETTINGS, code="other")):
-        parquet.write(layer.paths.probes[1], parquet.read(layer.paths.probes[1]).to_pylist(), probes.SCHEMA)
+    path = layer.paths["probes"][1]
+    parquet.write(path, parquet.read(path).to_pylist(), probes.SCHEMA, record(settings=SETTINGS, code="other"))
     assert layer.gather()["cell"].to_pylist() == ["s0m0", "s0m1"]
 
 
-@pytest.mark.parametrize("step", ["cells", "probes", "ablations"])
+@pytest.mark.parametrize("step", ["cells", "probes", "ablations", "controls"])
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -191,10 +225,10 @@ def test_files_of_one_study_are_gathered(layer):
 )
 def test_a_file_from_elsewhere_is_named(layer, step, change, words):
     """And how to make it again."""
-    victim = getattr(layer.paths, step)[-1]
+    victim = layer.paths[step][-1]
     table = parquet.read(victim)
-    with provenance.making(change and record(**{"step": step, "settings": layer.settings[step]} | change)):
-        parquet.write(victim, table.to_pylist(), table.schema)
+    made = change and record(**{"step": step, "settings": layer.settings[step]} | change)
+    parquet.write(victim, table.to_pylist(), table.schema, made)
     with pytest.raises(StudyError, match=rf"^{victim}: {words}.*make it again: snakemake --cores 1 --force {victim} "):
         layer.gather()
 
@@ -220,7 +254,9 @@ def place(tmp_path, monkeypatch):
 
 
 def of_folder(config, path):
-    return config | {"images": config["images"] | {"dataset": "folder", "path": path, "study": 10}}
+    networks = [network | {"weights": "random"} for network in config["networks"]]
+    images = config["images"] | {"dataset": "folder", "path": path, "study": 10}
+    return config | {"images": images, "networks": networks}
 
 
 def test_a_study_goes_on_with_its_own_results(place, config):

@@ -1,7 +1,6 @@
 """Same in, same out: from scratch, on one core or two, in any order of the classes, in batches of any size."""
 
 import copy
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -9,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from inputs.sources import ImageSource, NetworkSource
 from jobs import ablations, activations, cells, images, networks, probes
 from readout.relatives import BUILDERS
 from workflow import Project
@@ -40,7 +40,7 @@ def study(tmp_path, random_network):
         for i in range(35):
             pixels = generator.integers(0, 256, (32, 32, 3), np.uint8)
             Image.fromarray(pixels).save(tmp_path / "data" / class_id / f"{i:02d}.png")
-    opening, log = {"dataset": "folder", "path": str(tmp_path / "data")}, tmp_path / "log"
+    opening = {"dataset": "folder", "path": str(tmp_path / "data")}
     transform = {"resize": None, "crop": 32, "mean": [0.5] * 3, "std": [0.25] * 3}
 
     def run(model, layer, size, monkeypatch):
@@ -49,27 +49,54 @@ def study(tmp_path, random_network):
         )
         folder = tmp_path / model / str(size)
         files = {name: str(folder / f"{name}.parquet") for name in ("images", "layers", "cells", "probe", "ablation")}
-        paths = SimpleNamespace(**files)
         weights = str(tmp_path / f"{model}.pt")
         torch.save(random_network(model).state_dict(), weights)
-        network = {"model": model, "outputs": 10, "weights": weights, "transform": transform}
-        images.list_images(paths.images, **opening, labels={"a": 4, "b": 7}, study=35, train=False, seed=0, log=log)
-        networks.list_layers(paths.layers, **network, chosen=[layer], cells=16, on="cpu", log=log)
-        engine = network | opening | {"device": "cpu"}
+        source = NetworkSource(model, 10, weights, ImageSource(**opening, transform=transform))
+        images.list_images(
+            files["images"], **opening, labels={"a": 4, "b": 7}, study=35, train=False, split_seed=0, fold_seed=0
+        )
+        networks.list_layers(files["layers"], source=source, chosen=[layer], cells=16, device="cpu")
         file = {
-            (kind, c): str(folder / kind / layer / f"{c}.parquet") for kind in ("activations", "means") for c in CLASSES
+            (kind, c): str(folder / kind / layer / f"{c}.parquet")
+            for kind in ("activations", "means", "baseline")
+            for c in CLASSES
         }
         for c in CLASSES:
-            paths.baseline = str(folder / "baseline" / f"{c}.parquet")
-            written = [[file[kind, c]] for kind in ("activations", "means")]
-            activations.extract(paths, *written, paths.baseline, c, **engine, dtype="float32", log=log)
-        paths.baseline = str(folder / "baseline" / "a.parquet")
-        cells.assign(paths.cells, target=file["means", "a"], others=[file["means", "b"]], bins=(4, 4), log=log)
-        place = SimpleNamespace(network="n", layer=layer, class_id="a", cell="s3m3")
-        ablations.ablate(paths.ablation, paths, paths.images, paths.layers, place, value=0.0, **engine, log=log)
-        paths.target = file["activations", "a"]
-        settings = {"seed": 0, "draws": 5, "units": 20, "C": 1.0, "strength": 10.0}
-        probes.probe(paths.probe, paths, [file["activations", "b"]], place, **settings, log=log)
+            activations.extract(
+                path_to_images=files["images"],
+                path_to_layers=files["layers"],
+                paths_to_activations={layer: file["activations", c]},
+                paths_to_means={layer: file["means", c]},
+                path_to_baseline=file["baseline", c],
+                class_id=c,
+                source=source,
+                dtype="float32",
+                device="cpu",
+            )
+        means = {"path_to_target": file["means", "a"], "paths_to_others": [file["means", "b"]]}
+        cells.assign(files["cells"], **means, layer=layer, bins=(4, 4))
+        place = {"path_to_cells": files["cells"], "network": "n", "layer": layer, "class_id": "a"}
+        cell = {"cell": "s3m3", "kind": "cell", "seed": 0}
+        ablations.ablate(
+            path_to_ablation=files["ablation"],
+            path_to_baseline=file["baseline", "a"],
+            path_to_images=files["images"],
+            path_to_layers=files["layers"],
+            **place,
+            **cell,
+            value=0.0,
+            source=source,
+            device="cpu",
+        )
+        probes.probe(
+            path_to_probe=files["probe"],
+            path_to_target=file["activations", "a"],
+            paths_to_others=[file["activations", "b"]],
+            **place,
+            **cell,
+            published={"draws": 5, "units": 20, "C": 1.0},
+            held_out={"C": 10.0},
+        )
         return tuple(pq.read_table(files[name]).to_pandas() for name in ("cells", "probe", "ablation"))
 
     return run

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from snakemake.utils import update_config
 
 from inputs.study import Study
 from readout import StudyError, layer_names
@@ -35,47 +36,55 @@ def folder(tmp_path, config, counts, **images):
         for i in range(count):
             (tmp_path / "data" / name / f"{i}.png").touch()
     data = {"dataset": "folder", "path": str(tmp_path / "data"), "labels": None, "study": 10}
-    networks = [entry | {"targets": "all"} for entry in config["networks"]]
+    networks = [entry | {"targets": "all", "weights": ONE_CLASS["weights"]} for entry in config["networks"]]
     return config | {"images": data | images, "networks": networks, "figures": config["figures"] | {"target": None}}
 
 
 def test_default_study_is_of_the_promised_size(config):
-    """3,000 to 4,500 cell jobs: all layers of the AlexNet, six of each other network, at least four targets."""
+    """7,040 cell jobs: all layers of the AlexNet, five of each other network, first and last among them; ten targets."""
     study = Study(config)
-    groups = list(study.groups())
-    assert 3000 <= 2 * len(study.cells) * len(groups) <= 4500
+    assert 2 * len(study.cells) * len(list(study.grids())) == 2 * 16 * (7 + 5 + 5 + 5) * 10 == 7040
     assert study.networks["alexnet"].layers == ("conv1", "conv2", "conv3", "conv4", "conv5", "dense1", "dense2")
     for network in study.networks.values():
-        assert len(network.layers) >= 6
+        assert len(network.layers) >= 5
         known = layer_names.KNOWN[network.model]
         assert (network.layers[0], network.layers[-1]) == (known[0], known[-1])
-        assert len(network.targets) >= 4
+        assert len(network.targets) == 10
         assert all(len(study.others(network.name, target)) == 9 for target in network.targets)
 
 
 def test_order_of_classes_and_layers_changes_nothing(config):
     other = copy.deepcopy(config)
     for entry in other["networks"]:
-        entry["targets"] = list(reversed(entry["targets"]))
+        entry["targets"] = [str(i) for i in reversed(range(10))]
         entry["classes"] = [str(i) for i in reversed(range(10))]
-    assert list(Study(other).groups()) == list(Study(config).groups())
+    assert list(Study(other).grids()) == list(Study(config).grids())
 
 
 def test_classes_may_be_written_as_numbers(config):
     other = copy.deepcopy(config)
     for entry in other["networks"]:
-        entry["targets"] = [0, 3, 5, 8]
-    assert list(Study(other).groups()) == list(Study(config).groups())
+        entry["targets"] = list(range(10))
+    assert list(Study(other).grids()) == list(Study(config).grids())
 
 
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
         (["probs"], {}, ["probs: unknown key", "did you mean probes?"]),
-        (["probes", "drawz"], 3, ["probes.drawz: unknown key", "did you mean draws?"]),
+        (["probes", "published", "drawz"], 3, ["probes.published.drawz: unknown key", "did you mean draws?"]),
         (["networks", 0, "layer"], "all", ["networks[0].layer: unknown key", "did you mean layers?"]),
-        (["probes", "draws"], "ten", ["probes.draws", "'ten'", "integer"]),
-        (["probes", "C"], -1, ["probes.C", "-1"]),
+        (["probes", "published", "draws"], "ten", ["probes.published.draws", "'ten'", "integer"]),
+        (["probes", "published", "C"], -1, ["probes.published.C", "-1"]),
+        (["probes", "held_out", "C"], [], ["probes.held_out.C", "non-empty"]),
+        (["probes", "held_out"], {}, ["probes.held_out: C is missing"]),
+        (["probes", "draws"], 10, ["probes.draws: is called probes.published.draws now; rename the key"]),
+        (["probes", "units"], 100, ["probes.units: is called probes.published.units now; rename the key"]),
+        (["probes", "C"], 1.0, ["probes.C: is called probes.published.C now; rename the key"]),
+        (["probes", "strength"], 1.0, ["probes.strength: is called probes.held_out.C now; rename the key"]),
+        (["controls", "random"], -1, ["controls.random", "minimum"]),
+        (["controls", "randomly"], 3, ["controls.randomly: unknown key", "did you mean random?"]),
+        (["controls"], 10, ["controls", "10"]),
         (["grid", "selectivity"], 1, ["grid.selectivity", "minimum"]),
         (["others"], "random_5", ["others", "random_10, all"]),
         (["device"], "gpu", ["device", "cpu, cuda, auto, openvino"]),
@@ -91,11 +100,11 @@ def test_classes_may_be_written_as_numbers(config):
         (["networks", 0, "outputs"], 4, ["class 4", "4 outputs"]),
         (["networks", 1, "name"], "alexnet", ["two networks have one name"]),
         (["networks", 0, "name"], "a/b", ["a/b", "cannot be part of a name"]),
-        (["images", "study"], 500, ["class 0", "500 images", "lower images.study"]),
+        (["images", "study"], 500, ["images.study: 500", "shipped networks", "all images but 50", "set it to 50"]),
         (["figures", "network"], "resnet50", ["figures.network", "resnet50", "alexnet, vgg16"]),
         (["figures", "layer"], "conv6", ["figures.layer", "conv6", "null takes the last"]),
-        (["figures", "target"], "9", ["figures.target", "9"]),
-        (["images", "labels"], "labels.tsv", ["images.labels", "labels.tsv"]),
+        (["figures", "target"], "10", ["figures.target", "10"]),
+        (["images", "labels"], "labels.tsv", ["images.labels: shipped networks have their own", "set it to null"]),
     ],
 )
 def test_mistake_is_named_with_the_way_out(config, path, value, words):
@@ -108,17 +117,31 @@ def test_mistake_is_named_with_the_way_out(config, path, value, words):
     assert all(word in str(error.value) for word in words), str(error.value)
 
 
+def trained_here(config):
+    """The default study with networks that a rule trains: its images are then the user's to choose."""
+    return config | {"networks": [entry | {"weights": ONE_CLASS["weights"]} for entry in config["networks"]]}
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        ({"study": 500}, ["class 0", "500 images", "lower images.study"]),
+        ({"labels": "labels.tsv"}, ["images.labels", "labels.tsv", "cannot be read"]),
+    ],
+)
+def test_images_that_do_not_serve_training_are_refused(config, images, words):
+    with pytest.raises(StudyError) as error:
+        Study(trained_here(config) | {"images": config["images"] | images})
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
 PAPER = yaml.safe_load((ROOT / "workflow" / "studies" / "paper.yaml").read_text())
 """What the paper's study changes of config.yaml."""
 
 
 def merged(config, study):
     """As Snakemake merges a config over config.yaml."""
-    for key, value in study.items():
-        if isinstance(value, dict):
-            config[key] = {**config[key], **value}
-        else:
-            config[key] = value
+    update_config(config, copy.deepcopy(study))
     return config
 
 
@@ -146,15 +169,16 @@ def test_papers_study_is_the_papers(config, imagenet):
         for network in study.networks.values()
     }
     assert others == {"alexnet": {10}, "vgg16": {7}, "mobilenet_v2": {7}, "resnet101": {7}}
-    assert 2 * len(study.cells) * len(list(study.groups())) == 2 * 16 * (7 * 50 + (15 + 35 + 100) * 8) == 49_600
-    assert (config["probes"]["draws"], config["probes"]["units"], config["probes"]["C"]) == (200, 100, 1.0)
+    assert 2 * len(study.cells) * len(list(study.grids())) == 2 * 16 * (7 * 50 + (15 + 35 + 100) * 8) == 49_600
+    assert config["probes"]["published"] == {"draws": 200, "units": 100, "C": 1.0}
+    assert study.random == ()
 
 
 def test_imagenettes_study_needs_no_files(config):
     """It is planned before torchvision downloads the images."""
     study = Study(merged(config, yaml.safe_load((ROOT / "workflow" / "studies" / "imagenette.yaml").read_text())))
     assert len(study.classes) == 10
-    assert 2 * len(study.cells) * len(list(study.groups())) == 2 * 16 * (7 + 6 + 6 + 6) * 4 == 3200
+    assert 2 * len(study.cells) * len(list(study.grids())) == 2 * 16 * (7 + 6 + 6 + 6) * 4 == 3200
     assert study.labels["n03888257"] == 701
 
 
@@ -188,9 +212,19 @@ def test_an_untrained_network_follows_the_seed(config, imagenet):
     assert (network.weights, network.file, network.trained) == ("random-7", None, False)
 
 
+@pytest.mark.parametrize(
+    ("controls", "names"), [({"random": 2}, ("random0", "random1")), ({"random": 0}, ()), (None, ())]
+)
+def test_a_study_has_so_many_random_groups(config, controls, names):
+    """Their kinds stand beside those of the cells."""
+    study = Study(config | {"controls": controls})
+    assert study.random == names
+    assert study.kinds == dict.fromkeys(study.cells, "cell") | dict.fromkeys(names, "random")
+
+
 def test_missing_key_is_named(config):
-    del config["probes"]["draws"]
-    with pytest.raises(StudyError, match=r"probes: draws is missing"):
+    del config["probes"]["published"]["draws"]
+    with pytest.raises(StudyError, match=r"probes\.published: draws is missing"):
         Study(config)
 
 
@@ -269,7 +303,7 @@ def test_labels_come_from_a_table(tmp_path, config):
     assert Study(folder(tmp_path, config, {"a": 12, "b": 12}, labels=str(table))).labels == {"a": 7, "b": 3}
     table.write_text("class\tlabel\na\t7\n")
     with pytest.raises(StudyError, match="columns class_id and label"):
-        Study(config | {"images": config["images"] | {"labels": str(table)}})
+        Study(trained_here(config) | {"images": config["images"] | {"labels": str(table)}})
 
 
 def test_listing_digest_sees_files_come_and_go(tmp_path, config):
@@ -284,11 +318,15 @@ def test_config_is_complete():
     """config.yaml has every required key of the schema, so that another study needs only what differs."""
     schema = yaml.safe_load((ROOT / "workflow" / "schemas" / "config.schema.yaml").read_text())
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
-    assert list(schema["properties"]) == list(config)
-    for name, part in schema["properties"].items():
-        if part.get("type") == "object":
-            assert part["additionalProperties"] is False
-            assert list(part["properties"]) == list(config[name])
+
+    def check(part, given):
+        assert part["additionalProperties"] is False
+        assert list(part["properties"]) == list(given)
+        for name, inner in part["properties"].items():
+            if "object" in inner.get("type", ()):
+                check(inner, given[name])
+
+    check(schema, config)
 
 
 # ---- what stands where the results go

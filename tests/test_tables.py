@@ -5,13 +5,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from conftest import NO_ORIGINS
-from jobs import ablations, activations, cells, images, networks, probes
+from jobs import ablations, activations, networks, probes
 from jobs import tables as job
 from readout import StudyError
 from readout.tables import effect
@@ -50,49 +48,44 @@ def test_the_deficit_is_the_change_without_its_gains(ranks):
     assert effect(baseline, baseline) == (0.0, 0.0)
 
 
+CELLS = ("s0m0", "s0m1", "s1m0", "s1m1")
+STEPS = ("probes", "ablations")
+
+
 @pytest.fixture
-def study(tmp_path, toy_model, toy, toy_target, toy_others) -> SimpleNamespace:
+def study(toy_study) -> SimpleNamespace:
     """The toy of conftest.py as a study of class a against class b, two images each, through every job; 2 x 2 cells."""
-    log, settings = tmp_path / "log", {"dataset": "folder", "path": str(tmp_path / "data")}
-    for class_id, pictures in (("a", toy_target), ("b", toy_others)):
-        (tmp_path / "data" / class_id).mkdir(parents=True)
-        for i, picture in enumerate(pictures):
-            pixels = picture.permute(1, 2, 0).numpy().astype(np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "data" / class_id / f"{i}.png")
-    torch.save(toy.state_dict(), tmp_path / "weights.pt")
-    file = {name: str(tmp_path / f"{name}.parquet") for name in ("images", "layers", "cells", "layer", "study")}
-    images.list_images(file["images"], **settings, labels={"a": 0, "b": 1}, study=2, train=False, seed=0, log=log)
-    # Pixels as they are: from 0 to 255.
-    transform = {"resize": None, "crop": 2, "mean": [0.0] * 3, "std": [1 / 255] * 3}
-    weights = str(tmp_path / "weights.pt")
-    network = {"model": toy_model, "outputs": 3, "weights": weights, "transform": transform}
-    networks.list_layers(file["layers"], **network, chosen=["conv1"], cells=4, on="cpu", log=log)
-    engine = network | settings | {"device": "cpu"}
-    paths = SimpleNamespace(images=file["images"], layers=file["layers"], cells=file["cells"])
-    means = {class_id: str(tmp_path / "means" / "conv1" / f"{class_id}.parquet") for class_id in "ab"}
-    recorded = {class_id: str(tmp_path / "conv1" / f"{class_id}.parquet") for class_id in "ab"}
-    for class_id in "ab":
-        baseline = str(tmp_path / "baseline" / f"{class_id}.parquet")
-        layer = [recorded[class_id]], [means[class_id]]
-        activations.extract(paths, *layer, baseline, class_id, **engine, dtype="float32", log=log)
-    cells.assign(file["cells"], target=means["a"], others=[means["b"]], bins=[2, 2], log=log)
-    paths.baseline = str(tmp_path / "baseline" / "a.parquet")
-    paths.target = recorded["a"]
-    written = {"probes": [], "ablations": []}
-    for cell in ("s0m0", "s0m1", "s1m0", "s1m1"):
-        place = SimpleNamespace(network="toy", layer="conv1", class_id="a", cell=cell)
-        for step, files in written.items():
-            files.append(str(tmp_path / step / "a" / f"{cell}.parquet"))
-        protocol = {"seed": 0, "draws": 3, "units": 1, "C": 1.0, "strength": 1.0}
-        probes.probe(written["probes"][-1], paths, [recorded["b"]], place, **protocol, log=log)
-        files = (paths.images, paths.layers)
-        ablations.ablate(written["ablations"][-1], paths, *files, place, value=0.0, **engine, log=log)
-    grid = str(tmp_path / "cells" / "a.parquet")
-    parquet.write(grid, parquet.read(file["cells"]).to_pylist(), cells.SCHEMA)
-    gathered = SimpleNamespace(layers=file["layers"], cells=[grid], **written)
-    job.gather_layer(file["layer"], gathered, "conv1", origins=NO_ORIGINS, log=log)
-    job.gather_study(file["study"], layers=[file["layer"]], log=log)
-    return SimpleNamespace(**file, gathered=gathered, baseline=paths.baseline, log=log, tmp=tmp_path)
+    file = {name: str(toy_study.tmp / f"{name}.parquet") for name in ("layer", "study")}
+    at = {name: toy_study.grid[name] for name in ("network", "layer", "class_id")}
+    written = {step: {cell: str(toy_study.tmp / step / "a" / f"{cell}.parquet") for cell in CELLS} for step in STEPS}
+    for cell in CELLS:
+        probes.probe(
+            path_to_probe=written["probes"][cell],
+            path_to_cells=toy_study.cells,
+            path_to_target=toy_study.activations["a"],
+            paths_to_others=[toy_study.activations["b"]],
+            **at,
+            cell=cell,
+            kind="cell",
+            seed=0,
+            published={"draws": 3, "units": 1, "C": 1.0},
+            held_out={"C": 1.0},
+        )
+        files = {"path_to_ablation": written["ablations"][cell]}
+        ablations.ablate(**files, **toy_study.grid, cell=cell, kind="cell", seed=None, value=0.0)
+    gathered = {
+        "path_to_layers": toy_study.layers,
+        "paths_to_cells": {"a": toy_study.cells},
+        "paths_to_probes": {"a": written["probes"]},
+        "paths_to_ablations": {"a": written["ablations"]},
+        "paths_to_controls": {},
+        "network": "toy",
+        "layer": "conv1",
+        "origins": NO_ORIGINS,
+    }
+    job.gather_layer(file["layer"], **gathered)
+    job.gather_study(file["study"], paths_to_layers=[file["layer"]])
+    return SimpleNamespace(**file, **written, gathered=gathered, baseline=toy_study.baseline, toy=toy_study)
 
 
 def _change(before: list[float], after: list[float]) -> float:
@@ -106,7 +99,7 @@ def test_the_toy_through_every_step(study):
 
     t - o is -1 -1 | 0 -2 | 1 0 | 2 2 and t + o is 1 1 | 2 2 | 1 0 | 4 2, both over sqrt(2); unit 6 is dead.
     """
-    rows = parquet.read(study.study, job.CELLS).to_pylist()
+    rows = parquet.read(study.study, job.CELLS, optional=job.AGAINST_RANDOM).to_pylist()
     assert [row["cell"] for row in rows] == ["s0m0", "s0m1", "s1m0", "s1m1"]
     assert [(row["selectivity_bin"], row["magnitude_bin"]) for row in rows] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert {(row["network"], row["layer"], row["depth"], row["class_id"]) for row in rows} == {("toy", "conv1", 0, "a")}
@@ -136,14 +129,14 @@ def test_the_toys_baseline(study):
     table = parquet.read(study.baseline, activations.BASELINE).to_pydict()
     assert table["rank"] == [0, 1]
     assert table["score"] == pytest.approx([5, 5], rel=1e-6)
-    activations.summarise(study.tmp / "accuracy.parquet", baselines=[study.baseline], log=study.log)
-    (row,) = parquet.read(study.tmp / "accuracy.parquet", networks.ACCURACY).to_pylist()
+    activations.summarise(study.toy.tmp / "accuracy.parquet", paths_to_baselines=[study.baseline])
+    (row,) = parquet.read(study.toy.tmp / "accuracy.parquet", networks.ACCURACY).to_pylist()
     assert row == {"split": "study", "top1": 0.5, "top5": 1.0, "images": 2}
 
 
 def test_the_layer_table_holds_what_each_image_did(study):
     """The claims' bootstrap draws images: those of the ablations and those of the held-out probes."""
-    rows = parquet.read(study.layer, job.LAYER).to_pylist()
+    rows = parquet.read(study.layer, job.LAYER, optional=job.AGAINST_RANDOM).to_pylist()
     last = rows[-1]
     assert [(i["rank_baseline"], i["rank_ablated"]) for i in last["images"]] == [(0, 2), (1, 2)]
     ids = [i["image_id"] for i in last["held_out"]]
@@ -154,8 +147,8 @@ def test_the_layer_table_holds_what_each_image_did(study):
 
 def test_a_log_probability_that_is_not_finite_is_an_error(study):
     """A broken file is named and not averaged."""
-    file = study.gathered.ablations[2]
+    file = study.ablations["s1m0"]
     table = parquet.read(file, ablations.SCHEMA).to_pydict()
     parquet.write(file, table | {"log_p_ablated": [math.nan, 0.0]}, ablations.SCHEMA)
     with pytest.raises(StudyError, match=r"ablations/a/s1m0\.parquet: a log-probability is not finite.*make it again"):
-        job.gather_layer(study.layer, study.gathered, "conv1", origins=NO_ORIGINS, log=study.log)
+        job.gather_layer(study.layer, **study.gathered)

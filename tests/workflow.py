@@ -29,7 +29,8 @@ TINY = {
             "targets": ["0", "1"],
         }
     ],
-    "probes": {"draws": 2, "units": 10},
+    "probes": {"published": {"draws": 2, "units": 10}},
+    "controls": {"random": 3},
     "claims": {"replicates": 100},
     "figures": {"target": "0"},
     "device": "cpu",

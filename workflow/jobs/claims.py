@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import yaml
 
 from jobs import tables
-from readout import StudyError, cells, claims
+from readout import StudyError, cells, claims, page
 from runtime import files, parquet
 
 SCHEMA = pa.schema(
@@ -26,13 +25,10 @@ SCHEMA = pa.schema(
         ("rule", pa.string()),
         ("statement", pa.string()),
         ("section", pa.string()),
+        ("lower", pa.float64()),
+        ("upper", pa.float64()),
     ]
 )
-
-
-HEAD = """<!doctype html><meta charset="utf-8"><title>Claims</title>
-<style>body{font:14px sans-serif} td,th{padding:4px 8px; text-align:left; border-bottom:1px solid #ddd}</style>
-"""
 
 
 def _outcomes(paths: Sequence[str], targets: Sequence[str], bins: tuple[int, int], outputs: int) -> claims.Outcomes:
@@ -45,8 +41,8 @@ def _outcomes(paths: Sequence[str], targets: Sequence[str], bins: tuple[int, int
         table = parquet.read(path, tables.LAYER, columns=columns).sort_by(
             [("class_id", "ascending"), ("cell", "ascending")]
         )
-        places = [(target, cell) for target in sorted(targets) for cell in cells.names(bins)]
-        if list(zip(table["class_id"].to_pylist(), table["cell"].to_pylist(), strict=True)) != places:
+        expected = [(target, cell) for target in sorted(targets) for cell in cells.names(bins)]
+        if list(zip(table["class_id"].to_pylist(), table["cell"].to_pylist(), strict=True)) != expected:
             raise StudyError(f"{path}: has not all targets and cells of the study, once each; {parquet.again(path)}")
         for i, target in enumerate(table["class_id"].to_pylist()):
             images = table["images"][i].values
@@ -87,7 +83,7 @@ def judge(
     seed: int,
     made: str | None = None,
 ) -> None:
-    """Write `claims.parquet`, and the same for people as HTML.
+    """Write `claims.parquet`, and the same for readers as a page of HTML.
 
     `paths_to_layers` are the layer tables of each network, in order of depth.
     """
@@ -97,7 +93,6 @@ def judge(
     claimed = yaml.safe_load(Path(path_to_registry).read_text())
     rows = list(claims.evaluate(networks, claimed, models, replicates=replicates, confidence=confidence, seed=seed))
     parquet.write(path_to_claims, rows, SCHEMA, made)
-    shown = pd.DataFrame(rows)[["claim", "statement", "section", *SCHEMA.names[1:6], "rule", "p", "verdict"]]
-    table = shown.to_html(index=False, border=0, na_rep="", float_format="{:.3g}".format)
+    text = page.render(rows, networks=list(networks), confidence=confidence)
     with files.whole(path_to_page) as partial:
-        partial.write_text(f"{HEAD}{table}\n", encoding="utf-8")
+        partial.write_text(text, encoding="utf-8")

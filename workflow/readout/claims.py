@@ -230,14 +230,21 @@ ESTIMANDS: dict[str, Callable[[Sample, str], float | None]] = {
 }
 
 
+def bounds(rule: Mapping) -> tuple[float | None, float | None]:
+    """Between which values the rule of a test lets the claim hold; None where it sets no bound on that side."""
+    lower, upper = rule.get("between", (rule.get("above"), rule.get("below")))
+    return None if lower is None else float(lower), None if upper is None else float(upper)
+
+
 def verdict(low: float | None, high: float | None, rule: Mapping) -> str:
     """`holds`, `does not hold` or `inconclusive` for an interval, by the rule of a test in the registry."""
     if low is None or high is None:
         return "inconclusive"
-    lower, upper = rule.get("between", (rule.get("above", -np.inf), rule.get("below", np.inf)))
-    if lower < low and high < upper:
+    lower, upper = bounds(rule)
+    if (lower is None or lower < low) and (upper is None or high < upper):
         return "holds"
-    return "does not hold" if high <= lower or low >= upper else "inconclusive"
+    outside = (lower is not None and high <= lower) or (upper is not None and low >= upper)
+    return "does not hold" if outside else "inconclusive"
 
 
 def rule_text(rule: Mapping) -> str:
@@ -250,10 +257,10 @@ def rule_text(rule: Mapping) -> str:
 def _p(replicates: np.ndarray, rule: Mapping) -> float:
     """Bootstrap p-value against the bound: two-sided for one bound, for two the larger of both one-sided ones."""
     count = len(replicates) + 1
-    if "between" in rule:
-        lower, upper = rule["between"]
+    lower, upper = bounds(rule)
+    if lower is not None and upper is not None:
         return float(max((replicates <= lower).sum() + 1, (replicates >= upper).sum() + 1) / count)
-    bound = rule.get("above", rule.get("below"))
+    bound = upper if lower is None else lower
     return float(min(1.0, 2 * (min((replicates <= bound).sum(), (replicates >= bound).sum()) + 1) / count))
 
 
@@ -261,6 +268,7 @@ def _row(network: str, test: Mapping, estimate: float | None, replicates: list, 
     """One row of the claims table; replicates in which the estimand is undefined are left out."""
     defined = np.array([value for value in replicates if value is not None])
     row = {"network": network, "measure": test["measure"], "rule": rule_text(test), "test": "bootstrap"}
+    row["lower"], row["upper"] = bounds(test)
     if estimate is None or len(defined) < len(replicates) / 2:
         # Nothing in the study to estimate it from: said as a missing number, never as a zero.
         return row | {"estimate": estimate, "ci_low": None, "ci_high": None, "p": None, "verdict": "inconclusive"}

@@ -1,28 +1,43 @@
 """Figures: data frames in, matplotlib figures out.
 
-A grid of cells is drawn with selectivity to the right and magnitude upwards, so that `s3m3` is top right.
+A grid of cells is drawn on the paper's axes: selectivity grows upwards and magnitude to the right. The strips are the
+rows, `s3` is the top one, and `s3m3` is top right.
 """
 
-import re
-from collections.abc import Sequence
+import itertools
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
 
 import matplotlib
-
-matplotlib.use("Agg")
-
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import AsinhNorm, LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
 
-PROBES, ACCURACY, DEFICITS = "viridis", "cividis", "magma"
-VERDICTS = {"holds": "#1b7837", "does not hold": "#b2182b", "inconclusive": "#777777"}
+from readout import page
+
+PROBES, ACCURACY, DEFICITS = "viridis", "cividis", "magma_r"
+ZERO = "white"
+"""Colour of a deficit of exactly zero; no other deficit has it."""
+STRIPS = ("#2f5fa8", "#2a9d8f", "#c98a12", "#b5332e")
+"""Hues of the strips, from the least to the most selective; other numbers of strips take hues between these."""
+VERDICTS = {"holds": "#1b7837", "does not hold": "#b2182b", "inconclusive": "#666666"}
+NETWORKS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8c510a")
+MARKERS = "os^vDP"
 GROUPS = ("#7b3294", "#c2a5cf", "#999999", "#008837")
 MOST_LABELS = 15
 INCHES = 0.62
 """Side of a small grid of figure 2."""
+BAR = {"fraction": 0.046, "pad": 0.04}
+"""Size of the colour bar beside one grid."""
 
 
 def style() -> None:
@@ -34,8 +49,8 @@ def style() -> None:
 
 
 def _letter(axes: Axes, letter: str) -> None:
-    place = {"xycoords": "axes fraction", "xytext": (-30, 8), "textcoords": "offset points"}
-    axes.annotate(letter, (0, 1), **place, fontsize=13, weight="bold")
+    annotation = {"xycoords": "axes fraction", "xytext": (-30, 8), "textcoords": "offset points"}
+    axes.annotate(letter, (0, 1), **annotation, fontsize=13, weight="bold")
 
 
 def _panel(axes: Axes, letter: str, title: str) -> None:
@@ -44,29 +59,151 @@ def _panel(axes: Axes, letter: str, title: str) -> None:
 
 
 def _grid(frame: pd.DataFrame, value: str) -> np.ndarray:
-    """Means by cell as an array [magnitude, selectivity]."""
-    return frame.groupby(["magnitude_bin", "selectivity_bin"])[value].mean().unstack().to_numpy()
+    """Means by cell as an array [selectivity, magnitude]."""
+    return frame.groupby(["selectivity_bin", "magnitude_bin"])[value].mean().unstack().to_numpy()
 
 
 def _label_bins(axes: Axes, grid: np.ndarray) -> None:
-    magnitudes, selectivities = grid.shape
-    axes.set_xticks(range(selectivities), [f"s{s}" for s in range(selectivities)])
-    axes.set_yticks(range(magnitudes), [f"m{m}" for m in range(magnitudes)])
+    selectivities, magnitudes = grid.shape
+    axes.set_xticks(range(magnitudes), [f"m{m}" for m in range(magnitudes)])
+    axes.set_yticks(range(selectivities), [f"s{s}" for s in range(selectivities)])
     axes.tick_params(length=0, labelsize=8)
 
 
-def _annotated(axes: Axes, grid: np.ndarray, cmap: str, label: str, form: str = "{:.2f}", **limits: float) -> None:
-    """A grid with its numbers and its own colour bar."""
-    image = axes.imshow(grid, origin="lower", cmap=cmap, **limits)
-    sns.despine(ax=axes, left=True, bottom=True)
-    for (m, s), value in np.ndenumerate(grid):
-        red, green, blue, _ = image.cmap(image.norm(value))
+def _draw_deficits(axes: Axes, grid: np.ndarray) -> AxesImage:
+    """Draw rank deficits on a scale on which a hundredth of the largest is still seen.
+
+    The scale is linear up to a thirtieth of the largest deficit and nearly logarithmic above. Exactly zero has a colour
+    of its own, below the scale.
+    """
+    largest = np.nanmax(grid)
+    # A grid without any deficit keeps a scale.
+    largest = largest if largest > 0 else 1.0
+    shades = matplotlib.colormaps[DEFICITS](np.linspace(0.06, 0.96, 256))
+    cmap = ListedColormap(shades, "deficits").with_extremes(under=ZERO, bad=(0, 0, 0, 0))
+    norm = AsinhNorm(linear_width=largest / 30, vmin=0, vmax=largest)
+    return axes.imshow(np.where(grid == 0, -1, grid), origin="lower", cmap=cmap, norm=norm)
+
+
+def _deficit_bar(image: AxesImage, axes: Axes, **size: float) -> Colorbar:
+    """The colour bar of rank deficits: a box for zero, the powers of ten that can be told apart, and the largest."""
+    bar = axes.figure.colorbar(image, ax=axes, extend="min", extendrect=True, extendfrac=0.07, **size)
+    largest = image.norm.vmax
+    first, last = math.ceil(math.log10(largest / 30)), math.floor(math.log10(largest / 2.5))
+    powers = [10.0**power for power in range(first, last + 1)]
+    # Two digits that count, and no exponent where it is large.
+    end = f"{largest:#.2g}" if largest < 10 else f"{largest:.0f}"
+    bar.set_ticks([0, *powers, largest], labels=["0", *(f"{power:g}" for power in powers), end])
+    bar.minorticks_off()
+    return bar
+
+
+def _finish(axes: Axes, image: AxesImage, bar: Colorbar, label: str, texts: np.ndarray) -> None:
+    """Write a text into each cell, black on light colours and white on dark ones, and name the bins and the bar."""
+    colours = image.cmap(image.norm(image.get_array()))
+    for (s, m), text in np.ndenumerate(texts):
+        red, green, blue, _ = colours[s, m]
         ink = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
-        axes.text(s, m, form.format(value), ha="center", va="center", color=ink, fontsize=8)
-    bar = axes.figure.colorbar(image, ax=axes, fraction=0.046, pad=0.04)
+        axes.text(m, s, text, ha="center", va="center", color=ink, fontsize=8)
     bar.set_label(label, fontsize=8)
     bar.ax.tick_params(labelsize=7)
-    _label_bins(axes, grid)
+    _label_bins(axes, texts)
+
+
+def _annotated(axes: Axes, grid: np.ndarray, cmap: str, label: str, form: str = "{:.2f}", **limits: float) -> None:
+    """A grid with its numbers and its own colour bar; limits are those of `imshow`."""
+    image = axes.imshow(grid, origin="lower", cmap=cmap, **limits)
+    bar = axes.figure.colorbar(image, ax=axes, **BAR)
+    sns.despine(ax=axes, left=True, bottom=True)
+    _finish(axes, image, bar, label, np.vectorize(form.format)(grid))
+
+
+def _annotated_deficits(axes: Axes, grid: np.ndarray, label: str) -> None:
+    """A grid of rank deficits with its numbers and its own colour bar."""
+    image = _draw_deficits(axes, grid)
+    bar = _deficit_bar(image, axes, **BAR)
+    # White cells, too, belong to the grid.
+    axes.spines[:].set(color="0.7", linewidth=0.8)
+    # Only zero is written as zero.
+    texts = [["0" if v == 0 else "<0.01" if v < 0.005 else f"{v:.2f}" for v in row] for row in grid]
+    _finish(axes, image, bar, label, np.array(texts))
+
+
+def _rank_positions(units: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, float]:
+    """Where figure 1b draws the units, x by magnitude and y by selectivity from 0 to 1, and the share of silent units.
+
+    A unit's position is its rank among all units, where equal values follow the order of the units, as in the grid. The
+    strips therefore have equal heights, however little they differ. Silent units, which no image drives, are all equal,
+    and yet the grid deals them out to cells. Those of a strip fill the range of x that belongs to silent units in the
+    order in which the grid cuts them; on y they are shuffled, because one order on both axes would draw a line.
+    """
+    selectivity, magnitude, strip = (units[name].to_numpy() for name in ("selectivity", "magnitude", "selectivity_bin"))
+    count = len(units)
+    x, y = np.empty(count), np.empty(count)
+    for position, values in ((x, magnitude), (y, selectivity)):
+        position[np.argsort(values, kind="stable")] = (np.arange(count) + 0.5) / count
+    silent = (selectivity == 0) & (magnitude == 0)
+    for s in np.unique(strip):
+        members = np.flatnonzero(silent & (strip == s))
+        x[members] = silent.mean() * (np.arange(len(members)) + 0.5) / max(1, len(members))
+        y[members] = np.random.default_rng(int(s)).permutation(y[members])
+    return x, y, float(silent.mean())
+
+
+def _rank_ticks(values: np.ndarray, apart: float = 0.08) -> dict[float, float]:
+    """Round values and their positions on a scale of ranks, the roundest first, none closer than `apart`.
+
+    A value lies where half of its equals are below it.
+    """
+    ordered = np.sort(values)
+    decades = 10.0 ** (math.floor(math.log10(np.abs(values).max() or 1)) - np.arange(5))
+    candidates = [0.0, *decades, *(3 * decades), *(2 * decades[:2]), *(5 * decades[:2])]
+    found = {}
+    for value in (sign * candidate for candidate in candidates for sign in (1, -1)):
+        if ordered[0] <= value <= ordered[-1]:
+            below, upto = (np.searchsorted(ordered, value, side) for side in ("left", "right"))
+            position = (below + upto) / 2 / len(values)
+            if all(abs(position - other) >= apart for other in found.values()):
+                found[float(value)] = position
+    return found
+
+
+def _draw_units(axes: Axes, x: np.ndarray, y: np.ndarray, colours: np.ndarray) -> None:
+    """Dots of units, smaller where there are more; thousands of them are pixels in SVG too."""
+    axes.scatter(x, y, s=np.clip(4000 / len(x), 3, 10), color=colours, linewidths=0, rasterized=len(x) > 10_000)
+
+
+def _draw_cells(axes: Axes, units: pd.DataFrame, colours: np.ndarray) -> None:
+    """Units by ranks of magnitude and selectivity; each cell has a tint, a border and, if there is room, its name."""
+    x, y, silent = _rank_positions(units)
+    strips, columns = (units[name].to_numpy(int) for name in ("selectivity_bin", "magnitude_bin"))
+    half = 0.5 / len(units)
+    name = {"fontsize": 7, "weight": "bold", "color": "0.1", "ha": "center", "va": "center", "zorder": 4}
+    name["bbox"] = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.8}
+    for s in np.unique(strips):
+        strip = strips == s
+        bottom, top = y[strip].min() - half, y[strip].max() + half
+        edges = [x[strip].min() - half]
+        for m in range(1, columns.max() + 1):
+            below, above = x[strip & (columns == m - 1)], x[strip & (columns == m)]
+            edges.append((below.max() + above.min()) / 2)
+        edges.append(x[strip].max() + half)
+        for m, (left, right) in enumerate(itertools.pairwise(edges)):
+            box = (left, bottom), right - left, top - bottom
+            axes.add_patch(Rectangle(*box, facecolor=(*colours[s, m], 0.16), edgecolor="0.25", linewidth=0.7))
+            centre = (left + right) / 2, (bottom + top) / 2
+            if right - left > 0.1:
+                axes.text(*centre, f"s{s}m{m}", **name)
+            elif top - bottom > 0.12:
+                axes.text(*centre, f"s{s}m{m}", rotation=90, **name)
+    _draw_units(axes, x, y, colours[strips, columns])
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    for axis, value in ((axes.xaxis, "magnitude"), (axes.yaxis, "selectivity")):
+        ticks = _rank_ticks(units[value].to_numpy(float))
+        labels = {tick: f"{tick:g}".replace("-", "−") for tick in ticks}
+        if silent > 0.1 and axis is axes.xaxis:
+            labels[0.0] = f"0 ({100 * silent:.0f} % are silent)" if silent > 0.35 else "0 (silent)"
+        axis.set_ticks(list(ticks.values()), list(labels.values()), fontsize=8)
 
 
 def figure1(units: pd.DataFrame, title: str) -> Figure:
@@ -74,42 +211,33 @@ def figure1(units: pd.DataFrame, title: str) -> Figure:
 
     `units` has the columns of the table of cells.
     """
-    figure, (a, b, c) = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained")
-    cells = units["cell"].str.extract(r"s(?P<s>\d+)m(?P<m>\d+)").astype(int)
-    bins_s, bins_m = cells["s"].max() + 1, cells["m"].max() + 1
+    figure, (a, b, c) = plt.subplots(
+        1, 3, figsize=(14, 4.6), layout="constrained", gridspec_kw={"width_ratios": [1, 1.15, 1]}
+    )
+    bins_s, bins_m = (int(units[name].max()) + 1 for name in ("selectivity_bin", "magnitude_bin"))
+    # Hue follows selectivity, lightness follows magnitude.
+    hues = LinearSegmentedColormap.from_list("strips", STRIPS)(np.linspace(0, 1, bins_s))[:, :3]
+    white = np.linspace(0.55, 0, bins_m)[None, :, None]
+    colours = white + (1 - white) * hues[:, None, :]
 
-    a.scatter(units["others_mean"], units["target_mean"], s=5, color="0.35", alpha=0.5, linewidths=0)
-    top = 1.05 * max(units["others_mean"].max(), units["target_mean"].max())
+    of_units = colours[units["selectivity_bin"], units["magnitude_bin"]]
+    _draw_units(a, units["others_mean"].to_numpy(), units["target_mean"].to_numpy(), of_units)
+    # A layer may be silent altogether.
+    top = 1.05 * (max(units["others_mean"].max(), units["target_mean"].max()) or 1)
     a.plot([0, top], [0, top], color="0.6", linewidth=0.8, linestyle="--")
     a.set(xlim=(-0.02 * top, top), ylim=(-0.02 * top, top), aspect="equal")
     a.set(xlabel="mean activation, other classes", ylabel="mean activation, target")
     _panel(a, "a", f"Units of {title}")
 
-    # Neighbouring cells differ in colour: hue follows selectivity, lightness follows magnitude.
-    palette = np.array(
-        [
-            sns.light_palette(hue, bins_m + 2)[2:]
-            for hue in sns.color_palette("Spectral_r", bins_s) + sns.color_palette("Dark2", max(0, bins_s - 11))
-        ]
-    )[:bins_s]
-    b.scatter(units["selectivity"], units["magnitude"], s=6, color=palette[cells["s"], cells["m"]], linewidths=0)
-    low, high = units["magnitude"].min(), units["magnitude"].max()
-    for s in range(bins_s):
-        strip = units[cells["s"] == s]
-        left, right = strip["selectivity"].min(), strip["selectivity"].max()
-        if s:
-            b.axvline(left, color="0.2", linewidth=0.7)
-        for m in range(1, bins_m):
-            border = strip.loc[cells["m"] == m, "magnitude"].min()
-            b.plot([left, right], [border, border], color="0.2", linewidth=0.7)
-    b.set(ylim=(low - 0.03 * (high - low), high + 0.03 * (high - low)))
-    b.set_xlabel("selectivity  $(t - o)/\\sqrt{2}$", parse_math=True)
-    b.set_ylabel("magnitude  $(t + o)/\\sqrt{2}$", parse_math=True)
+    _draw_cells(b, units, colours)
+    b.set_xlabel(r"magnitude  $(t + o)/\sqrt{2}$, units evenly spaced", parse_math=True)
+    b.set_ylabel(r"selectivity  $(t - o)/\sqrt{2}$, units evenly spaced", parse_math=True)
     _panel(b, "b", f"The same units in {bins_s} x {bins_m} cells of equal count")
 
-    predicted = units.assign(distance=units["selectivity"].abs(), magnitude_bin=cells["m"], selectivity_bin=cells["s"])
-    grid = _grid(predicted, "distance")
-    _annotated(c, grid / grid.max(), PROBES, "mean |selectivity|, relative to the largest", vmin=0, vmax=1)
+    grid = _grid(units.assign(distance=units["selectivity"].abs()), "distance")
+    _annotated(c, grid / (grid.max() or 1), PROBES, "mean |selectivity|, relative to the largest", vmin=0, vmax=1)
+    c.set_xlabel("magnitude", fontsize=9)
+    c.set_ylabel("selectivity", fontsize=9)
     _panel(c, "c", "Predicted grid of probes and of deficits")
     sns.despine(ax=a)
     sns.despine(ax=b)
@@ -138,43 +266,47 @@ def figure2(cells: pd.DataFrame, title: str) -> Figure:
     """
     layers = cells.drop_duplicates("layer").sort_values("depth")["layer"].tolist()
     panels = [
-        ("a", "Probes: published score", "score_published", PROBES),
-        ("b", "Ablations: rank deficit", "rank_deficit", DEFICITS),
+        ("a", "Probes: published score", "score_published"),
+        ("b", "Ablations: rank deficit, in ranks", "rank_deficit"),
     ]
     rows = cells["class_id"].nunique() + 1
     beside = len(layers) <= 8
     bins_s, bins_m = cells["selectivity_bin"].max() + 1, cells["magnitude_bin"].max() + 1
-    width = INCHES * (len(layers) + 1) * (bins_s + 1) / 4 + 2.2
-    height = INCHES * rows * (bins_m + 1) / 4 + 1.3
+    width = INCHES * (len(layers) + 1) * (bins_m + 1) / 4 + 2.2
+    height = INCHES * rows * (bins_s + 1) / 4 + 1.5
     size = (2 * width, height + 0.4) if beside else (width, 2 * height + 0.4)
     figure = plt.figure(figsize=size, layout="constrained")
     figure.suptitle(title, fontsize=12, weight="bold")
     parts = figure.subfigures(1, 2) if beside else figure.subfigures(2, 1)
-    for part, (letter, name, value, cmap) in zip(parts, panels, strict=True):
+    # The left edges of the grids and of their mean, which stands behind a gap.
+    lefts = [i * (bins_m + 1) - 0.5 for i in range(len(layers))]
+    lefts.append(lefts[-1] + bins_m + 2)
+    centres = [left + bins_m / 2 for left in lefts]
+    for part, (letter, name, value) in zip(parts, panels, strict=True):
         axes = part.subplots(rows, 1, squeeze=False)[:, 0]
-        for i, (class_id, frame) in enumerate(_rows(cells, value)):
+        for axis, (class_id, frame) in zip(axes, _rows(cells, value), strict=True):
             strip = _strip(frame, layers, value)
-            # Deficits start at zero, whatever the smallest; a class without any keeps a scale.
-            low = 0 if value == "rank_deficit" else np.nanmin(strip)
-            image = axes[i].imshow(strip, origin="lower", cmap=cmap, vmin=low, vmax=max(np.nanmax(strip), low + 1e-9))
-            axes[i].set_yticks([(bins_m - 1) / 2], [class_id], fontsize=9)
-            centres = [j * (bins_s + 1) + (bins_s - 1) / 2 for j in range(len(layers))]
-            centres.append(centres[-1] + bins_s + 2)
-            axes[i].set_xticks([])
-            axes[i].tick_params(length=0)
-            sns.despine(ax=axes[i], left=True, bottom=True)
-            if i == 0:
-                axes[i].set_xticks(
-                    centres, [*layers, "mean"], fontsize=8, rotation=30, ha="left", rotation_mode="anchor"
-                )
-                axes[i].xaxis.tick_top()
-                axes[i].tick_params(length=0)
             # The same inches in a figure of five layers and of a hundred.
-            bar = part.colorbar(image, ax=axes[i], fraction=0.35 / width, pad=0.1 / width, aspect=8)
+            size = {"fraction": 0.35 / width, "pad": 0.1 / width, "aspect": 8}
+            if value == "rank_deficit":
+                bar = _deficit_bar(_draw_deficits(axis, strip), axis, **size)
+            else:
+                bar = part.colorbar(axis.imshow(strip, origin="lower", cmap=PROBES), ax=axis, **size)
+                bar.locator = matplotlib.ticker.MaxNLocator(3)
+                bar.update_ticks()
             bar.ax.tick_params(labelsize=7)
-            bar.locator = matplotlib.ticker.MaxNLocator(3)
-            bar.update_ticks()
-        axes[-1].set_yticks([(bins_m - 1) / 2], ["mean"], fontsize=9, weight="bold")
+            for left in lefts:
+                frame_of_grid = (left, -0.5), bins_m, bins_s
+                axis.add_patch(Rectangle(*frame_of_grid, fill=False, edgecolor="0.7", linewidth=0.6, clip_on=False))
+            axis.set_yticks([(bins_s - 1) / 2], [class_id], fontsize=9)
+            axis.set_xticks([])
+            axis.tick_params(length=0)
+            sns.despine(ax=axis, left=True, bottom=True)
+        axes[0].set_xticks(centres, [*layers, "mean"], fontsize=8, rotation=30, ha="left", rotation_mode="anchor")
+        axes[0].xaxis.tick_top()
+        axes[0].tick_params(length=0)
+        axes[-1].set_yticks([(bins_s - 1) / 2], ["mean"], fontsize=9, weight="bold")
+        part.supxlabel("in each grid: magnitude to the right, selectivity upwards", fontsize=8)
         part.suptitle(f"{letter}   {name}", x=0.02, ha="left", fontsize=11)
         part.supylabel("class", fontsize=9)
     return figure
@@ -182,24 +314,19 @@ def figure2(cells: pd.DataFrame, title: str) -> Figure:
 
 def figure3(cells: pd.DataFrame, networks: Sequence[str]) -> Figure:
     """Each network's grids, averaged over layers and classes: probes as published, held out, and deficits."""
-    panels = [
-        ("a", "score_published", PROBES, "published score", "{:.2g}"),
-        ("b", "accuracy", ACCURACY, "balanced accuracy, held out", "{:.2f}"),
-        ("c", "rank_deficit", DEFICITS, "rank deficit", "{:.2f}"),
-    ]
-    size = (3.3 * len(networks) + 0.4, 3.0 * len(panels))
-    figure, axes = plt.subplots(len(panels), len(networks), figsize=size, squeeze=False, layout="constrained")
-    for row, (letter, value, cmap, label, form) in zip(axes, panels, strict=True):
-        for axis, network in zip(row, networks, strict=True):
-            grid = _grid(cells[cells["network"] == network], value)
-            limits = {"vmin": 0} if value == "rank_deficit" else {}
-            _annotated(axis, grid, cmap, label if network == networks[-1] else "", form, **limits)
-            if letter == "a":
-                axis.set_title(network, fontsize=11, weight="bold")
-        row[0].set_ylabel("magnitude", fontsize=9)
-        _letter(row[0], letter)
-    for axis in axes[-1]:
-        axis.set_xlabel("selectivity", fontsize=9)
+    size = (3.3 * len(networks) + 0.4, 9.0)
+    figure, axes = plt.subplots(3, len(networks), figsize=size, squeeze=False, layout="constrained")
+    for (a, b, c), network in zip(axes.T, networks, strict=True):
+        frame = cells[cells["network"] == network]
+        last = network == networks[-1]
+        _annotated(a, _grid(frame, "score_published"), PROBES, "published score" * last, "{:#.2g}")
+        _annotated(b, _grid(frame, "accuracy"), ACCURACY, "balanced accuracy, held out" * last)
+        _annotated_deficits(c, _grid(frame, "rank_deficit"), "rank deficit" * last)
+        a.set_title(network, fontsize=11, weight="bold")
+        c.set_xlabel("magnitude", fontsize=9)
+    for axis, letter in zip(axes[:, 0], "abc", strict=True):
+        axis.set_ylabel("selectivity", fontsize=9)
+        _letter(axis, letter)
     return figure
 
 
@@ -238,26 +365,115 @@ def supplement_depth(cells: pd.DataFrame, networks: Sequence[str]) -> Figure:
     return figure
 
 
+def _draw_test(axes: Axes, rows: Sequence[Mapping], looks: Mapping[str, Mapping]) -> None:
+    """The estimates of one test, networks from top to bottom and their pooled row last, on a scale of their own."""
+    if all(page.missing(row["estimate"]) for row in rows):
+        axes.text(0.5, 0.5, page.UNKNOWN, transform=axes.transAxes, ha="center", va="center", fontsize=7, color="0.35")
+        axes.set_axis_off()
+        return
+    low, high = page.scale(rows)
+    margin = 0.04 * (high - low)
+    axes.set(xlim=(low - margin, high + margin), ylim=(len(rows) + 0.2, -0.8))
+    lower, upper = rows[0]["lower"], rows[0]["upper"]
+    ends = [end if page.missing(bound) else bound for bound, end in zip((lower, upper), axes.get_xlim(), strict=True)]
+    axes.axvspan(*ends, color=VERDICTS["holds"], alpha=0.1, linewidth=0)
+    for bound in (lower, upper):
+        if not page.missing(bound):
+            axes.axvline(bound, color="0.4", linewidth=0.8, linestyle="--")
+    for y, row in enumerate(rows):
+        look = looks[row["network"]]
+        # A little below the networks, from which it follows.
+        y += 0.4 * (row["network"] == page.POOLED)
+        if not page.missing(row["ci_low"]):
+            axes.plot([row["ci_low"], row["ci_high"]], [y, y], **(look | {"marker": ""}), solid_capstyle="butt")
+        if not page.missing(row["estimate"]):
+            axes.plot([row["estimate"]], [y], **look)
+    axes.set_yticks([])
+    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
+    axes.tick_params(axis="x", labelsize=6.5, length=2, pad=1)
+    sns.despine(ax=axes, left=True)
+
+
+def _looks(networks: Sequence[str]) -> dict[str, dict]:
+    """Colour and marker of each network and of the pooled row."""
+    small = {"linewidth": 1.0, "markersize": 3.2, "markeredgewidth": 0}
+    looks = {
+        network: {"color": NETWORKS[i % len(NETWORKS)], "marker": MARKERS[i % len(MARKERS)], **small}
+        for i, network in enumerate(networks)
+    }
+    return looks | {page.POOLED: {"color": "black", "marker": "D", "linewidth": 2.2, "markersize": 4.5}}
+
+
+def _conclusion(rows: Sequence[Mapping]) -> list[tuple[str, dict]]:
+    """The lines beside a test, with their looks: verdict and estimate of its pooled or only row, and how many hold."""
+    networks = [row for row in rows if row["network"] != page.POOLED]
+    lines = []
+    if len(rows) == 1 or len(networks) < len(rows):
+        verdict = rows[-1]["verdict"]
+        look = {"color": VERDICTS[verdict], "weight": "bold", "fontsize": 8}
+        lines.append((f"{page.VERDICTS[verdict][0]} {verdict}", look))
+        if not page.missing(rows[-1]["estimate"]):
+            lines.append((page.interval(rows[-1], page.scale(rows)), {}))
+    if len(rows) == 1 and networks:
+        lines.append((rows[0]["network"], {"color": "0.35"}))
+    elif networks:
+        holding = sum(row["verdict"] == "holds" for row in networks)
+        lines.append((f"holds in {holding} of {len(networks)} network{'s' * (len(networks) > 1)}", {"color": "0.35"}))
+    return lines
+
+
 def supplement_claims(claims: pd.DataFrame) -> Figure:
-    """Every estimate of the claims with its interval and its verdict; the bounds of the rule are dashed."""
-    tests = list(claims.groupby(["claim", "measure"], sort=False))
-    heights = [len(part) + 1.2 for _, part in tests]
-    size = (9, 0.27 * sum(heights) + 0.45 * len(tests))
-    ratios = {"height_ratios": heights}
-    figure, axes = plt.subplots(len(tests), 1, figsize=size, squeeze=False, layout="constrained", gridspec_kw=ratios)
-    for axis, ((claim, measure), part) in zip(axes[:, 0], tests, strict=True):
-        for y, row in enumerate(part.to_dict("records")):
-            colour = VERDICTS[row["verdict"]]
-            axis.plot([row["ci_low"], row["ci_high"]], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
-            axis.plot([row["estimate"]], [y], "o", color=colour, markersize=5)
-            place = {"xycoords": ("axes fraction", "data"), "xytext": (6, 0), "textcoords": "offset points"}
-            axis.annotate(row["verdict"], (1, y), **place, va="center", fontsize=7, color=colour)
-        rule = part["rule"].iloc[0]
-        for bound in re.findall(r"-?\d+(?:\.\d+)?", rule):
-            axis.axvline(float(bound), color="0.5", linewidth=0.8, linestyle="--")
-        axis.set_yticks(range(len(part)), part["network"], fontsize=8)
-        axis.set_ylim(len(part) - 0.5, -0.5)
-        axis.tick_params(axis="x", labelsize=7)
-        axis.set_title(f"{claim}.  {measure}  [{rule}]", loc="left", fontsize=8.5)
-        sns.despine(ax=axis)
+    """One page with every test of the claims: its statement, its networks' estimates and intervals, and its verdict.
+
+    Each test has a scale of its own. The bounds of its rule are dashed, and the range in which the claim holds is
+    shaded. `claims` has the columns and the order of the table of claims.
+    """
+    # In inches, from the left: the statement, the test, the drawing, the verdict. A letter's width is the average.
+    statement, measure, drawing, verdict, width = 0.1, 2.6, 5.4, 9.35, 11.1
+    line, letter = 0.125, 0.57 * 7 / 72
+    plain = {"fontsize": 7, "va": "top", "linespacing": line * 72 / 7 / 1.2}
+
+    tests = [part.to_dict("records") for _, part in claims.groupby(["claim", "measure", "rule"], sort=False)]
+    networks = [name for name in claims.dropna(subset="estimate")["network"].unique() if name != page.POOLED]
+    looks = _looks(networks)
+    slot = 0.055 if len(networks) <= 6 else 0.04
+
+    # A test is as high as its drawing and its words need, and a claim as its statement needs.
+    measures, statements, plots, heights = [], [], [], []
+    for i, rows in enumerate(tests):
+        first, last = (not 0 <= j < len(tests) or tests[j][0]["claim"] != rows[0]["claim"] for j in (i - 1, i + 1))
+        if first:
+            said, used = "{claim}  {statement} ({section})".format(**rows[0]), 0.0
+            said = textwrap.wrap(said, int((measure - statement - 0.15) / letter))
+        measures.append(textwrap.wrap(rows[0]["measure"], int((drawing - measure - 0.15) / letter)))
+        statements.append(said if first else [])
+        plots.append(max(0.26, slot * len(rows) + 0.1))
+        height = max(plots[-1] + 0.17, line * max(len(measures[-1]) + 1, 3)) + 0.08
+        used += height
+        heights.append(height + max(0, line * len(said) + 0.1 - used) * last)
+
+    entries = [Line2D([], [], **look, label="pooled" if name == page.POOLED else name) for name, look in looks.items()]
+    entries += [
+        Line2D([], [], color="0.4", linewidth=0.8, linestyle="--", label="bound of the rule"),
+        Patch(facecolor=VERDICTS["holds"], alpha=0.1, label="here the claim holds"),
+    ]
+    # A label takes its letters and about eight more for its marker; columns of unequal labels waste some.
+    lines = math.ceil(1.15 * sum(len(entry.get_label()) + 8 for entry in entries) / (width / letter))
+    y = 0.15 + 0.17 * lines
+    height = y + sum(heights) + 0.05
+    figure = plt.figure(figsize=(width, height))
+    legend = {"loc": "upper center", "bbox_to_anchor": (0.5, 1), "fontsize": 7, "frameon": False}
+    figure.legend(handles=entries, ncols=-(-len(entries) // lines), **legend)
+    for rows, said, words, plot, own in zip(tests, statements, measures, plots, heights, strict=True):
+        top = 1 - (y + 0.06) / height
+        if said:
+            figure.add_artist(Line2D([0.01, 0.99], [1 - y / height] * 2, color="0.6", linewidth=0.6))
+            figure.text(statement / width, top, "\n".join(said), **plain, weight="bold")
+        figure.text(measure / width, top, "\n".join(words), **plain)
+        figure.text(measure / width, top - line * len(words) / height, rows[0]["rule"], **plain, color="0.35")
+        box = drawing / width, top - plot / height, (verdict - drawing - 0.2) / width, plot / height
+        _draw_test(figure.add_axes(box), rows, looks)
+        for i, (text, look) in enumerate(_conclusion(rows)):
+            figure.text(verdict / width, top - i * line / height, text, **(plain | look))
+        y += own
     return figure
