@@ -55,7 +55,7 @@ bench: $(ENVIRONMENT)
 format: $(ENVIRONMENT)
 	$(VENV)/bin/ruff check --fix workflow tests
 	$(VENV)/bin/ruff format workflow tests
-	$(VENV)/bin/snakefmt Snakefile workflow/rules workflow/cluster.smk
+	$(VENV)/bin/snakefmt Snakefile workflow
 
 $(ENVIRONMENT): envs/requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or later is needed; name one with `make PYTHON=python3.11 ...`")'

@@ -1,6 +1,7 @@
 """README.md and docs/: links lead somewhere, files and targets are there, commands are known; metadata keep in step."""
 
 import functools
+import os
 import re
 import shlex
 import subprocess
@@ -90,7 +91,7 @@ def test_commands_of_snakemake_are_known(page):
 def test_files_of_the_repository_that_are_named_are_there(page):
     """Paths that begin with a folder of the repository; not patterns, and not those that the page says are not there."""
     folders = ("docs/", "envs/", "profiles/", "tests/", "workflow/")
-    absent = {"extending.md": {"workflow/report/supplement_brier.rst"}, "sharing.md": {"workflow/Snakefile"}}
+    absent = {"extending.md": {"workflow/report/supplement_brier.rst"}}
     for code in commands(page):
         for word in code.split():
             if word.startswith(folders) and "{" not in word and word not in absent.get(page.name, ()):
@@ -144,8 +145,44 @@ def test_the_catalog_s_metadata_parse():
     assert usage["report"] == deployment["report"] == ("report(" in rules)
 
 
-def test_the_catalog_finds_the_repository():
-    """What it asks of any workflow: see docs/sharing.md for what else it asks of standardised ones."""
+def test_the_catalog_lists_the_repository():
+    """What its generator asks of every workflow, in the order in which it asks: docs/sharing.md."""
     readme = (ROOT / "README.md").read_text().lower()
     assert "snakemake" in readme and "workflow" in readme
-    assert (ROOT / "Snakefile").is_file() and list((ROOT / "workflow" / "rules").glob("*.smk"))
+    folder = ROOT / "workflow" if (ROOT / "workflow").exists() else ROOT
+    assert (folder / "Snakefile").is_file()
+    assert not (folder / "rules").exists() or list((folder / "rules").glob("*.smk"))
+    # For standardised usage it asks for this file too, which docs/sharing.md says is not there.
+    assert not (ROOT / "config" / "README.md").exists()
+
+
+ABSENT = """
+import os, sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in os.environ["ABSENT"].split(","):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+"""
+"""Executed by Python when it starts, where it is called sitecustomize."""
+
+
+def test_the_catalog_can_lint_without_the_study_s_packages(tmp_path):
+    """Its environment has what Snakemake needs, numpy and pandas; of this project's packages it lacks the others."""
+    (tmp_path / "sitecustomize.py").write_text(ABSENT)
+    shared = {"numpy", "pandas", "snakemake", "jsonschema", "pyyaml"}
+    modules = {"scikit-learn": "sklearn", "pillow": "PIL"}
+    used, _, _ = (ROOT / "envs" / "requirements.txt").read_text().partition("# What these need.")
+    packages = set(re.findall(r"^([\w-]+)==", used, re.MULTILINE))
+    assert {"pillow", "torch", "pyarrow"} <= packages
+    absent = ",".join(modules.get(name, name) for name in packages - shared)
+    environment = os.environ | {"ABSENT": absent, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "snakemake", "--lint"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    # Negative control: they are really out of reach.
+    command = [sys.executable, "-c", "import torch"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert "No module named 'torch'" in done.stderr

@@ -42,8 +42,9 @@ def test_every_package_of_the_lock_is_pinned_and_installed():
     [
         ["ruff", "check", "workflow", "tests"],
         ["ruff", "format", "--check", "workflow", "tests"],
-        ["snakefmt", "--check", "Snakefile", "workflow/rules", "workflow/cluster.smk"],
+        ["snakefmt", "--check", "Snakefile", "workflow"],
         ["snakemake", "--lint"],
+        ["snakemake", "--lint", "--snakefile", "workflow/Snakefile"],
     ],
     ids=" ".join,
 )

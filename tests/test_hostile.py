@@ -31,10 +31,12 @@ import yaml
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from PIL import EpsImagePlugin, Image, ImageSequence
+from snakemake.cli import parse_config
 from snakemake.utils import update_config
 
 from conftest import NO_ORIGINS, Toy
 from inputs import checkpoints, conversions, datasets
+from inputs.config import from_command_line
 from inputs.sources import ImageSource, NetworkSource
 from inputs.study import Study
 from jobs import ablations, activations, cells, claims, controls, probes, tables
@@ -421,7 +423,7 @@ SCALARS += [
 @many(120)
 @given(st.sampled_from(sorted(places(CONFIG), key=str)), st.sampled_from(SCALARS) | st.text(max_size=10))
 def test_a_value_from_the_command_line_is_taken_or_refused(path, text):
-    """As Snakemake reads it, as YAML, and merges it, which keeps what is beside it."""
+    """Read as YAML, and merged as Snakemake merges it, which keeps what is beside it."""
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -430,6 +432,26 @@ def test_a_value_from_the_command_line_is_taken_or_refused(path, text):
         value = {key: value} if isinstance(key, str) else [value]
     config = copy.deepcopy(CONFIG)
     update_config(config, value)
+    check_study(config)
+    assert not Path("executed").exists()
+
+
+@many(300)
+@given(st.sampled_from(sorted(places(CONFIG), key=str)), st.sampled_from(SCALARS) | st.text(max_size=10))
+@example(("networks", 0), "&a [*a]")
+@example(("images", "labels"), "&a {b: *a}")
+@example(("probes", "published", "draws"), "9" * 5000)
+def test_text_from_the_command_line_is_taken_or_refused(path, text):
+    """As Snakemake really reads it: what is inside a value is text, which gets its type from the schema."""
+    for key in reversed(path[1:]):
+        text = f"{{{json.dumps(key)}: {text}}}" if isinstance(key, str) else f"[{text}]"
+    try:
+        value = parse_config([f"{path[0]}={text}"])
+    except (ValueError, AssertionError):
+        return
+    config = copy.deepcopy(CONFIG)
+    for part in (value, from_command_line(value)):
+        update_config(config, part)
     check_study(config)
     assert not Path("executed").exists()
 

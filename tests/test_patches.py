@@ -138,7 +138,12 @@ def run():
     }
     settings = SimpleNamespace(lock=True)
     return SimpleNamespace(
-        local_exec=True, scheduler=Scheduler(), execution_settings=settings, dag=SimpleNamespace(**empty)
+        local_exec=True,
+        scheduler=Scheduler(),
+        execution_settings=settings,
+        dag=SimpleNamespace(**empty),
+        configfiles=["config.yaml"],
+        config_settings=SimpleNamespace(config={"seed": 1}),
     )
 
 
@@ -263,6 +268,13 @@ def test_what_is_known_of_a_run_without_the_names_comes_from_the_command_line(mo
     monkeypatch.setattr(sys, "argv", ["snakemake", "--nolock"])
     assert not patches.has_lock(nothing)
     assert patches.asked_for(nothing) == frozenset()
+
+
+def test_the_configuration_is_known_where_snakemake_names_it():
+    assert patches.config_files(run()) == ["config.yaml"]
+    assert patches.config_from_command_line(run()) == {"seed": 1}
+    assert patches.config_files(SimpleNamespace()) == []
+    assert patches.config_from_command_line(SimpleNamespace()) == {}
 
 
 def test_a_refusal_without_its_class_keeps_its_message(monkeypatch):

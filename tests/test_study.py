@@ -1,6 +1,9 @@
 """The config: what a study enumerates, and the message for each mistake."""
 
+import contextlib
 import copy
+import os
+from pathlib import Path
 
 import pytest
 import yaml
@@ -248,6 +251,52 @@ def test_folder_that_does_not_serve_is_refused(tmp_path, config, counts, images,
     assert all(word in str(error.value) for word in words), str(error.value)
 
 
+@pytest.mark.parametrize("to", ["..", ".", "../data", "../../{tmp_path.name}/data"])
+def test_a_class_that_is_a_link_to_a_folder_above_is_named(tmp_path, config, to):
+    """The number of its images is not what is the matter."""
+    study = folder(tmp_path, config, {"a": 12, "b": 12})
+    link = tmp_path / "data" / "loop"
+    link.symlink_to(to.format(tmp_path=tmp_path))
+    with pytest.raises(StudyError) as error:
+        Study(study)
+    words = (
+        f"class loop: its folder is a link to {link.resolve()}, which contains it and has 0 images beside its folders"
+    )
+    assert str(error.value).startswith(words)
+    assert "put a folder of images in its place, remove it or leave the class out" in str(error.value)
+
+
+def test_a_class_of_imagenet_that_is_a_link_to_a_folder_above_is_named(config, imagenet):
+    loop = Path(imagenet) / "val" / "n01440764"
+    loop.symlink_to("..")
+    entry = PAPER["networks"][0] | {"classes": ["n01440764", "n04147183"], "targets": "all"}
+    with pytest.raises(StudyError, match=rf"class n01440764: its folder is a link to {imagenet}, which contains it"):
+        Study(merged(config, PAPER | {"images": PAPER["images"] | {"path": imagenet}, "networks": [entry]}))
+
+
+def test_other_links_are_classes_as_any(tmp_path, config):
+    """To a folder elsewhere or beside, the data set itself behind a link, and one above that is not needed."""
+    study = folder(tmp_path, config, {"a": 12, "b": 12})
+    (tmp_path / "elsewhere").mkdir()
+    for i in range(11):
+        (tmp_path / "elsewhere" / f"{i}.png").touch()
+    (tmp_path / "data" / "c").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "d").symlink_to("a")
+    (tmp_path / "link").symlink_to("data")
+    study["images"] |= {"path": str(tmp_path / "link")}
+    assert Study(study).data.counts == {"a": 12, "b": 12, "c": 11, "d": 12}
+    # Too few: the number is to blame.
+    (tmp_path / "elsewhere" / "0.png").unlink()
+    with pytest.raises(StudyError, match=r"class c: 10 images, but images\.study asks for 10, and at least one more"):
+        Study(study)
+    # A class that nobody asks for may lead anywhere.
+    (tmp_path / "data" / "c").unlink()
+    (tmp_path / "data" / "loop").symlink_to("..")
+    given = {"weights": str(ROOT / "README.md"), "classes": ["a", "b"]}
+    study["networks"] = [entry | given for entry in study["networks"]]
+    assert Study(study).networks["alexnet"].classes == ("a", "b")
+
+
 def test_labels_come_from_a_table(tmp_path, config):
     table = tmp_path / "labels.tsv"
     table.write_text("class_id\tname\tlabel\na\tfirst\t7\nb\tsecond\t3\n")
@@ -278,3 +327,94 @@ def test_config_is_complete():
                 check(inner, given[name])
 
     check(schema, config)
+
+
+# ---- what stands where the results go
+
+
+def nothing(at):
+    """The folder is yet to be made."""
+
+
+def a_file(at):
+    at.touch()
+
+
+def a_folder(at):
+    at.mkdir()
+
+
+def link_to_folder(at):
+    at.with_name("elsewhere").mkdir()
+    at.symlink_to("elsewhere")
+
+
+def link_to_nothing(at):
+    at.symlink_to("nowhere")
+
+
+def link_to_file(at):
+    at.with_name("file").touch()
+    at.symlink_to("file")
+
+
+def link_to_itself(at):
+    at.symlink_to(at.name)
+
+
+def a_pipe(at):
+    os.mkfifo(at)
+
+
+@pytest.mark.parametrize("place", ["results", "results/digits"])
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (nothing, None),
+        (a_folder, None),
+        (link_to_folder, None),
+        (a_file, "is no folder, but results go there; move or rename it"),
+        (a_pipe, "is no folder, but results go there"),
+        (link_to_file, "is no folder, but results go there"),
+        (link_to_nothing, "is a link to nowhere, where nothing is; make that folder or remove the link"),
+        (link_to_itself, "cannot be read (Too many levels of symbolic links); results go there"),
+    ],
+)
+def test_what_is_no_folder_of_results_is_refused(tmp_path, monkeypatch, config, place, make, words):
+    monkeypatch.chdir(tmp_path)
+    Path(place).parent.mkdir(exist_ok=True)
+    make(Path(place))
+    with pytest.raises(StudyError) if words else contextlib.nullcontext() as error:
+        Study(config).check_results()
+    assert not words or str(error.value).startswith(f"{place}: {words}")
+
+
+@contextlib.contextmanager
+def bound_by_permissions():
+    """Root, which the permissions of files do not bind, works as another user."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+@pytest.mark.parametrize("place", ["results", "results/digits"])
+@pytest.mark.parametrize(("mode", "refused"), [(0o000, True), (0o444, True), (0o111, True), (0o555, False)])
+def test_results_that_cannot_be_read_are_refused(tmp_path, monkeypatch, config, place, mode, refused):
+    """To list a folder and to open what is in it are two permissions; whether it can be written the run finds out."""
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o755)
+    Path("results/digits").mkdir(parents=True)
+    study = Study(config)
+    Path(place).chmod(mode)
+    try:
+        with bound_by_permissions(), pytest.raises(StudyError) if refused else contextlib.nullcontext() as error:
+            study.check_results()
+    finally:
+        Path(place).chmod(0o755)
+    words = f"{place}: cannot be read (Permission denied); results go there: make it readable or move it away"
+    assert not refused or str(error.value) == words

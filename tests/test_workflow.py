@@ -147,6 +147,15 @@ def test_second_run_finds_nothing_to_do(project):
     assert project.stamps() == before
 
 
+def test_the_catalog_s_snakefile_is_the_same_workflow(project, tmp_path):
+    """All of a new study, nothing of a finished one, and the report, by either of the two."""
+    new = Project.create(tmp_path / "new", TINY)
+    assert new.planned("--snakefile", "workflow/Snakefile") == new.planned() | {"study": 1}
+    assert "Nothing to be done" in project.run("--snakefile", "workflow/Snakefile")
+    project.run("--snakefile", "workflow/Snakefile", "--report", "report.zip")
+    assert (project.folder / "report.zip").stat().st_size > 100_000
+
+
 def test_report(project):
     """The captions render, the figures are in."""
     project.run("--report", "report.zip")
@@ -314,6 +323,48 @@ def test_config_error_is_one_message_without_a_traceback(project):
     printed = changed(project, probes={"drawz": 3}).fail("--dry-run")
     assert "probes.drawz: unknown key; did you mean draws?" in printed
     assert "Traceback" not in printed
+
+
+def test_a_nested_value_of_the_command_line_is_taken_for_what_it_is(project):
+    """As in the file, so that the same jobs follow; text in the file stays text, whatever the command line adds."""
+    expected = changed(project, probes={"published": {"draws": 3}}).planned()
+    assert expected["probes"] == LAYERS * TARGETS * CELLS
+    assert changed(project, probes=TINY["probes"]).planned("--config", 'probes={"published": {"draws": 3}}') == expected
+    printed = project.fail("--dry-run", "--config", 'probes={"published": {"draws": "three"}}')
+    assert "config: probes.published.draws: 'three' is not of type 'integer'" in printed
+    assert "Traceback" not in printed
+    quoted = {"published": TINY["probes"]["published"] | {"draws": "3"}}
+    printed = changed(project, probes=quoted).fail("--dry-run", "--config", 'probes={"published": {"units": 10}}')
+    assert "config: probes.published.draws: '3' is not of type 'integer'" in printed
+
+
+def test_a_key_twice_in_a_config_is_refused(tmp_path):
+    """In the study's file and in config.yaml, by a dry run too, in one message."""
+    project = Project.create(tmp_path / "project", TINY)
+    expected = []
+    for file, key in ((project.folder / "study.yaml", "study"), (project.folder / "config.yaml", "seed")):
+        append(file, f"{key}: 1")
+        lines = file.read_text().splitlines()
+        first = next(i for i, line in enumerate(lines, 1) if line.startswith(f"{key}:"))
+        expected.append(f"{file}: line {len(lines)}: the key {key} is in line {first} already; keep one of the two")
+    for arguments in ([], ["--dry-run"]):
+        printed = project.fail(*arguments)
+        assert all(words in printed for words in expected), printed
+        assert "Traceback" not in printed
+    assert not project.results.exists()
+
+
+def test_a_file_where_results_go_is_refused_before_anything_runs(tmp_path):
+    """By a run, by a dry run, and by one that would send jobs to a cluster; without the file all is well."""
+    project = Project.create(tmp_path / "project", TINY)
+    project.results.parent.mkdir()
+    project.results.touch()
+    for arguments in ([], ["--dry-run"], ["--snakefile", "workflow/cluster.smk"]):
+        printed = project.fail(*arguments)
+        assert "results/tiny: is no folder, but results go there; move or rename it" in printed
+        assert "Traceback" not in printed and "NotADirectoryError" not in printed
+    project.results.unlink()
+    assert project.planned()["ablations"] == LAYERS * TARGETS * CELLS
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Data sets: their classes, labels and files, known before anything runs, and their images, opened by the jobs.
 
-Planning loads neither torch nor pixels.
+Planning loads neither torch nor pixels, and PIL only where image files are listed: the catalog of Snakemake workflows
+plans the default study where these packages are not installed.
 """
 
 import csv
@@ -12,12 +13,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import cache, cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from PIL import Image
 
 from readout import StudyError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 TABLE = Path(__file__).resolve().parents[1] / "imagenet.tsv"
 
@@ -32,6 +35,8 @@ def imagenet() -> Mapping[str, int]:
 @cache
 def formats() -> tuple[str, ...]:
     """Kinds of images that PIL opens, in its order; but EPS, a program, which PIL has Ghostscript execute."""
+    from PIL import Image
+
     Image.init()
     return tuple(kind for kind in Image.ID if kind != "EPS")
 
@@ -51,6 +56,8 @@ def _check_text(folder: Path, names: Iterable[str]) -> None:
 
 def _images(root: Path, folder: str) -> dict[str, int]:
     """Image files in a folder below `root`, sorted, and their sizes in bytes; PIL says which suffixes are images."""
+    from PIL import Image
+
     suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in formats()}
     with os.scandir(root / folder) as entries:
         found = sorted(
@@ -86,6 +93,10 @@ class Dataset:
         """Index of each class among the outputs, where the config says nothing."""
         return {class_id: i for i, class_id in enumerate(self.classes)}
 
+    def leads_up(self, class_id: str) -> Path | None:
+        """The folder to which a class's folder leads, where it is a link to one that contains it."""
+        return None
+
     def fetch(self) -> None:
         """Download the files where the kind of data set does so itself; `counts` does not need them."""
 
@@ -94,7 +105,7 @@ class Dataset:
         """The images of each class, in order: a source by which `open` finds the image, and a number."""
         raise NotImplementedError
 
-    def open(self, source: str) -> Image.Image:
+    def open(self, source: str) -> "Image.Image":
         """An image in RGB."""
         raise NotImplementedError
 
@@ -121,7 +132,7 @@ class Digits(Dataset):
         labels = digits()[1]
         return {c: {f"mnist_data[{i}]": int(i) for i in np.flatnonzero(labels == int(c))} for c in self.classes}
 
-    def open(self, source: str) -> Image.Image:
+    def open(self, source: str) -> "Image.Image":
         from readout import images  # here, since planning does not load torch
 
         number = re.fullmatch(r"mnist_data\[([0-9]{1,4})\]", source)
@@ -157,6 +168,15 @@ class Folder(Dataset):
             raise StudyError(f"images.path: {self.path} has no sub-folder; give a folder with one sub-folder a class")
         return {class_id: _images(self.root, class_id) for class_id in classes}
 
+    def folder_of(self, class_id: str) -> Path:
+        """Where the images of a class are."""
+        return self.root / class_id
+
+    def leads_up(self, class_id: str) -> Path | None:
+        folder = self.folder_of(class_id)
+        up = folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
+        return folder.resolve() if up else None
+
     @property
     def counts(self) -> Mapping[str, int]:
         return {class_id: len(files) for class_id, files in self.files.items()}
@@ -170,7 +190,9 @@ class Folder(Dataset):
         number = itertools.count()
         return {class_id: {file: next(number) for file in files} for class_id, files in self.files.items()}
 
-    def open(self, source: str) -> Image.Image:
+    def open(self, source: str) -> "Image.Image":
+        from PIL import Image
+
         from readout import images  # here, since planning does not load torch
 
         file = self.root / source
@@ -209,10 +231,18 @@ class ImageNet(Folder):
             return super().image_ids
         return {class_id: {file: numbers[file] for file in files} for class_id, files in self.files.items()}
 
+    @property
+    def above(self) -> str:
+        """What comes before a class or an image in its path below `root`."""
+        return "val/" if (self.root / "val").is_dir() else ""
+
+    def folder_of(self, class_id: str) -> Path:
+        return self.root / f"{self.above}{class_id}"
+
     def _list(self) -> Mapping[str, Mapping[str, int]]:
         if self.path is None or not self.root.is_dir():
             raise StudyError(f"images.path: {self.path} is no folder; give the folder of ImageNet's validation images")
-        above = "val/" if (self.root / "val").is_dir() else ""
+        above = self.above
         with os.scandir(self.root / above) as entries:
             entries = sorted(entries, key=lambda entry: entry.name)
         # Other folders are passed over: people keep more beside their images.

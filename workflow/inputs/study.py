@@ -58,7 +58,8 @@ class Network:
 
 
 @cache
-def _schema() -> dict:
+def schema() -> dict:
+    """What a config may say."""
     return yaml.safe_load((ROOT / "schemas" / "config.schema.yaml").read_text())
 
 
@@ -136,6 +137,25 @@ def _check_name(kind: str, name: str) -> None:
         )
 
 
+def _check_folder(folder: str) -> None:
+    """Refuse what is in the way of a folder of results: a file, a link to nothing, a folder that cannot be read."""
+    try:
+        os.scandir(folder).close()
+        # To open what is in a folder takes another permission than to list it.
+        os.stat(os.path.join(folder, "."))
+    except FileNotFoundError as error:
+        if os.path.islink(folder):
+            raise StudyError(
+                f"{folder}: is a link to {os.readlink(folder)}, where nothing is; make that folder or remove the link"
+            ) from error
+    except NotADirectoryError as error:
+        raise StudyError(f"{folder}: is no folder, but results go there; move or rename it") from error
+    except OSError as error:
+        raise StudyError(
+            f"{folder}: cannot be read ({error.strerror}); results go there: make it readable or move it away"
+        ) from error
+
+
 def _identity(study: str, dataset: str, path: str | None) -> tuple:
     """What tells studies apart; two spellings of one folder do not."""
     return study, dataset, path and os.path.realpath(os.path.expanduser(path))
@@ -152,7 +172,7 @@ class Study:
     """
 
     def __init__(self, config: Mapping):
-        problems = sorted(VALIDATOR(_schema()).iter_errors(config), key=lambda e: str(e.path))
+        problems = sorted(VALIDATOR(schema()).iter_errors(config), key=lambda e: str(e.path))
         if problems:
             raise StudyError(
                 "config: " + "\n  ".join(_message(jsonschema.exceptions.best_match([p], _relevance)) for p in problems)
@@ -326,6 +346,11 @@ class Study:
         counts = self.data.counts
         for class_id in sorted(needed):
             if (count := counts[class_id]) < least:
+                if up := self.data.leads_up(class_id):
+                    raise StudyError(
+                        f"class {class_id}: its folder is a link to {up}, which contains it and has {count} images "
+                        "beside its folders; put a folder of images in its place, remove it or leave the class out"
+                    )
                 rest = ", and at least one more to train on" if self.train else ""
                 raise StudyError(
                     f"class {class_id}: {count} images, but images.study asks for {study}{rest}; "
@@ -333,11 +358,13 @@ class Study:
                 )
 
     def check_results(self) -> None:
-        """Refuse a folder of results that another study made, by what its table of images carries.
+        """Refuse what is no folder of results, and one that another study made, by what its table of images carries.
 
-        Raises StudyError that names both studies. A table that is not there, cannot be read or carries nothing is no
-        evidence: it is made anew, or refused by the job that reads it.
+        Raises StudyError that names what is in the way, or both studies. A table that is not there, cannot be read or
+        carries nothing is no evidence: it is made anew, or refused by the job that reads it.
         """
+        for folder in (os.path.dirname(self.results), self.results):
+            _check_folder(folder)
         listed = Path(self.results, "images.parquet")
         if not listed.exists():
             return

@@ -1,4 +1,4 @@
-# The paper's claims, judged by the rules that workflow/claims.yaml fixed beforehand.
+# The paper's claims, judged by the rules in workflow/claims.yaml.
 REGISTRY = f"{ROOT}/workflow/claims.yaml"
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-from snakemake.utils import min_version
+from snakemake.utils import min_version, update_config
 
 # The default profile's scheduler-greedy-omit-prioritize-by-temp-and-input came with this version.
 min_version("9.10")
@@ -15,6 +15,7 @@ min_version("9.10")
 ROOT = Path((lambda: None).__code__.co_filename).parents[2]
 sys.path.insert(0, f"{ROOT}/workflow")
 
+from inputs.config import check_files, from_command_line
 from inputs.study import Study
 from runtime import locks, logs, patches
 from readout import StudyError
@@ -33,6 +34,8 @@ def told():
 
 
 with told():
+    check_files(patches.config_files(workflow))
+    update_config(config, from_command_line(patches.config_from_command_line(workflow)))
     STUDY = Study(config)
     STUDY.check_results()
 R = STUDY.results

@@ -15,6 +15,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from runtime import files
@@ -359,3 +360,34 @@ def asked_for(workflow: Any) -> frozenset[str]:
     if dag.untilrules or dag.untilfiles or dag.omitrules or dag.omitfiles:
         return frozenset()
     return frozenset([*(rule.name for rule in dag.targetrules), *map(str, dag.targetfiles)])
+
+
+@guarded(
+    "configfiles",
+    lost="of a key that a config file holds twice, the last one counts, and nothing is said",
+    otherwise=lambda _: [],
+)
+def config_files(workflow: Any) -> list[str | Path]:
+    """The config files that Snakemake has read: those of `--configfile`, and config.yaml.
+
+    Mends: of a key that a file holds twice Snakemake hands over the last, so that the files must be read again.
+    Tried with: 9.10.1, 9.14.8, 9.20.0, 9.27.1.
+    Without it: a key that is given twice by mistake passes in silence.
+    """
+    return workflow.configfiles
+
+
+@guarded(
+    "config_settings.config",
+    lost="inside a value of --config numbers are refused as text",
+    otherwise=lambda _: {},
+)
+def config_from_command_line(workflow: Any) -> Mapping:
+    """What `--config` says, as Snakemake has read it.
+
+    Mends: whatever stands inside a value of `--config` is text to Snakemake, numbers too; in a file they are numbers.
+    What was said where cannot be told from the merged configuration.
+    Tried with: 9.10.1, 9.14.8, 9.20.0, 9.27.1.
+    Without it: a command such as `--config 'probes={"draws": 20}'` is refused; a file can say the same.
+    """
+    return workflow.config_settings.config
