@@ -2,7 +2,6 @@
 
 import copy
 import math
-from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from conftest import randomised
+from inputs.sources import ImageSource, NetworkSource
 from jobs import ablations as ablations_job
 from jobs import activations as activations_job
 from jobs import cells as cells_job
@@ -480,7 +480,8 @@ def test_recorded_activations_are_ordinary(toy, toy_target):
 
 def test_weights_have_gradients_in_training_alone(images):
     """The engine's want none, so that no pass back makes any; those of a network that is trained are its own."""
-    traced = networks_job.engine("random-0", model="small_resnet", outputs=10, choice="cpu")
+    source = NetworkSource("small_resnet", 10, "random-0", ImageSource("digits", None, None))
+    traced = networks_job.engine(source, device="cpu")
     weights = dict(traced.named_parameters())
     assert weights
     assert not any(weight.requires_grad for weight in weights.values())
@@ -498,38 +499,49 @@ def test_what_the_jobs_keep_can_be_differentiated(tmp_path, empty, random_networ
 
     In float32, as in a study: the gradients are those of the plain network up to a part of 1e-5 in norm; 2e-6 was seen.
     """
-    network, layer, log = random_network("small_mobilenet_v2"), "block3.expand", tmp_path / "log"
+    network, layer = random_network("small_mobilenet_v2"), "block3.expand"
     torch.save(network.state_dict(), tmp_path / "weights.pt")
     (tmp_path / "data" / "a").mkdir(parents=True)
     for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)):
         Image.fromarray(pixels).save(tmp_path / "data" / "a" / f"{i:02d}.png")
     files = {name: str(tmp_path / f"{name}.parquet") for name in ("images", "layers", "baseline", "cells", "ablation")}
-    paths, place = SimpleNamespace(**files), SimpleNamespace(network="n", layer=layer, class_id="a", cell="s0m0")
-    opening = {"dataset": "folder", "path": str(tmp_path / "data")}
     transform = {"resize": None, "crop": 32, "mean": [0.5] * 3, "std": [0.25] * 3}
-    of = {"model": "small_mobilenet_v2", "outputs": 10, "weights": str(tmp_path / "weights.pt"), "transform": transform}
-    settings = of | opening | {"device": "cpu"}
-    images_job.list_images(paths.images, **opening, labels={"a": 4}, study=20, train=False, seed=0, log=log)
-    networks_job.list_layers(paths.layers, **of, chosen=[layer], cells=16, on="cpu", log=log)
+    pictures = ImageSource("folder", str(tmp_path / "data"), transform)
+    source = NetworkSource("small_mobilenet_v2", 10, str(tmp_path / "weights.pt"), pictures)
+    listing = {"labels": {"a": 4}, "study": 20, "train": False, "split_seed": 0, "fold_seed": 0}
+    images_job.list_images(files["images"], dataset=pictures.dataset, path=pictures.path, **listing)
+    networks_job.list_layers(files["layers"], source=source, chosen=[layer], cells=16, device="cpu")
+    paths = {f"path_to_{name}": files[name] for name in ("images", "layers", "baseline")}
+    shared = paths | {"class_id": "a", "source": source, "device": "cpu"}
     with torch.inference_mode():
-        activations_job.extract(paths, [], [], paths.baseline, "a", **settings, dtype="float32", log=log)
-        units = networks_job.layer_nodes(paths.layers)[layer]["units"]
-        columns = dict.fromkeys(cells_job.SCHEMA.names, [0.0] * units)
+        activations_job.extract(**shared, paths_to_activations={}, paths_to_means={}, dtype="float32")
+        units = networks_job.layer_nodes(files["layers"])[layer]["units"]
+        columns = dict.fromkeys(cells_job.SCHEMA.names, [0] * units)
         columns |= {"unit": list(range(units)), "cell": ["s0m0"] * units}
-        parquet.write(paths.cells, columns, cells_job.SCHEMA)
-        ablations_job.ablate(paths.ablation, paths, paths.images, paths.layers, place, value=0.0, **settings, log=log)
+        parquet.write(files["cells"], columns, cells_job.SCHEMA)
+        ablations_job.ablate(
+            **shared,
+            path_to_ablation=files["ablation"],
+            path_to_cells=files["cells"],
+            network="n",
+            layer=layer,
+            cell="s0m0",
+            kind="cell",
+            seed=None,
+            value=0.0,
+        )
 
     kept = [tensor for value in empty.values() for tensor in _tensors(value)]
     assert kept
     assert not any(tensor.is_inference() or tensor.requires_grad for tensor in kept)
 
     found = {key[0]: value for key, value in empty.items()}
-    traced, (tail, (alive,)) = found["network"], found["group"]
+    traced, (tail, (alive,)) = found["network"], found["cut"]
     assert len(alive) == 2
-    x = images_job.load(images_job.rows(paths.images)["source"], **opening, transform=transform)
+    x = images_job.load(images_job.rows(files["images"])["source"], pictures)
     plain, depth = Plain(network, x), layer_names.KNOWN["small_mobilenet_v2"].index(layer)
     at = plain.outputs[depth]
-    cut = cuts.cut(traced, networks_job.layer_nodes(paths.layers)[layer]["node"])
+    cut = cuts.cut(traced, networks_job.layer_nodes(files["layers"])[layer]["node"])
     for ours, values, place in (
         (gradients.of_scores(tail, alive, z(4)), z(4)(plain.scores), at),
         (gradients.of_layer(cut.prefix, networks_job.to_device(x, "cpu"), unit(100)), unit(100)(at), plain.x),
