@@ -46,7 +46,7 @@ from jobs import networks as networks_job
 from readout import cells, cuts, layer_names, layers, logistic, openvino, probes, scores, tracing
 from readout.ablations import ablate
 from readout.engine import fold, hasten
-from runtime import parquet
+from runtime import parquet, process
 from workflow import ROOT, TINY, Project
 
 CELLS = cells.names((4, 4))
@@ -676,7 +676,7 @@ def main() -> None:
     chosen = options.only.split(",")
     if unknown := sorted(set(chosen) - set(benches)):
         parser.error(f"--only: no part {', '.join(unknown)}; there are {', '.join(benches)}")
-    torch.set_num_threads(1)
+    process.prepare()
     report = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "quick": options.quick,
