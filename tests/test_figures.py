@@ -280,7 +280,7 @@ def test_bars_of_deficits_have_readable_ticks(largest, expected):
 # ---- claims
 
 
-def _claims(networks, confidence=0.5):
+def _claims(networks):
     """Rows for each test of the registry, with plausible numbers and the bounds of its rule; networks, then pooled."""
     generator = np.random.default_rng(0)
     rows = []

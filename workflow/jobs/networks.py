@@ -171,7 +171,7 @@ def engine(source: NetworkSource, *, device: str) -> torch.fx.GraphModule:
     def make() -> torch.fx.GraphModule:
         target = torch_device(device)
         traced = fold(tracing.trace(network(source)))
-        # No gradient is ever taken with respect to the weights; asked for, it would cost as much again as the others.
+        # Gradients are taken with respect to layers and images alone, never to the weights.
         traced.requires_grad_(False)
         # OpenVINO chooses its ways by itself, as the libraries of GPUs do.
         if target.type == "cpu" and device != "openvino":

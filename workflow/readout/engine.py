@@ -18,7 +18,7 @@ SIDE = STEP + KERNEL - 1
 POINTS = (0, 1, 1 / 2, 2, -3 / 4, -4 / 3)
 """Where polynomials are evaluated, and at infinity; of those tried among the best in rounding.
 
-They are pairs of reciprocals, as `_turned` needs them.
+They must be pairs of reciprocals, 0 and infinity among them, so that `_turned` holds.
 """
 TILES = 256
 """At least so many tiles at once, in whole images: enough for a fast product, few enough to bound the memory."""
@@ -58,10 +58,10 @@ def _evaluation(coefficients: int) -> np.ndarray:
 
 
 def _turned() -> tuple[np.ndarray, np.ndarray]:
-    """A kernel that is turned around, in terms of the kernel itself: factors [SIDE] and order [SIDE].
+    """The values of a reversed kernel at the points, in terms of the kernel's own: factors [SIDE] and order [SIDE].
 
-    At point i the turned kernel is factors[i] times the kernel at point order[i]. That point is the reciprocal of i,
-    which `POINTS` has for each of its points (for 0, infinity), and the factor is the square of i.
+    At point i the reversed kernel is factors[i] times the kernel at point order[i]. With p the i-th point, the other
+    point is 1 / p and the factor p^2; 0 and infinity change places with the factor 1.
     """
     kernel = _evaluation(KERNEL)
     size = np.linalg.norm(kernel, axis=1)
@@ -92,16 +92,16 @@ def _by_tiles(
 
 
 class _Tiles(torch.autograd.Function):
-    """`_by_tiles` with a gradient with respect to x, and to nothing else.
+    """`_by_tiles`, differentiable with respect to x alone, as often as one likes.
 
-    The gradient is a convolution too, with the kernels turned around and their inputs and outputs swapped. `turned` has
-    the transforms of that one, so that the kernels serve both ways as they lie in memory.
+    Its gradient is the same kind of convolution, with the kernels reversed and their inputs and outputs swapped.
+    `turned` holds the two transforms for that; with them the kernels serve both directions as they lie in memory.
     """
 
     @staticmethod
     def forward(ctx, x, bias, kernels, to_products, to_outputs, *turned):
         ctx.save_for_backward(kernels, to_products, to_outputs, *turned)
-        # Detached, since a view that leaves a function like this one must not be overwritten, and tails overwrite.
+        # Tails overwrite the result, which autograd forbids for a view that leaves a custom function.
         return _by_tiles(x, to_products, kernels, to_outputs, bias).detach()
 
     @staticmethod
@@ -155,7 +155,10 @@ class Winograd(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x: [N, in, H, W]. Returns [N, out, H, W], channels last in memory."""
+        """x: [N, in, H, W]. Returns [N, out, H, W], channels last in memory.
+
+        It can be differentiated with respect to x; the weights have no gradient.
+        """
         height, width = x.shape[2:]
         down, across = -(-height // STEP), -(-width // STEP)
         if SIDE**2 * down * across > SHARE * KERNEL**2 * height * width:

@@ -1,11 +1,11 @@
 """Gradients at a cut: of scores with respect to a layer, and of a layer with respect to the images.
 
-All images of a batch are served by one pass backward, since no image acts on another. What comes in is left as it is
-and must be ordinary tensors, which those made in inference mode are not; it does not matter in which mode a function
-is called.
+One backward pass serves all images of a batch, since no image acts on another. The tensors given are left unchanged.
+They and the weights must be ordinary tensors, not ones made in inference mode, which autograd refuses; the mode in
+which a function is called does not matter.
 
-The networks are smooth but for some kinks, and there torch's convention holds: where the input of a ReLU is exactly 0,
-or that of a ReLU6 exactly 0 or 6, its derivative is 0; of equal maxima in a pooling, one alone has a derivative.
+At the kinks of a network torch's convention holds: the derivative of a ReLU is 0 where its input is exactly 0, that of
+a ReLU6 also where its input is exactly 6, and of equal maxima in a pooling window one takes the whole derivative.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,8 +22,8 @@ def _gradient(function: Callable[[torch.Tensor], torch.Tensor], at: torch.Tensor
         values = function(at)
         if values.shape != at.shape[:1]:
             raise StudyError(
-                f"a gradient is taken of one number for each image, [{len(at)}], and the function gives "
-                f"{list(values.shape)}; choose an output, or add up"
+                f"a gradient is taken of one number for each image, [{len(at)}], but the function gives "
+                f"{list(values.shape)}; choose an output or a unit, or sum over them"
             )
         return torch.autograd.grad(values.sum(), at)[0]
 
@@ -34,12 +34,13 @@ def of_scores(
     """The gradient of a score of each image with respect to the layer at a cut, shaped as the layer [N, ...].
 
     `tail` and `alive` are a cut's: the tensors alive there, the layer's output first. `score` takes the network's
-    scores [N, outputs] to one number for each image [N], such as the logit of a class. The gradient is in its unit by
-    that of the activations.
+    scores [N, outputs] to one number for each image [N], such as the logit of a class. An entry of the gradient is the
+    change of that number per change of a unit's activation.
 
-    The other tensors that are alive, such as a shortcut around the layer, are held fixed: this is what an ablation of
-    the layer would feel. With a cut before the non-linearity (`cuts.cut_before`) the gradient is with respect to the
-    non-linearity's input, by all ways that lead on from there.
+    The other tensors that are alive, such as a shortcut around the layer, are held fixed, as an ablation of the layer
+    holds them. With a cut before the non-linearity (`cuts.cut_before`) the gradient is with respect to its input.
+
+    A tail that OpenVINO compiled is a StudyError, and so is a score that is not one number for each image.
     """
     first, *rest = alive
     return _gradient(lambda layer: score(tail(layer, *rest)), first)
@@ -50,11 +51,11 @@ def of_layer(
     images: torch.Tensor,
     value: Callable[[torch.Tensor], torch.Tensor],
 ) -> torch.Tensor:
-    """The gradient of a function of a layer's units with respect to the images [N, 3, H, W], shaped as they are.
+    """The gradient of a function of a layer with respect to the images, shaped as the images [N, 3, H, W].
 
     `prefix` is a cut's: behind the non-linearity (`cuts.cut`) for the layer, before it (`cuts.cut_before`) for the
     input of the non-linearity. `value` takes the layer's activations [N, ...] to one number for each image [N], such as
-    one unit's activation, or the sum of all along a direction. The gradient is in its unit by that of the images as the
-    network takes them, prepared and scaled.
+    the activation of one unit or the projection on a direction; anything else is a StudyError. An entry of the gradient
+    is the change of that number per change of a pixel as the network sees it, which is after the images' transform.
     """
     return _gradient(lambda x: value(prefix(x)[0]), images)

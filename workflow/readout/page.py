@@ -241,7 +241,8 @@ form { position: sticky; top: 0; z-index: 1; display: flex; flex-wrap: wrap; gap
 form[hidden] { display: none; }
 fieldset { border: 0; margin: 0; padding: 0; display: flex; flex-wrap: wrap; gap: .3rem .7rem; align-items: center; }
 legend { float: left; padding: 0 .5rem 0 0; }
-select, input, button { font: inherit; }
+select, input, button { font: inherit; max-width: 100%; }
+form label { max-width: 100%; }
 output { color: var(--soft); }
 .claim { border-top: 2px solid var(--ink); padding-top: .7rem; margin-top: 2.2rem; scroll-margin-top: 6rem; }
 .claim > header p { color: var(--soft); }

@@ -43,7 +43,10 @@ def stamp(path: str | Path) -> tuple:
 
 
 def shared(key: object, make: Callable[[], object]) -> object:
-    """The value under `key`; made once, also when several jobs ask at the same time, and kept while it fits."""
+    """The value under `key`; made once, also when several jobs ask at the same time, and kept while it fits.
+
+    Its tensors can be used under autograd, whatever mode it is asked for in.
+    """
     with _lock:
         if key in _store:
             return _store[key]
@@ -52,7 +55,7 @@ def shared(key: object, make: Callable[[], object]) -> object:
         with _lock:
             if key in _store:
                 return _store[key]
-        # In inference mode torch makes tensors that can never be differentiated, and the next job may want to.
+        # Autograd refuses tensors made in inference mode, and one job may differentiate what another has made.
         with torch.inference_mode(False), torch.no_grad():
             value = make()
         size = _size(value)
