@@ -38,14 +38,15 @@ from sklearn.linear_model import LogisticRegression
 from torch import fx, nn
 
 from conftest import randomised
+from inputs.sources import ImageSource, NetworkSource
 from jobs import ablations as ablations_job
-from jobs import cells as cells_job
+from jobs import groups as groups_job
 from jobs import images as images_job
 from jobs import networks as networks_job
 from readout import cells, cuts, layer_names, layers, logistic, openvino, probes, scores, tracing
 from readout.ablations import ablate
 from readout.engine import fold, hasten
-from runtime import parquet
+from runtime import parquet, process
 from workflow import ROOT, TINY, Project
 
 CELLS = cells.names((4, 4))
@@ -495,7 +496,8 @@ def empty_jobs(networks: int, targets: int, runs: Callable[[Project, dict], dict
         project = Project.create(Path(folder) / "project", TINY | {"networks": named, "figures": figures})
         for step, job in (("probes", "probe"), ("ablations", "ablate")):
             file = project.folder / "workflow" / "jobs" / f"{step}.py"
-            empty = f'\n\ndef {job}(output, *arguments, **settings):\n    open(output, "w").close()\n'
+            path = {"probe": "path_to_probe", "ablate": "path_to_ablation"}[job]
+            empty = f'\n\ndef {job}(**given):\n    open(given["{path}"], "w").close()\n'
             file.write_text(file.read_text() + empty)
         progress("overhead: a study up to its cells")
         project.run("--until", "cells")
@@ -532,27 +534,31 @@ def bench_scale(quick: bool) -> list[dict]:
     ]
 
 
-def open_images(sources: np.ndarray, opening: dict, batch: slice) -> torch.Tensor:
-    return images_job.load(sources[batch], **opening)
+def open_images(names: np.ndarray, source: ImageSource, batch: slice) -> torch.Tensor:
+    return images_job.load(names[batch], source)
 
 
 @torch.inference_mode()
-def bare_tails(results: Path, settings: dict, chosen: Sequence[str], targets: Sequence[str]) -> tuple[dict, dict]:
+def bare_tails(
+    results: Path, source: NetworkSource, chosen: Sequence[str], targets: Sequence[str]
+) -> tuple[dict, dict]:
     """Seconds of the tails of a study's ablations and of what a grid's tails share, and the ranks by file."""
-    name, opening = settings["model"], {key: settings[key] for key in ("dataset", "path", "transform")}
-    traced = networks_job.load(settings["weights"], model=name, outputs=OUTPUTS, choice="cpu")
+    name = source.model
+    traced = networks_job.engine(source, device="cpu")
     nodes = networks_job.layer_nodes(str(results / "networks" / name / "layers.parquet"))
     seconds, ranks = {"tails": 0.0, "shared": 0.0}, {}
     for layer in chosen:
         for target in targets:
             rows = images_job.rows(str(results / "images.parquet"), class_id=target)
             labels = torch.tensor(rows["label"]).long()
-            load = functools.partial(open_images, rows["source"], opening)
+            load = functools.partial(open_images, rows["source"], source.images)
             start = time.perf_counter()
             tail, batches = group(traced, layer, nodes, load, len(labels))
             seconds["shared"] += time.perf_counter() - start
             for cell in CELLS:
-                units, _ = cells_job.units(str(results / "cells" / name / layer / f"{target}.parquet"), cell)
+                grid = str(results / "cells" / name / layer / f"{target}.parquet")
+                at = {"network": name, "layer": layer, "class_id": target, "seed": None}
+                units = groups_job.find(grid, cell, "cell", **at).units
                 start = time.perf_counter()
                 logits = torch.cat([tail(ablate(first, units, 0.0), *rest) for first, *rest in batches])
                 seconds["tails"] += time.perf_counter() - start
@@ -595,17 +601,11 @@ def bench_stage(quick: bool) -> list[dict]:
         project = Project.create(Path(folder) / "project", study)
         progress("stage: a study up to its cells")
         project.run("--until", "cells")
-        settings = {
-            "model": model,
-            "weights": "random-0",
-            "dataset": "folder",
-            "path": str(path),
-            "transform": transform,
-        }
+        source = NetworkSource(model, OUTPUTS, "random-0", ImageSource("folder", str(path), transform))
 
         def bare() -> tuple[dict, dict]:
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                return pool.submit(bare_tails, project.results, settings, chosen, targets).result()
+                return pool.submit(bare_tails, project.results, source, chosen, targets).result()
 
         # Before and after, so that a machine that gets slower or faster favours neither.
         before, ranks = bare()
@@ -676,7 +676,7 @@ def main() -> None:
     chosen = options.only.split(",")
     if unknown := sorted(set(chosen) - set(benches)):
         parser.error(f"--only: no part {', '.join(unknown)}; there are {', '.join(benches)}")
-    torch.set_num_threads(1)
+    process.prepare()
     report = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "quick": options.quick,

@@ -580,7 +580,9 @@ def test_what_cannot_be_estimated_is_inconclusive():
 def test_the_registry_covers_the_papers_claims():
     """1 to 8, each with a statement, a section and at least one test."""
     assert [claim["claim"] for claim in REGISTRY] == list(range(1, 9))
-    assert all(set(claim) == {"claim", "section", "short", "statement", "tests"} and claim["tests"] for claim in REGISTRY)
+    assert all(
+        set(claim) == {"claim", "section", "short", "statement", "tests"} and claim["tests"] for claim in REGISTRY
+    )
 
 
 @pytest.mark.parametrize("test", TESTS, ids=lambda test: re.sub(r"\W+", "-", test["measure"]))

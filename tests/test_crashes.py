@@ -17,7 +17,7 @@ from workflow import ROOT, TINY, Project
 
 pytestmark = pytest.mark.workflow
 
-CELLS = ("probes", "ablations")
+CELLS = ("probes", "ablations", "controls")
 AFTER_CELLS = ("tables", "claims.parquet", "claims.html", "figures")
 AFTER_NETWORKS = ("activations", "means", "baseline", "others", "cells", *CELLS, *AFTER_CELLS)
 

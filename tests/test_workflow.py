@@ -26,6 +26,11 @@ BEHIND = {"tables": 1, "claims": 1, "figure2": 1, "figure3": 1, "supplement_dept
 """What follows from the rows of the cells, wherever one of them changed."""
 
 
+RANDOM = ("random0", "random1", "random2")
+AGAINST = [f"{name}_{how}_random" for name in ("rank_deficit", "rank_change", "log_p_change") for how in ("less", "z")]
+"""Columns that compare a cell with the random groups of its grid."""
+
+
 def changed(project, **changes):
     """The project with keys of its network or of its study replaced; mappings are merged."""
     config = copy.deepcopy(project.config)
@@ -47,7 +52,7 @@ def test_every_table_has_the_columns_of_the_documentation(finished):
         if line.startswith("| `") and line.count("|") == 4:
             _, file, columns, _, _ = (part.strip() for part in line.split("|"))
             documented[file.strip("`")] = columns.replace("`", "").split(", ")
-    assert len(documented) >= 12
+    assert len(documented) >= 14
     for pattern, columns in documented.items():
         path = finished.results / pattern.format(network="alexnet", layer="dense1", class_id="0", cell="s3m3")
         assert pq.read_schema(path).names == columns, pattern
@@ -64,10 +69,10 @@ def test_every_table_carries_what_made_it(finished):
         step = steps[path.stem] if folder == "networks" else steps.get(folder, folder)
         assert (made["study"], made["step"], made["code"]) == ("tiny", step, code.digest(step)), path
         settings.setdefault(folder, set()).add(made["settings"])
-    assert len(settings) == 11
+    assert len(settings) == 12
     # Nothing of a cell's place: it is in the file's name.
-    assert {len(settings[step]) for step in ("activations", "cells", "probes", "ablations")} == {1}
-    protocol = {"seed": 0, "C": 1.0, "strength": 10.0, **TINY["probes"]}
+    assert {len(settings[step]) for step in ("activations", "cells", "probes", "ablations", "controls")} == {1}
+    protocol = {"seed": 0, "published": {"C": 1.0, **TINY["probes"]["published"]}, "held_out": {"C": 10.0}}
     assert settings["probes"] == {provenance.digest(protocol)}
 
 
@@ -81,7 +86,7 @@ def test_command_of_the_documentation_shows_what_made_a_table(finished):
 def test_cells_table_is_complete_and_agrees_with_the_files_of_the_cells(finished):
     table = pd.read_parquet(finished.results / "tables" / "cells.parquet")
     assert len(table) == LAYERS * TARGETS * CELLS
-    assert not table.isna().any().any()
+    assert not table.drop(columns=AGAINST).isna().any().any()
     for row in table.sample(12, random_state=0).to_dict("records"):
         place = f"{row['network']}/{row['layer']}/{row['class_id']}"
         ablation = pd.read_parquet(finished.results / "ablations" / place / f"{row['cell']}.parquet")
@@ -97,6 +102,98 @@ def test_cells_table_is_complete_and_agrees_with_the_files_of_the_cells(finished
         held_out = pd.DataFrame(list(probe["held_out"]))
         right = (held_out["p"] > 0.5) == (held_out["y"] == 1)
         assert row["accuracy"] == pytest.approx(right.groupby(held_out["y"]).mean().mean())
+
+
+def test_cells_are_compared_with_the_random_groups_of_their_grid(finished):
+    """Against pandas, on every row; missing is what has no deviation, and nothing else."""
+    table = pd.read_parquet(finished.results / "tables" / "cells.parquet")
+    groups = pd.read_parquet(finished.results / "tables" / "groups.parquet")
+    assert len(groups) == LAYERS * TARGETS * len(RANDOM)
+    at = ["network", "layer", "depth", "class_id"]
+    assert (groups.groupby(at)["group"].unique().map(tuple) == RANDOM).all()
+    moved = 0
+    for name in ("rank_deficit", "rank_change", "log_p_change"):
+        random = groups.groupby(at)[name].agg(["mean", "std"]).reset_index()
+        both = table.merge(random, on=at, validate="many_to_one")
+        less = both[name] - both["mean"]
+        np.testing.assert_allclose(both[f"{name}_less_random"], less, rtol=0, atol=1e-12)
+        differ = both["std"] > 1e-12
+        assert (both[f"{name}_z_random"].notna() == differ).all()
+        np.testing.assert_allclose(both[f"{name}_z_random"][differ], (less / both["std"])[differ], rtol=1e-9)
+        moved += differ.sum()
+    assert moved > 0
+
+
+def test_groups_agree_with_the_files_of_the_controls(finished):
+    """Means over the target's images."""
+    table = pd.read_parquet(finished.results / "tables" / "groups.parquet")
+    for row in table.to_dict("records"):
+        assert (row["kind"], row["protocol"], row["intervention"]) == ("random", "published", "zero")
+        place = f"{row['network']}/{row['layer']}/{row['class_id']}"
+        control = pd.read_parquet(finished.results / "controls" / f"{place}.parquet")
+        own = control[control["group"] == row["group"]]
+        assert len(own) == 20
+        change = own["rank_ablated"] - own["rank_baseline"]
+        assert row["rank_change"] == pytest.approx(change.mean())
+        assert row["rank_deficit"] == pytest.approx(change.clip(lower=0).mean())
+        assert row["log_p_change"] == pytest.approx((own["log_p_ablated"] - own["log_p_baseline"]).mean())
+        grid = pd.read_parquet(finished.results / "cells" / f"{place}.parquet")
+        assert row["units"] == len(grid) // CELLS
+
+
+def test_a_random_group_is_made_by_the_rules_of_the_cells(project):
+    """Asked for by name: the same numbers as in the job that makes all of a grid's, and a probe of the same units."""
+    place = "alexnet/dense1/0"
+    project.run(f"results/tiny/ablations/{place}/random0.parquet", f"results/tiny/probes/{place}/random0.parquet")
+    alone = pd.read_parquet(project.results / "ablations" / place / "random0.parquet")
+    control = pd.read_parquet(project.results / "controls" / f"{place}.parquet")
+    own = control[control["group"] == "random0"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(alone, own[list(alone.columns)])
+    # Another group's are others.
+    other = control[control["group"] == "random1"].reset_index(drop=True)
+    assert not alone["log_p_ablated"].equals(other["log_p_ablated"])
+    (probe,) = pd.read_parquet(project.results / "probes" / place / "random0.parquet").to_dict("records")
+    assert (probe["cell"], probe["units"]) == ("random0", own["units"][0])
+    # And a run of the study has nothing to do for it.
+    assert "Nothing to be done" in project.run()
+
+
+def test_a_group_that_the_study_has_not_is_refused(project):
+    """Before anything runs."""
+    for group in ("random3", "s4m0"):
+        printed = project.fail("--dry-run", f"results/tiny/ablations/alexnet/dense1/0/{group}.parquet")
+        assert group in printed
+
+
+def test_random_groups_added_leave_cells_and_probes(project):
+    """Those that were there stay what they are."""
+    before = pd.read_parquet(project.results / "tables" / "groups.parquet")
+    assert changed(project, controls={"random": 4}).planned() == BEHIND | {
+        "controls": LAYERS * TARGETS,
+        "layer_tables": LAYERS,
+        "group_tables": 1,
+    }
+    project.run("results/tiny/tables/groups.parquet")
+    after = pd.read_parquet(project.results / "tables" / "groups.parquet")
+    assert len(after) == LAYERS * TARGETS * 4
+    kept = after[after["group"] != "random3"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, before)
+
+
+def test_without_controls_nothing_is_compared(project, tmp_path):
+    """No job and no table of them; the columns of the cells are there, and missing."""
+    before = pd.read_parquet(project.results / "tables" / "cells.parquet")
+    planned = changed(project, controls=None).planned()
+    assert planned == BEHIND | {"layer_tables": LAYERS}
+    project.run("results/tiny/tables/cells.parquet")
+    after = pd.read_parquet(project.results / "tables" / "cells.parquet")
+    assert list(after.columns) == list(before.columns)
+    assert after[AGAINST].isna().all().all()
+    pd.testing.assert_frame_equal(after.drop(columns=AGAINST), before.drop(columns=AGAINST))
+    # Also from scratch.
+    fresh = Project.create(tmp_path / "fresh", project.config).planned()
+    assert fresh["ablations"] == LAYERS * TARGETS * CELLS
+    assert not {"controls", "group_tables"} & fresh.keys()
 
 
 def test_cells_follow_from_the_activations(finished):
@@ -188,7 +285,9 @@ def test_target_added_makes_only_its_jobs(project):
         "cells": LAYERS,
         "probes": cells,
         "ablations": cells,
+        "controls": LAYERS,
         "layer_tables": LAYERS,
+        "group_tables": 1,
     }
 
 
@@ -201,7 +300,9 @@ def test_class_added_to_the_pool_makes_its_activations_and_the_cells_whose_other
         "cells": LAYERS * TARGETS,
         "probes": cells,
         "ablations": cells,
+        "controls": LAYERS * TARGETS,
         "layer_tables": LAYERS,
+        "group_tables": 1,
         "figure1": 1,
     }
 
@@ -220,7 +321,7 @@ def test_order_of_keys_changes_nothing(project):
 
 
 def test_layer_dropped_gathers_anew(project):
-    assert changed(project, layers=["conv5", "dense1"]).planned() == BEHIND
+    assert changed(project, layers=["conv5", "dense1"]).planned() == BEHIND | {"group_tables": 1}
 
 
 def test_layer_added_makes_the_network_anew_from_its_activations(project):
@@ -230,12 +331,18 @@ def test_layer_added_makes_the_network_anew_from_its_activations(project):
         "cells": layers * TARGETS,
         "probes": cells,
         "ablations": cells,
+        "controls": layers * TARGETS,
         "layer_tables": layers,
+        "group_tables": 1,
         "figure1": 1,
     }
 
 
-@pytest.mark.parametrize("setting", [{"strength": 2.0}, {"draws": 3}, {"strength": [1.0, 10.0]}])
+@pytest.mark.parametrize(
+    "setting",
+    [{"held_out": {"C": 2.0}}, {"published": {"draws": 3, "units": 10}}, {"held_out": {"C": [1.0, 10.0]}}],
+    ids=str,
+)
 def test_probe_setting_makes_the_probes_anew(project, setting):
     cells = LAYERS * TARGETS * CELLS
     assert changed(project, probes=setting).planned() == BEHIND | {"probes": cells, "layer_tables": LAYERS}
@@ -244,7 +351,22 @@ def test_probe_setting_makes_the_probes_anew(project, setting):
 @pytest.mark.parametrize("module", ["readout/ablations.py", "jobs/ablations.py"])
 def test_line_of_the_ablation_module_makes_the_ablations_anew(project, module):
     append(project.folder / "workflow" / module, "# a comment")
-    assert project.planned() == BEHIND | {"ablations": LAYERS * TARGETS * CELLS, "layer_tables": LAYERS}
+    assert project.planned() == BEHIND | {
+        "ablations": LAYERS * TARGETS * CELLS,
+        "controls": LAYERS * TARGETS,
+        "layer_tables": LAYERS,
+        "group_tables": 1,
+    }
+
+
+def test_line_of_the_controls_makes_the_controls_anew(project):
+    """And neither the probes nor the ablations of cells."""
+    append(project.folder / "workflow" / "jobs" / "controls.py", "# a comment")
+    assert project.planned() == BEHIND | {
+        "controls": LAYERS * TARGETS,
+        "layer_tables": LAYERS,
+        "group_tables": 1,
+    }
 
 
 @pytest.mark.parametrize("module", ["jobs/figures.py", "readout/figures.py"])
@@ -320,8 +442,8 @@ def test_renamed_results_are_refused_before_anything_runs(project):
 
 
 def test_config_error_is_one_message_without_a_traceback(project):
-    printed = changed(project, probes={"drawz": 3}).fail("--dry-run")
-    assert "probes.drawz: unknown key; did you mean draws?" in printed
+    printed = changed(project, probes={"published": {"drawz": 3}}).fail("--dry-run")
+    assert "probes.published.drawz: unknown key; did you mean draws?" in printed
     assert "Traceback" not in printed
 
 

@@ -142,7 +142,7 @@ def ablate(
     class_id: str,
     cell: str,
     kind: Kind,
-    seed: int,
+    seed: int | None,
     value: float,
     source: NetworkSource,
     device: str,

@@ -38,12 +38,12 @@ def find(
     network: str,
     layer: str,
     class_id: str,
-    seed: int,
+    seed: int | None,
     fold: int | None = None,
 ) -> Group:
     """The units of a group of (network, layer, target), by the grid of all images or of those outside a fold.
 
-    Random groups have the size of a cell, rounded down, and depend on the coordinates and the seed alone: on no image,
+    Random groups have the size of a cell, rounded down, and depend on the coordinates and the `seed` alone: on no image,
     so that they are the same in every fold. Raises StudyError where the grid has no such group.
     """
     by_cell, layer_units = cache.shared(

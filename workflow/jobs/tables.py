@@ -108,7 +108,10 @@ def _groups(path: str, origin: Mapping[str, str], coordinates: Mapping[str, str]
     for head in heads:
         chosen = [pc.equal(table[key], head[key]) for key in ("group", "intervention", "protocol")]
         part = table.filter(pc.and_(pc.and_(*chosen[:2]), chosen[2]))
-        rows.append(head | _effects(part, path) | {"image_ids": part["image_id"].to_pylist()})
+        image_ids = part["image_id"].to_pylist()
+        if len(set(image_ids)) < len(image_ids):
+            raise StudyError(f"{path}: a group is there twice; {parquet.again(path)}")
+        rows.append(head | _effects(part, path) | {"image_ids": image_ids})
     return rows
 
 

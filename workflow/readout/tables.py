@@ -19,5 +19,6 @@ def against(effect: float, random: np.ndarray) -> tuple[float, float | None]:
     The latter is None where the random groups do not differ, or where there is one alone.
     """
     less = float(effect - random.mean())
-    deviation = float(random.std(ddof=1)) if len(random) > 1 else 0.0
-    return less, less / deviation if deviation > 0 else None
+    # Of equal numbers the mean, and with it the deviation, may be off by a rounding.
+    differ = random.min() < random.max()
+    return less, less / float(random.std(ddof=1)) if differ else None
