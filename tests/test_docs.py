@@ -181,7 +181,9 @@ def test_the_catalog_can_lint_without_the_study_s_packages(tmp_path):
     environment = os.environ | {"ABSENT": absent, "PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-m", "snakemake", "--lint"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    # Whether it finds anything is another test's (test_environment.py).
+    assert re.search("Lints for rule|workflow is in a good condition", done.stderr + done.stdout)
+    assert "No module named" not in done.stderr
     # Negative control: they are really out of reach.
     command = [sys.executable, "-c", "import torch"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
