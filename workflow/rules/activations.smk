@@ -1,6 +1,6 @@
 # The activations of a class in all layers of a network, from one forward pass, their means, and the baseline.
 # mem_mb, here and elsewhere, was measured with VGG16 at 224 pixels; the process itself takes 1.5 to 4 GB beside.
-# One rule a network, since the networks' layers, and with them the outputs, differ.
+# One rule per network, since the networks' layers, and with them the outputs, differ.
 for network in STUDY.networks.values():
 
     rule:
