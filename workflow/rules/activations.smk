@@ -20,19 +20,21 @@ for network in STUDY.networks.values():
         resources:
             mem_mb=2000,
         params:
-            layers=network.layers,
+            network=network.name,
             settings={"source": STUDY.source(network), **STUDY.config["activations"]},
             code=digest("activations"),
         run:
             from jobs import activations
 
+            # Not a param: a layer that is dropped leaves the others' files as they are.
+            layers = STUDY.networks[params.network].layers
             logs.run(
                 log[0],
                 activations.extract,
                 path_to_images=input.images,
                 path_to_layers=input.layers,
-                paths_to_activations=dict(zip(params.layers, output.layers, strict=True)),
-                paths_to_means=dict(zip(params.layers, output.means, strict=True)),
+                paths_to_activations=dict(zip(layers, output.layers, strict=True)),
+                paths_to_means=dict(zip(layers, output.means, strict=True)),
                 path_to_baseline=output.baseline,
                 class_id=wildcards.class_id,
                 **params.settings,
