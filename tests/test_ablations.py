@@ -257,7 +257,7 @@ def _masked_function(network, x, depth, mask):
         ("alexnet", 64, _masked),
         ("vgg16", 32, _masked),
         ("mobilenet_v2", 64, _masked),
-        ("resnet101", 64, _masked),
+        pytest.param("resnet101", 64, _masked, marks=pytest.mark.slow),
         ("caffe_alexnet", 227, _masked),
         ("theano_alexnet", 227, _masked),
         ("googlenet", 64, _masked_function),

@@ -105,6 +105,7 @@ def test_a_job_plans_after_the_end_of_the_one_that_it_waits_for(project):
     assert "Nothing to be done" in log.read_text()
 
 
+@pytest.mark.slow
 def test_a_killed_job_is_resumed_and_the_tables_are_those_of_a_local_run(cluster, finished, tmp_path):
     project = Project.create(tmp_path / "project", TINY)
     # A job a layer, so that there are others than the one that is killed.

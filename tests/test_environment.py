@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
@@ -97,3 +98,27 @@ def test_planning_does_not_load_torch():
 def test_sources_name_no_place_of_one_machine():
     for path in SOURCES:
         assert not re.search(r"(?<![\w.])/(home|root|work|mnt|Users)/", path.read_text()), path
+
+
+def collected(*arguments: str) -> set[str]:
+    """The tests that pytest collects."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-n", "0", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return {line for line in done.stdout.splitlines() if "::" in line}
+
+
+def recipe(target: str) -> list[str]:
+    """The arguments that a target of make gives to pytest."""
+    lines = re.search(rf"^{target}: .*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+    (command,) = [line for line in lines.splitlines() if "-m pytest" in line]
+    return shlex.split(command.partition("-m pytest")[2])
+
+
+def test_the_fast_and_the_slow_tests_are_the_whole_collection():
+    """`make test` leaves out what is marked slow, `make test-all` nothing, which is what must pass before a change lands."""
+    fast, everything = collected(*recipe("test")), collected(*recipe("test-all"))
+    slow = collected("-m", "slow")
+    assert slow and fast
+    assert fast.isdisjoint(slow)
+    assert fast | slow == everything
+    assert re.search(r"^make test-all$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)

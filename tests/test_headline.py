@@ -197,6 +197,7 @@ def test_a_run_that_finds_nothing_to_do_tells_it_where_it_was_asked_for(finished
     assert printed.count(TITLE) == count
 
 
+@pytest.mark.slow
 @pytest.mark.workflow
 def test_a_run_for_one_figure_does_not_tell_it_and_one_for_the_claims_does(project):
     """Although the figure of the claims needs them."""

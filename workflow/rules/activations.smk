@@ -7,11 +7,11 @@ for network in STUDY.networks.values():
         name:
             f"activations_{network.name}"
         input:
-            images=rules.images.output[0],
-            layers=f"{R}/networks/{network.name}/layers.parquet",
-            weights=weights(network),
+            weights(network),
+            path_to_images=rules.images.output[0],
+            path_to_layers=f"{R}/networks/{network.name}/layers.parquet",
         output:
-            layers=[f"{R}/activations/{network.name}/{layer}/{{class_id}}.parquet" for layer in network.layers],
+            activations=[f"{R}/activations/{network.name}/{layer}/{{class_id}}.parquet" for layer in network.layers],
             means=[f"{R}/means/{network.name}/{layer}/{{class_id}}.parquet" for layer in network.layers],
             baseline=f"{R}/baseline/{network.name}/{{class_id}}.parquet",
         log:
@@ -26,17 +26,12 @@ for network in STUDY.networks.values():
         run:
             from jobs import activations
 
-            # Not a param: a layer that is dropped leaves the others' files as they are.
-            layers = STUDY.networks[params.network].layers
             logs.run(
                 log[0],
                 activations.extract,
-                path_to_images=input.images,
-                path_to_layers=input.layers,
-                paths_to_activations=dict(zip(layers, output.layers, strict=True)),
-                paths_to_means=dict(zip(layers, output.means, strict=True)),
-                path_to_baseline=output.baseline,
-                class_id=wildcards.class_id,
+                **input,
+                **by_layer(params.network, output),
+                **wildcards,
                 **params.settings,
                 device=DEVICE,
                 made=made("activations", params.settings),
