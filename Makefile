@@ -1,9 +1,9 @@
-# Two commands: `make study` runs the embedded study, `make test` the tests. Both make .venv first.
+# `make study` runs the default study, `make test` the tests; every target makes .venv first.
 PYTHON ?= python3
 VENV := .venv
 ENVIRONMENT := $(VENV)/.complete
 
-.PHONY: study test verify reference crashes kernels weights layers bench format clean
+.PHONY: study test test-all verify reference crashes kernels weights layers bench format clean
 
 # Its headline is printed at the very end, when the report is there too.
 study: $(ENVIRONMENT)
@@ -16,7 +16,12 @@ results/digits/report.zip: $(wildcard results/digits/figures/*.png) $(wildcard r
 	@echo "Making the report, $@"
 	@$(VENV)/bin/snakemake --report $@ > $(@D)/logs/report.log 2>&1 || { cat $(@D)/logs/report.log; exit 1; }
 
+# Within ten minutes on 2 cores: what is fast, and a slice of the rest.
 test: $(ENVIRONMENT)
+	$(VENV)/bin/python -m pytest -m "not slow"
+
+# Every test.
+test-all: $(ENVIRONMENT)
 	$(VENV)/bin/python -m pytest
 
 # Kills runs of a tiny study at twenty moments, and compares what reruns make of them with an undisturbed run.

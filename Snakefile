@@ -2,7 +2,7 @@
 import json
 import os
 
-# One thread a job, whatever --cores is: set before any library reads it. The parallelism is in the jobs.
+# One thread per job, whatever --cores is: set before any library reads it. The parallelism is in the jobs.
 os.environ |= dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"], "1")
 
 

@@ -105,6 +105,7 @@ def test_a_job_plans_after_the_end_of_the_one_that_it_waits_for(project):
     assert "Nothing to be done" in log.read_text()
 
 
+@pytest.mark.slow
 def test_a_killed_job_is_resumed_and_the_tables_are_those_of_a_local_run(cluster, finished, tmp_path):
     project = Project.create(tmp_path / "project", TINY)
     # A job a layer, so that there are others than the one that is killed.
@@ -132,6 +133,10 @@ def test_a_killed_job_is_resumed_and_the_tables_are_those_of_a_local_run(cluster
         command(), cwd=project.folder, env=cluster.environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    # The run that sends the jobs ends with the headline; the one that makes the claims, within the last job, does not.
+    headline = "The paper's claims, as this study judges them"
+    assert (done.stdout + done.stderr).count(headline) == 1
+    assert not any(headline in log.read_text() for log in (project.results / "logs" / "cluster").rglob("*.log"))
     again = [path for path, stamp in before.items() if path.stat().st_mtime_ns != stamp]
     assert len(again) <= 2, "only cells that were being made when the job was killed may be made again"
     found, expected = tables(project), tables(finished)

@@ -39,6 +39,7 @@ def commands_of_the_readme():
     return re.findall(r"^    snakemake (.*?) *(?:#.*)?$", section[1], flags=re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_killed_in_the_training(finished, tmp_path):
     """Only Snakemake's own process is killed, as a system out of memory does: the training ends with it."""
     project = Project.create(tmp_path / "project", TINY)
@@ -68,6 +69,7 @@ def test_killed_in_the_training(finished, tmp_path):
     assert partials(project) == []
 
 
+@pytest.mark.slow
 def test_killed_in_the_activations_and_again_among_the_cells(project, reference):
     """The README's commands are all that is needed; jobs that were finished before either kill are not done again."""
     undo(project, *AFTER_NETWORKS)
@@ -123,6 +125,7 @@ def test_a_cell_is_noted_before_it_begins(project, reference):
     assert noted(project, "incomplete")
 
 
+@pytest.mark.slow
 def test_a_second_run_refuses(project, reference):
     """By Snakemake's lock; the first ends as an undisturbed run does."""
     undo(project, *CELLS, *AFTER_CELLS)
@@ -151,6 +154,7 @@ def test_of_two_runs_in_the_same_moment_one_refuses(project, reference):
     assert reference.differences(project, reference.names) == []
 
 
+@pytest.mark.slow
 def test_one_cell_fails(project, reference):
     """The others are finished, the message names the cell and its log, and after mending only it and the tables run."""
     undo(project, "ablations", *AFTER_CELLS)

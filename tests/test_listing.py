@@ -427,7 +427,7 @@ def test_imagenette_goes_where_torch_keeps_its_own(tmp_path, monkeypatch):
     """Nothing of a study is written outside its results but the caches of torch and Snakemake."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
     assert datasets.dataset("imagenette", None).root == tmp_path / "home" / "imagenette" / "imagenette2-320" / "val"
-    assert str(datasets.dataset("imagenette", None).place).startswith(torch.hub._get_torch_home())
+    assert str(datasets.dataset("imagenette", None).folder).startswith(torch.hub._get_torch_home())
     assert datasets.dataset("imagenette", "data").root == Path("data/imagenette2-320/val")
 
 
@@ -497,10 +497,12 @@ def test_imagenette_unpacked_in_part_is_refused(tmp_path, few, any_archive, offl
 
 
 def config(kind: str, path: Path | None, **images) -> dict:
-    """A study of the embedded one's networks on other images; all classes, all targets."""
+    """A study of the default one's networks, untrained, on other images; all classes, all targets."""
     study = yaml.safe_load((ROOT / "config.yaml").read_text())
     study["images"] = {"dataset": kind, "path": path and str(path), "labels": None, "study": 10} | images
-    study["networks"] = [entry | {"classes": "all", "targets": "all"} for entry in study["networks"]]
+    study["networks"] = [
+        entry | {"classes": "all", "targets": "all", "weights": "random"} for entry in study["networks"]
+    ]
     study["figures"]["target"] = None
     return study
 

@@ -860,6 +860,7 @@ def test_networks_of_the_default_study_are_right_on_its_images(digits, model):
     assert (rank == 0).double().mean() >= 0.93
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["small_alexnet", "small_vgg16", "small_mobilenet_v2", "small_resnet"])
 def test_the_recipes_of_the_shipped_networks_train_such_networks(tmp_path, digits, model):
     """Here anew, on any machine: at least 93 % of the study images."""

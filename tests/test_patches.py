@@ -348,7 +348,7 @@ def printed(same_messages, monkeypatch):
             lines.append(self.format(record))
 
     handler = Shown()
-    handler.setFormatter(theirs.DefaultFormatter())
+    handler.setFormatter(theirs.DefaultFormatter(set()))
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(theirs.logger, "handlers", [handler])
     monkeypatch.setattr(theirs.logger, "level", logging.INFO)
@@ -439,7 +439,7 @@ def test_a_workflow_that_is_read_twice_thins_once(same_messages):
     for _ in range(2):
         patches.thin(Progress(), str)
     assert sum(isinstance(each, patches.Messages) for each in theirs.logger.filters) == 1
-    line = theirs.DefaultFormatter().format_progress({"done": 1, "total": 2, "left": ", soon"})
+    line = theirs.DefaultFormatter(set()).format_progress({"done": 1, "total": 2, "left": ", soon"})
     assert line == "1 of 2 steps (50%) done, soon"
 
 
@@ -466,7 +466,7 @@ def test_a_run_without_the_names_warns_of_each_loss_and_makes_the_same_tables(pr
         "del snakemake_interface_logger_plugins.common.LogEvent",
     ]
     snakefile.write_text("\n".join([*events, snakefile.read_text(), *hidden, ""]))
-    printed = project.run("results/tiny/claims.parquet", "results/tiny/tables/cells.parquet")
+    printed = project.run(*(f"results/tiny/{name}.parquet" for name in ("claims", "tables/cells", "tables/groups")))
     losses = [line for line in printed.splitlines() if line.startswith(f"Snakemake {version('snakemake')} has no ")]
     assert [loss.split(": ")[0].split(".")[-1] for loss in losses] == [
         "LogEvent",

@@ -515,6 +515,7 @@ def folder_study(tmp_path):
     return project
 
 
+@pytest.mark.slow
 def test_folder_of_images_with_given_weights(folder_study):
     """The whole study; then a broken image is named, and what the other classes gave stays."""
     folder_study.run()
@@ -568,6 +569,7 @@ def imagenet_study(tmp_path):
     return project
 
 
+@pytest.mark.slow
 def test_imagenet_and_a_network_of_torchvision(imagenet_study):
     """The whole study of a network that is not in the registry, with ImageNet's thousand outputs."""
     imagenet_study.run()

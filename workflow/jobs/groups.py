@@ -43,8 +43,8 @@ def find(
 ) -> Group:
     """The units of a group of (network, layer, target), by the grid of all images or of those outside a fold.
 
-    Random groups have the size of a cell, rounded down, and depend on the coordinates and the `seed` alone: on no image,
-    so that they are the same in every fold. Raises StudyError where the grid has no such group.
+    Random groups have the size of a cell, rounded down. They depend on the coordinates and the `seed` alone, on no
+    image, so that they are the same in every fold. Raises StudyError where the grid has no such group.
     """
     by_cell, layer_units = cache.shared(
         ("cells", cache.stamp(path_to_cells), fold), lambda: _cells(path_to_cells, fold)

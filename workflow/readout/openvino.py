@@ -35,7 +35,7 @@ class Tail:
         shapes = [openvino.PartialShape([-1, *part.shape[1:]]) for part in example]
         model.reshape(dict(zip(model.inputs, shapes, strict=True)))
         self.nbytes = sum(tensor.nbytes for tensor in tail.state_dict().values())
-        # As in torch: one thread a job, and nothing rounded to less than float32.
+        # As in torch: one thread per job, and nothing rounded to less than float32.
         settings = {
             "INFERENCE_NUM_THREADS": 1,
             "NUM_STREAMS": 1,

@@ -1,17 +1,17 @@
 # The activations of a class in all layers of a network, from one forward pass, their means, and the baseline.
 # mem_mb, here and elsewhere, was measured with VGG16 at 224 pixels; the process itself takes 1.5 to 4 GB beside.
-# One rule a network, since the networks' layers, and with them the outputs, differ.
+# One rule per network, since the networks' layers, and with them the outputs, differ.
 for network in STUDY.networks.values():
 
     rule:
         name:
             f"activations_{network.name}"
         input:
-            images=rules.images.output[0],
-            layers=f"{R}/networks/{network.name}/layers.parquet",
-            weights=weights(network),
+            weights(network),
+            path_to_images=rules.images.output[0],
+            path_to_layers=f"{R}/networks/{network.name}/layers.parquet",
         output:
-            layers=[f"{R}/activations/{network.name}/{layer}/{{class_id}}.parquet" for layer in network.layers],
+            activations=[f"{R}/activations/{network.name}/{layer}/{{class_id}}.parquet" for layer in network.layers],
             means=[f"{R}/means/{network.name}/{layer}/{{class_id}}.parquet" for layer in network.layers],
             baseline=f"{R}/baseline/{network.name}/{{class_id}}.parquet",
         log:
@@ -20,7 +20,7 @@ for network in STUDY.networks.values():
         resources:
             mem_mb=2000,
         params:
-            layers=network.layers,
+            network=network.name,
             settings={"source": STUDY.source(network), **STUDY.config["activations"]},
             code=digest("activations"),
         run:
@@ -29,12 +29,9 @@ for network in STUDY.networks.values():
             logs.run(
                 log[0],
                 activations.extract,
-                path_to_images=input.images,
-                path_to_layers=input.layers,
-                paths_to_activations=dict(zip(params.layers, output.layers, strict=True)),
-                paths_to_means=dict(zip(params.layers, output.means, strict=True)),
-                path_to_baseline=output.baseline,
-                class_id=wildcards.class_id,
+                **input,
+                **by_layer(params.network, output),
+                **wildcards,
                 **params.settings,
                 device=DEVICE,
                 made=made("activations", params.settings),

@@ -24,8 +24,8 @@ rule others:
 
 rule cells:
     input:
-        target=MEANS,
-        others=of_others("means"),
+        path_to_target=MEANS,
+        paths_to_others=of_others("means"),
     output:
         f"{R}/cells/{{network}}/{{layer}}/{{class_id}}.parquet",
     log:
@@ -43,8 +43,7 @@ rule cells:
             log[0],
             cells.assign,
             path_to_cells=output[0],
-            path_to_target=input.target,
-            paths_to_others=input.others,
+            **input,
             layer=wildcards.layer,
             **params.settings,
             made=made("cells", params.settings),

@@ -4,10 +4,10 @@ REGISTRY = f"{ROOT}/workflow/claims.yaml"
 
 rule claims:
     input:
-        layers=rules.tables.input,
+        rules.tables.input,
     output:
-        table=f"{R}/claims.parquet",
-        page=report(
+        path_to_claims=f"{R}/claims.parquet",
+        path_to_page=report(
             f"{R}/claims.html",
             caption="../report/claims.rst",
             category="Claims",
@@ -29,13 +29,11 @@ rule claims:
     run:
         from jobs import claims
 
-        paths = iter(input.layers)
         logs.run(
             log[0],
             claims.judge,
-            path_to_claims=output.table,
-            path_to_page=output.page,
-            paths_to_layers={n.name: [next(paths) for _ in n.layers] for n in STUDY.networks.values()},
+            **output,
+            paths_to_layers=by_network(input),
             path_to_registry=REGISTRY,
             **params.settings,
             made=made("claims", {**params.settings, "registry": params.registry}),

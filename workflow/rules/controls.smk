@@ -3,11 +3,11 @@
 
 rule controls:
     input:
-        cells=rules.cells.output[0],
-        weights=lambda w: weights(STUDY.networks[w.network]),
-        baseline=f"{R}/baseline/{{network}}/{{class_id}}.parquet",
-        images=rules.images.output[0],
-        layers=rules.layers.output[0],
+        lambda w: weights(STUDY.networks[w.network]),
+        path_to_cells=rules.cells.output[0],
+        path_to_baseline=f"{R}/baseline/{{network}}/{{class_id}}.parquet",
+        path_to_images=rules.images.output[0],
+        path_to_layers=rules.layers.output[0],
     output:
         f"{R}/controls/{{network}}/{{layer}}/{{class_id}}.parquet",
     log:
@@ -25,10 +25,7 @@ rule controls:
             log[0],
             controls.control,
             path_to_controls=output[0],
-            path_to_cells=input.cells,
-            path_to_baseline=input.baseline,
-            path_to_images=input.images,
-            path_to_layers=input.layers,
+            **input,
             **wildcards,
             **params.settings,
             device=DEVICE,

@@ -108,7 +108,7 @@ use rule figure2 as supplement_depth with:
 
 use rule figure2 as supplement_claims with:
     input:
-        rules.claims.output.table,
+        rules.claims.output.path_to_claims,
     output:
         report(
             f"{R}/figures/supplement_claims.png",

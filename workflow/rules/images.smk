@@ -25,5 +25,5 @@ rule images:
             images.list_images,
             path_to_images=output[0],
             **params.settings,
-            made=made("images", {**params.settings, "files": params.files}, **STUDY.image_settings()),
+            made=listed(params),
         )

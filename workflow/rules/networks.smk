@@ -15,15 +15,12 @@ rule layers:
     run:
         from jobs import networks
 
-        # What the layers are checked against is not tracked: another choice leaves their table as it is.
         logs.run(
             log[0],
             networks.list_layers,
             path_to_layers=output[0],
             **params.settings,
-            chosen=STUDY.networks[wildcards.network].layers,
-            cells=len(STUDY.cells),
-            device=DEVICE,
+            **checked(wildcards),
             made=made("networks", params.settings),
         )
 

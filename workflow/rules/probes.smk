@@ -4,9 +4,9 @@
 
 rule probes:
     input:
-        cells=rules.cells.output[0],
-        target=f"{R}/activations/{{network}}/{{layer}}/{{class_id}}.parquet",
-        others=of_others("activations"),
+        path_to_cells=rules.cells.output[0],
+        path_to_target=f"{R}/activations/{{network}}/{{layer}}/{{class_id}}.parquet",
+        paths_to_others=of_others("activations"),
     output:
         f"{R}/probes/{{network}}/{{layer}}/{{class_id}}/{{cell}}.parquet",
     log:
@@ -25,9 +25,7 @@ rule probes:
             log[0],
             probes.probe,
             path_to_probe=output[0],
-            path_to_cells=input.cells,
-            path_to_target=input.target,
-            paths_to_others=input.others,
+            **input,
             **wildcards,
             kind=params.kind,
             **params.settings,

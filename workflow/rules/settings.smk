@@ -20,6 +20,11 @@ def architecture(wildcards):
     return {"source": replace(STUDY.source(network), weights=network.weights)}
 
 
+def checked(wildcards):
+    """What a network's layers are checked against; not tracked, since another choice leaves their table as it is."""
+    return {"chosen": STUDY.networks[wildcards.network].layers, "cells": len(STUDY.cells), "device": DEVICE}
+
+
 def training(wildcards):
     """How a network is trained, and on what."""
     network = STUDY.networks[wildcards.network]
@@ -53,6 +58,11 @@ def made(step, settings, **more):
     return provenance.record(study=STUDY.name, step=step, settings=settings, code=digest(step), **more)
 
 
+def listed(params):
+    """What the list of images carries: where the images are, too, by which the study's folder is known."""
+    return made("images", {**params.settings, "files": params.files}, **STUDY.image_settings())
+
+
 def origins(wildcards):
     """What the files of a layer must carry to be gathered in one table."""
     steps = {"cells": GRID, "probes": PROBES, "ablations": ablation(wildcards), "controls": control(wildcards)}
@@ -83,6 +93,22 @@ def of_cells(pattern):
     ]
 
 
+def by_layer(network, paths):
+    """The outputs of a network's activations, those of its layers by layer."""
+    layers = STUDY.networks[network].layers
+    return {
+        "paths_to_activations": dict(zip(layers, paths.activations, strict=True)),
+        "paths_to_means": dict(zip(layers, paths.means, strict=True)),
+        "path_to_baseline": paths.baseline,
+    }
+
+
+def by_network(paths):
+    """Files of all layers of the study by network, those of a network in order of depth."""
+    left = iter(paths)
+    return {network.name: [next(left) for _ in network.layers] for network in STUDY.networks.values()}
+
+
 def by_target(network, paths):
     """Files of `of_targets` by target."""
     return dict(zip(STUDY.networks[network].targets, paths, strict=bool(paths)))
@@ -92,3 +118,22 @@ def by_cell(network, paths):
     """Files of `of_cells` by target and cell."""
     parts = [paths[i : i + len(STUDY.cells)] for i in range(0, len(paths), len(STUDY.cells))]
     return {t: dict(zip(STUDY.cells, part, strict=True)) for t, part in by_target(network, parts).items()}
+
+
+def of_steps(network, paths):
+    """The inputs of a layer's table by step, target and cell."""
+    return {
+        "path_to_layers": paths.layers,
+        "paths_to_cells": by_target(network, paths.cells),
+        "paths_to_probes": by_cell(network, paths.probes),
+        "paths_to_ablations": by_cell(network, paths.ablations),
+        "paths_to_controls": by_target(network, paths.controls),
+    }
+
+
+def of_grids(paths):
+    """The inputs of the table of groups: controls by grid, layers by network."""
+    return {
+        "paths_to_controls": dict(zip(STUDY.grids(), paths.controls, strict=True)),
+        "paths_to_layers": dict(zip(STUDY.networks, paths.layers, strict=True)),
+    }

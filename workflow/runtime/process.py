@@ -20,7 +20,7 @@ def prepare() -> None:
     import pyarrow as pa
     import torch
 
-    # ASSUME: one thread a job; the workflow's parallelism is in its jobs, and results do not depend on `--cores`.
+    # ASSUME: one thread per job; the workflow's parallelism is in its jobs, and results do not depend on `--cores`.
     torch.set_num_threads(1)
     # Arrow's own allocators keep what is freed, which with activations of gigabytes doubles the process.
     pa.set_memory_pool(pa.system_memory_pool())

@@ -1,0 +1,164 @@
+"""The documented run: what README quotes of the default study is what docs/reference.csv holds; and `make verify`."""
+
+import re
+import subprocess
+import sys
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from commands import headline, verify
+from workflow import ROOT
+
+README = (ROOT / "README.md").read_text()
+SECTION = re.search(r"## What the default study finds\n\n(.*?)\n## ", README, re.DOTALL)[1]
+REFERENCE = verify.read()
+
+# The estimate of each claim that README quotes, by its measure in the registry.
+QUOTED = {
+    1: "balanced accuracy: the lesser of s0 and s3, less the greater of the strips between",
+    2: "rank deficit: rank correlation with depth",
+    3: "rank deficit: s3m3 less the largest other cell",
+    4: "rank change as a share of all ranks: cells of s0 that decode well",
+    5: "peak layers that differ: between classes less within a class between halves of its images",
+    6: "share of s3m3 in the deficits: AlexNet and VGG16 less MobileNetV2 and ResNet",
+    7: "rank correlation of balanced accuracy and rank deficit over cells, corrected for noise",
+    8: "explained variance of rank deficits: the product of the bins less the better single bin",
+}
+
+
+def number(value: str) -> str:
+    """Two significant digits, as README has them; without a power of ten."""
+    digits = f"{float(value):.2g}"
+    return f"{float(digits):f}".rstrip("0").rstrip(".") if "e" in digits else digits
+
+
+def claim_rows():
+    """The lines of README's table of claims, made from the documented run."""
+    claims = {}
+    for (table, network, item, measure), value in REFERENCE.items():
+        if table == "claims" and measure == "verdict":
+            claim, _, name = item.removeprefix("claim ").partition(": ")
+            claims.setdefault(int(claim), []).append({"network": network, "measure": name, "verdict": value})
+    short = {
+        claim["claim"]: claim["short"] for claim in yaml.safe_load((ROOT / "workflow" / "claims.yaml").read_text())
+    }
+    for claim, rows in claims.items():
+        at = ("claims", "all", f"claim {claim}: {QUOTED[claim]}")
+        estimate, low, high = (number(REFERENCE[*at, measure]) for measure in ("estimate", "ci_low", "ci_high"))
+        yield f"| {claim} {short[claim]} | {headline.verdict(rows)} | {estimate} ({low} to {high}) |"
+
+
+def sentences():
+    """The sentences of README's section that quote numbers, made from the documented run."""
+    top1 = sorted(100 * float(value) for (table, *_), value in REFERENCE.items() if table == "accuracy")
+    yield f"right on {top1[0]:.1f} to {top1[-1]:.1f} % of the 500 study images"
+
+    def mean(cell, measure):
+        values = [
+            float(value)
+            for (table, _, item, name), value in REFERENCE.items()
+            if (table, item, name) == ("cells", cell, measure)
+        ]
+        assert len(values) == 4
+        return values
+
+    peaks, others = (
+        mean("s3m3", "rank_deficit"),
+        [mean(f"s{s}m{m}", "rank_deficit") for s in range(4) for m in range(4) if (s, m) != (3, 3)],
+    )
+    yield f"costs {min(peaks):.2f} to {max(peaks):.2f} ranks"
+    yield f"no other cell more than {max(max(values) for values in others):.2f}"
+
+
+def test_the_table_of_claims_is_that_of_the_documented_run():
+    """Every verdict and every number in it, and no other row."""
+    found = re.findall(r"^\| \d .*$", SECTION, re.MULTILINE)
+    assert found == list(claim_rows())
+
+
+def test_the_numbers_in_the_text_are_those_of_the_documented_run():
+    """Each sentence that quotes the run, and no number beside: what is left of the section has none but these."""
+    text = " ".join(re.sub(r"^\|.*$", "", SECTION, flags=re.MULTILINE).split())
+    for sentence in sentences():
+        assert sentence in text, sentence
+        text = text.replace(sentence, "")
+    text = re.sub(r"\[[^]]*\]\([^)]*\)|`[^`]*`|[A-Za-z]+[0-9]\w*", "", text)
+    assert re.findall(r"\d+(?:\.\d+)?", text) == []
+
+
+def test_no_page_quotes_a_verdict_of_the_default_study_but_readme():
+    """docs/ would have to be compared too; of real runs and studies of their own they may speak."""
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        assert "default study finds" not in page.read_text(), page.name
+
+
+def numbers(**changes):
+    found = {
+        ("claims", "all", "claim 1: a", "estimate"): "0.5",
+        ("claims", "all", "claim 1: a", "verdict"): "holds",
+        ("claims", "net", "claim 2: b", "estimate"): "",
+        ("cells", "net", "s0m0", "accuracy"): "0.25",
+    }
+    return found | {key: changes[name] for name, key in zip("abcd", found, strict=True) if name in changes}
+
+
+def test_what_agrees_moved_and_changed_by_hand():
+    """The same; one number that moved by a tenth; one verdict that is another; one that is missing now."""
+    assert verify.compare(numbers(), numbers()) == (
+        ["verdicts: 1 of 1 are those of the documented run", "numbers: 3 of 3 agree to 1e-06, 0 moved"],
+        True,
+    )
+    lines, same = verify.compare(numbers(), numbers(d="0.35"))
+    assert same
+    assert lines[1:] == ["numbers: 2 of 3 agree to 1e-06, 1 moved", "  net, s0m0, accuracy: 0.25 -> 0.35 (+0.1)"]
+    lines, same = verify.compare(numbers(), numbers(b="inconclusive", c="1"))
+    assert not same
+    assert lines[0] == "verdicts: 0 of 1 are those of the documented run"
+    assert "  all, claim 1: a, verdict: holds -> inconclusive" in lines
+    assert "  net, claim 2: b, estimate: missing -> 1" in lines
+
+
+def test_rounding_is_no_movement():
+    """Last bits differ from machine to machine; a difference above the bound is told."""
+    assert verify.compare(numbers(), numbers(d="0.2500001"))[0][-1] == "numbers: 3 of 3 agree to 1e-06, 0 moved"
+    assert verify.compare(numbers(), numbers(d="0.25001"))[0][1] == "numbers: 2 of 3 agree to 1e-06, 1 moved"
+
+
+def test_what_is_not_in_both_is_told():
+    """A row that is missing in the study is no agreement."""
+    short = numbers()
+    del short["cells", "net", "s0m0", "accuracy"]
+    lines, same = verify.compare(numbers(), short)
+    assert not same and lines[-1] == "missing here: 1, such as net, s0m0, accuracy"
+    lines, same = verify.compare(short, numbers())
+    assert same and lines[-1] == "not in the documented run: 1, such as net, s0m0, accuracy"
+
+
+def test_the_file_holds_what_was_written(tmp_path):
+    verify.write(numbers(), tmp_path / "r.csv")
+    assert verify.read(tmp_path / "r.csv") == numbers()
+
+
+@pytest.mark.workflow
+def test_a_finished_study_is_compared(finished):
+    """Its numbers are those of its tables; beside the documented run of another study the verdicts differ or are missing."""
+    found = verify.numbers(finished.results)
+    cells = pq.read_table(finished.results / "tables" / "cells.parquet").to_pandas()
+    mean = cells[cells["cell"] == "s3m3"]["rank_deficit"].mean()
+    assert float(found["cells", "alexnet", "s3m3", "rank_deficit"]) == pytest.approx(mean, rel=1e-8)
+    accuracy = pd.read_parquet(finished.results / "networks" / "alexnet" / "accuracy.parquet").set_index("split")
+    assert float(found["accuracy", "alexnet", "study", "top1"]) == accuracy.loc["study", "top1"]
+    command = [sys.executable, "-m", "commands.verify", str(finished.results)]
+    done = subprocess.run(command, cwd=ROOT / "workflow", capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "verdicts: " in done.stdout and "made with python" in done.stdout
+
+
+def test_a_study_that_is_not_finished_is_named(tmp_path):
+    command = [sys.executable, "-m", "commands.verify", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT / "workflow", capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "claims.parquet: no such file" in done.stderr
