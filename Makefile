@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 ENVIRONMENT := $(VENV)/.complete
 
-.PHONY: study test test-all verify reference crashes kernels weights layers bench format clean
+.PHONY: study test test-all verify reference crashes kernels seeds weights layers bench format clean
 
 # Its headline is printed at the very end, when the report is there too.
 study: $(ENVIRONMENT)
@@ -39,6 +39,11 @@ reference: $(ENVIRONMENT)
 # The default study with other kernels, as other processors have them; takes as long as three default studies.
 kernels: $(ENVIRONMENT)
 	$(VENV)/bin/python tests/kernels.py
+
+# The study of training seeds, and which verdicts depend on them; takes as long as three default studies.
+seeds: $(ENVIRONMENT)
+	$(VENV)/bin/snakemake --cores all --configfile workflow/studies/seeds.yaml
+	@PYTHONPATH=workflow $(VENV)/bin/python -m commands.seeds
 
 # The weights that the default study ships: the networks of seed 0 of the study of seeds, trained anew.
 SHIPPED := alexnet_0 vgg16_0 mobilenet_v2_0 resnet_0

@@ -857,7 +857,7 @@ def world(tmp_path_factory):
         return [made]
 
     def outcomes() -> list[str]:
-        found = claims._outcomes([file["layer"]], ["a"], (2, 2), 3)
+        found = claims.outcomes([file["layer"]], ["a"], (2, 2), 3)
         made = root / "out" / "outcomes.parquet"
         columns = {name: pa.array([str(getattr(found, name))]) for name in ("change", "hit", "hit_others", "score")}
         pq.write_table(pa.table(columns), made)

@@ -503,9 +503,7 @@ def config(kind: str, path: Path | None, **images) -> dict:
     """A study of the default one's networks, trained on other images; all classes, all targets."""
     study = yaml.safe_load((ROOT / "config.yaml").read_text())
     study["images"] = {"dataset": kind, "path": path and str(path), "labels": None, "study": 10} | images
-    study["networks"] = [
-        entry | {"classes": "all", "targets": "all", "weights": RECIPE} for entry in study["networks"]
-    ]
+    study["networks"] = [entry | {"classes": "all", "targets": "all", "weights": RECIPE} for entry in study["networks"]]
     study["figures"]["target"] = None
     return study
 

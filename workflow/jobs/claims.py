@@ -31,7 +31,7 @@ SCHEMA = pa.schema(
 )
 
 
-def _outcomes(paths: Sequence[str], targets: Sequence[str], bins: tuple[int, int], outputs: int) -> claims.Outcomes:
+def outcomes(paths: Sequence[str], targets: Sequence[str], bins: tuple[int, int], outputs: int) -> claims.Outcomes:
     """What each image did, from the layer tables of one network in order of depth."""
     columns = ["class_id", "cell", "score_published", "images", "held_out"]
     change, hit, hit_others, score = ({target: [] for target in targets} for _ in range(4))
@@ -88,7 +88,7 @@ def judge(
     `paths_to_layers` are the layer tables of each network, in order of depth.
     """
     networks = {
-        name: _outcomes(paths_to_layers[name], targets[name], tuple(bins), count) for name, count in outputs.items()
+        name: outcomes(paths_to_layers[name], targets[name], tuple(bins), count) for name, count in outputs.items()
     }
     claimed = yaml.safe_load(Path(path_to_registry).read_text())
     rows = list(claims.evaluate(networks, claimed, models, replicates=replicates, confidence=confidence, seed=seed))
