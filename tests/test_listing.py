@@ -496,12 +496,15 @@ def test_imagenette_unpacked_in_part_is_refused(tmp_path, few, any_archive, offl
 # ---- in a study
 
 
+RECIPE = {"epochs": 1, "batch": 32, "learning_rate": 0.002}
+
+
 def config(kind: str, path: Path | None, **images) -> dict:
-    """A study of the default one's networks, untrained, on other images; all classes, all targets."""
+    """A study of the default one's networks, trained on other images; all classes, all targets."""
     study = yaml.safe_load((ROOT / "config.yaml").read_text())
     study["images"] = {"dataset": kind, "path": path and str(path), "labels": None, "study": 10} | images
     study["networks"] = [
-        entry | {"classes": "all", "targets": "all", "weights": "random"} for entry in study["networks"]
+        entry | {"classes": "all", "targets": "all", "weights": RECIPE} for entry in study["networks"]
     ]
     study["figures"]["target"] = None
     return study

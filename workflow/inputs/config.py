@@ -98,8 +98,6 @@ def from_command_line(given: Mapping) -> Mapping:
 
 
 def _typed(given: object, schema: Mapping) -> Any:
-    if not schema:
-        return given
     ways = [schema, *schema.get("oneOf", ())]
     if isinstance(given, Mapping):
         known = {key: part for way in ways for key, part in way.get("properties", {}).items()}
