@@ -114,7 +114,7 @@ class Scheduler:
     """What the patches know of Snakemake's scheduler."""
 
     def __init__(self):
-        self.job_rate_limiter = "some a second"
+        self.job_rate_limiter = "a limit"
         self.keepgoing = True
         self.failed = []
         self.error_callback = self.failed.append
