@@ -1,4 +1,4 @@
-"""The headline of a study: a line a claim, by hand; where it is printed, and where not."""
+"""The headline of a study: one line per claim, by hand; where it is printed, and where not."""
 
 import re
 import subprocess

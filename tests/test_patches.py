@@ -114,7 +114,7 @@ class Scheduler:
     """What the patches know of Snakemake's scheduler."""
 
     def __init__(self):
-        self.job_rate_limiter = "some a second"
+        self.job_rate_limiter = "a limit"
         self.keepgoing = True
         self.failed = []
         self.error_callback = self.failed.append
@@ -219,6 +219,38 @@ def test_many_names_are_taken_away():
     """As many as there are: a list that shrank by mistake would test nothing."""
     assert len(NAMES) >= 25
     assert {name for name, _ in NAMES} == PATCHES.keys() - {"say"}
+
+
+THEIRS = {"scheduler", "workflow", "dag", "executor", "job", "self"}
+"""The variables of the patches that hold Snakemake's objects."""
+OURS = {"coming", "were_ready", "__class__"}
+"""What these have that is ours, or Python's."""
+
+
+def used(*functions):
+    """Attributes that functions read or set of Snakemake's objects, at any depth."""
+    found = set()
+    for function in functions:
+        for node in ast.walk(ast.parse(inspect.getsource(function))):
+            root = node
+            while isinstance(root, ast.Attribute):
+                root = root.value
+            if isinstance(node, ast.Attribute) and isinstance(root, ast.Name) and root.id in THEIRS:
+                found.add(node.attr)
+    return found - OURS
+
+
+@each_patch
+def test_every_attribute_that_a_patch_uses_is_among_its_names(patch):
+    """The names that a test takes away are those that the patch says that it needs: none may be left out."""
+    functions = [patch, patches._urgency] if patch is patches.offer_some else [patch]
+    needed = {part for path in getattr(patch, "names", ()) for part in re.split("[.:]", path)}
+    assert used(*functions) <= needed
+
+
+def test_the_attributes_of_the_patches_are_found():
+    assert used(patches.note_first) == {"_executor", "run_job_pre", "register"}
+    assert used(patches._urgency) == {"priority", "name"}
 
 
 @pytest.mark.parametrize("name", ON_SCHEDULER)
