@@ -48,8 +48,8 @@ seeds: $(ENVIRONMENT)
 # The weights that the default study ships: the networks of seed 0 of the study of seeds, trained anew.
 SHIPPED := alexnet_0 vgg16_0 mobilenet_v2_0 resnet_0
 weights: $(ENVIRONMENT)
-	$(VENV)/bin/snakemake --cores all $(SHIPPED:%=results/seeds/networks/%/weights.pt) \
-		--configfile workflow/studies/seeds.yaml
+	$(VENV)/bin/snakemake --cores all --forcerun networks \
+		--configfile workflow/studies/seeds.yaml -- $(SHIPPED:%=results/seeds/networks/%/weights.pt)
 	PYTHONPATH=workflow $(VENV)/bin/python -m commands.ship results/seeds workflow/studies/seeds.yaml $(SHIPPED)
 
 # The layers of a network as a configuration lists them: make layers MODEL=googlenet SIZE=224

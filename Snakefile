@@ -9,7 +9,7 @@ os.environ |= dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM
 include: "workflow/rules/study.smk"
 
 
-from runtime import locks, patches, provenance
+from runtime import locks, patches, process, provenance
 from runtime.code import digest, file_digest
 from runtime.progress import Progress
 
@@ -60,7 +60,9 @@ onerror:
 
 onstart:
     claim()
-    # Imported once, here, so that the jobs' threads do not import torch at the same time.
+    # Once, here: the jobs' threads must not import torch at the same time, and a heap is one for all threads only
+    # where it is set before they begin.
     import jobs.claims
 
+    process.prepare()
     patches.apply(workflow)

@@ -164,7 +164,10 @@ def test_a_table_that_is_no_grid_is_refused(tmp_path, changes, words):
 
 @pytest.mark.parametrize("group", ["s2m0", "s0m2", "random0", "s0m0 ", ""])
 def test_a_cell_that_is_not_there_is_an_error(path, group):
-    with pytest.raises(StudyError, match=rf"a\.parquet: no unit is in {group}; make it again"):
+    with pytest.raises(
+        StudyError,
+        match=rf"a\.parquet: no unit is in {group}; there are s0m0, .*controls\.random says; or make it again",
+    ):
         job.find(path, group, "cell", **AT)
 
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from inputs import weights
 from inputs.sources import ImageSource
 from jobs import images as job
 from readout import StudyError, images
@@ -271,3 +272,13 @@ def test_a_broken_image_is_named(folder):
     file.write_bytes(file.read_bytes()[:40])
     with pytest.raises(StudyError, match=r"a/03\.png.*replace or remove"):
         job.load(["a/03.png"], ImageSource("folder", str(folder / "data"), PLAIN))
+
+
+def test_a_split_that_is_not_that_of_shipped_weights_is_refused(tmp_path):
+    """As another version of numpy or of the data set may draw it; the right one passes."""
+    data = {"dataset": "digits", "path": None, "labels": {str(i): i for i in range(10)}, "study": 50, "train": True}
+    known = weights.shipped()["split"]["images"]
+    job.list_images(tmp_path / "a.parquet", **data, split_seed=0, fold_seed=3, studied=known)
+    with pytest.raises(StudyError, match=r"the split is not that of the shipped weights.*envs/requirements\.txt"):
+        job.list_images(tmp_path / "b.parquet", **data, split_seed=1, fold_seed=3, studied=known)
+    assert not (tmp_path / "b.parquet").exists()

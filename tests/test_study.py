@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import hashlib
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
+from inputs import weights
 from inputs.study import Study
 from readout import StudyError, layer_names
 from workflow import ROOT
@@ -418,3 +420,23 @@ def test_results_that_cannot_be_read_are_refused(tmp_path, monkeypatch, config, 
         Path(place).chmod(0o755)
     words = f"{place}: cannot be read (Permission denied); results go there: make it readable or move it away"
     assert not refused or str(error.value) == words
+
+
+def test_shipped_weights_are_those_of_their_list():
+    """Each file has the hash that shipped.yaml says, and jobs name it by the hash: other weights are other settings."""
+    for model, about in weights.shipped()["models"].items():
+        content = (weights.FOLDER / f"{model}.safetensors").read_bytes()
+        assert hashlib.sha256(content).hexdigest() == about["sha256"], model
+        assert weights.stamped(model) == f"shipped-{about['sha256'][:16]}"
+    assert sum(path.stat().st_size for path in weights.FOLDER.iterdir()) < 5e6
+
+
+def test_shipped_weights_want_the_images_that_they_were_trained_with(config):
+    """Other pixels would run quietly, and wrongly; another split would study what the network was trained on."""
+    assert Study(config).studied == weights.shipped()["split"]["images"]
+    assert Study(config | {"seed": 5}).split_seed == weights.shipped()["split"]["seed"] != 5
+    config["networks"][0]["transform"] = config["networks"][0]["transform"] | {"std": [1.0, 1.0, 1.0]}
+    with pytest.raises(
+        StudyError, match=r"alexnet: transform: shipped weights need the one with which they were trained"
+    ):
+        Study(config)

@@ -12,8 +12,10 @@ import torch
 import yaml
 
 from inputs.weights import FOLDER
+from jobs import images
 from readout import models
 
+OUTPUTS = 10
 HEAD = """# What the shipped weights are and how they were made; written by `make weights`.
 # The networks were trained on all images outside the split's study images.
 """
@@ -26,6 +28,7 @@ def ship(study: Path, config: Path, names: list[str]) -> None:
     """
     root = FOLDER.parents[1]
     given = yaml.safe_load((root / "config.yaml").read_text()) | yaml.safe_load(config.read_text())
+    listed = images.rows(str(study / "images.parquet"))["image_id"]
     by_name = {network["name"]: network for network in given["networks"]}
     about = {}
     for name in names:
@@ -35,15 +38,21 @@ def ship(study: Path, config: Path, names: list[str]) -> None:
         safetensors.torch.save_file({key: value.contiguous() for key, value in state.items()}, file)
         about[network["model"]] = {
             "training": network["weights"],
-            "parameters": sum(p.numel() for p in models.build(network["model"], 10, seed=0).parameters()),
+            "parameters": sum(p.numel() for p in models.build(network["model"], OUTPUTS, seed=0).parameters()),
             "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         }
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=True
     )
     manifest = {
-        "split": {"dataset": given["images"]["dataset"], "study": given["images"]["study"], "seed": given["seed"]},
-        "outputs": 10,
+        "split": {
+            "dataset": given["images"]["dataset"],
+            "study": given["images"]["study"],
+            "seed": given["seed"],
+            "images": images.digest(listed),
+        },
+        "outputs": OUTPUTS,
+        "transform": by_name[names[0]]["transform"],
         "models": about,
         "made": {
             "command": "make weights",

@@ -33,8 +33,9 @@ IMAGENET = 1000
 class Network:
     """One network of a study.
 
-    `weights` is a file, torchvision's name of its weights, `shipped`, `random-<seed>`, or None where a rule trains the
-    network by `training`; `transform` is None where torchvision says how to prepare the images of its weights.
+    `weights` is a file, torchvision's name of its weights, `shipped-<hash>`, `random-<seed>`, or None where a rule
+    trains the network by `training`; `transform` is None where torchvision says how to prepare the images of its
+    weights.
     """
 
     name: str
@@ -192,6 +193,7 @@ class Study:
         self.train = self.shipped or any(isinstance(entry["weights"], Mapping) for entry in config["networks"])
         # Which images are studied, shipped networks fix: they were trained on the others.
         self.split_seed: int = weights.shipped()["split"]["seed"] if self.shipped else self.seed
+        self.studied: str | None = weights.shipped()["split"]["images"] if self.shipped else None
         if self.shipped:
             self._check_shipped()
         self.labels = self._labels()
@@ -244,6 +246,11 @@ class Study:
                 raise StudyError(
                     f"networks: {name}: outputs: {outputs}, but shipped weights have {made_for}; leave it out"
                 )
+            if entry.get("transform") != weights.shipped()["transform"]:
+                raise StudyError(
+                    f"networks: {name}: transform: shipped weights need the one with which they were trained: "
+                    f"{weights.shipped()['transform']}"
+                )
         drawn = entry["weights"] == "random"
         if not trained and weights.DRAWN.fullmatch(entry["weights"]):
             raise StudyError(f"networks: {name}: weights: {entry['weights']}: say random; the study's seed draws them")
@@ -255,7 +262,7 @@ class Study:
             name=name,
             model=entry["model"],
             outputs=outputs,
-            weights=None if trained else f"random-{self.seed}" if drawn else entry["weights"],
+            weights=None if trained else self._weights(entry),
             training=dict(entry["weights"]) if trained else {},
             transform=entry.get("transform"),
             layers=chosen,
@@ -271,6 +278,12 @@ class Study:
                 f"networks: {name}: transform is missing; only torchvision's own weights say how to prepare images"
             )
         return network
+
+    def _weights(self, entry: Mapping) -> str:
+        """Weights that are not trained here, as jobs name them."""
+        if entry["weights"] == weights.SHIPPED:
+            return weights.stamped(entry["model"])
+        return f"random-{self.seed}" if entry["weights"] == "random" else entry["weights"]
 
     def _check_shipped(self) -> None:
         """Refuse images on which shipped networks were trained, or which they do not know."""

@@ -15,6 +15,8 @@ DRAWN = re.compile(r"random-(\d+)")
 """Weights drawn at random by a seed: an untrained network."""
 SHIPPED = "shipped"
 """The weights of a small network that come with the project."""
+STAMPED = re.compile(r"shipped-[0-9a-f]{16}")
+"""The same with the beginning of the file's hash, by which other weights of that name are other settings."""
 
 
 @cache
@@ -23,9 +25,14 @@ def shipped() -> dict:
     return yaml.safe_load((FOLDER / "shipped.yaml").read_text(encoding="utf-8"))
 
 
+def stamped(model: str) -> str:
+    """The shipped weights of a model as jobs name them."""
+    return f"{SHIPPED}-{shipped()['models'][model]['sha256'][:16]}"
+
+
 def file(model: str, weights: str) -> str | None:
     """The file that holds these weights of a model; None where they are torchvision's or drawn."""
-    if weights == SHIPPED:
+    if STAMPED.fullmatch(weights):
         path = FOLDER / f"{model}.safetensors"
         # Relative where it can be: Snakemake remembers the names of inputs, and a project may be moved.
         return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from inputs import weights
 from inputs.sources import NetworkSource
 from jobs import activations, groups, images, networks
 from readout import StudyError, ablations, openvino, scores
@@ -115,7 +116,9 @@ def prepare(
             # Not as a module: its weights are the network's, and are counted there.
             return partial(parts.tail), kept
         # Compiling takes seconds, and serves the layer's other targets too.
-        return cache.shared(("tail", network, *key[1:]), lambda: openvino.Tail(parts.tail, kept[0])), kept
+        file = weights.file(source.model, source.weights)
+        stamp = cache.stamp(file) if file else None
+        return cache.shared(("tail", network, stamp, *key[1:]), lambda: openvino.Tail(parts.tail, kept[0])), kept
 
     tail, batches = cache.shared(("cut", *key), cut_there)
     baseline = parquet.read(path_to_baseline, activations.BASELINE)

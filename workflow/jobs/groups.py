@@ -53,5 +53,8 @@ def find(
         entropy = "\0".join([str(seed), network, layer, class_id])
         return groups.random(group, layer_units, layer_units // len(by_cell), entropy)
     if group not in by_cell:
-        raise StudyError(f"{path_to_cells}: no unit is in {group}; {parquet.again(path_to_cells)}")
+        raise StudyError(
+            f"{path_to_cells}: no unit is in {group}; there are {', '.join(by_cell)}, and as many random groups as "
+            f"controls.random says; or {parquet.again(path_to_cells)}"
+        )
     return Group(group, "cell", by_cell[group], layer_units)

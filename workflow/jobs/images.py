@@ -1,5 +1,6 @@
 """Step `images`: the table of the images of a study, and their loading."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -24,6 +25,11 @@ SCHEMA = pa.schema(
 )
 
 
+def digest(image_ids: Sequence[int]) -> str:
+    """Hash of a set of images, 16 hexadecimal digits; the order does not count."""
+    return hashlib.sha256(" ".join(map(str, sorted(map(int, image_ids)))).encode()).hexdigest()[:16]
+
+
 def list_images(
     path_to_images: str,
     *,
@@ -34,12 +40,14 @@ def list_images(
     train: bool,
     split_seed: int,
     fold_seed: int,
+    studied: str | None = None,
     made: str | None = None,
 ) -> str:
     """Write `images.parquet`: all study images of the data set's classes, and the training images where `train`.
 
     A data set that is to be downloaded is, where it is not there yet.
     `labels` maps each class of the data set to its index among the outputs; the seeds are those of `images.split`.
+    `studied` is the digest of the study images where shipped weights fix them; StudyError where others come out.
     """
     data = datasets.dataset(dataset, path)
     data.fetch()
@@ -57,6 +65,11 @@ def list_images(
                 source, image_id = sources[i]
                 rows.append((image_id, class_id, labels[class_id], part, fold[i], source))
     rows.sort()
+    if studied is not None and studied != digest([row[0] for row in rows if row[3] == "study"]):
+        raise StudyError(
+            "images: the split is not that of the shipped weights, so a network may have been trained on what is "
+            "studied; install the pinned packages (envs/requirements.txt), or train the networks here"
+        )
     columns = dict(zip(SCHEMA.names, map(list, zip(*rows, strict=True)), strict=True))
     parquet.write(path_to_images, columns, SCHEMA, made)
     return f"{len(rows)} images of {len(labels)} classes"

@@ -31,5 +31,5 @@ rule ablations:
             **params.group,
             **params.settings,
             device=DEVICE,
-            made=made("ablations", params.settings),
+            made=made_of_group("ablations", params),
         )

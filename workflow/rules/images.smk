@@ -14,6 +14,7 @@ rule images:
             "train": STUDY.train,
             "split_seed": STUDY.split_seed,
             "fold_seed": STUDY.seed,
+            "studied": STUDY.studied,
         },
         files=STUDY.listing_digest(),
         code=digest("images"),

@@ -16,7 +16,7 @@ rule probes:
         mem_mb=1000,
     params:
         settings=PROBES,
-        kind=lambda w: STUDY.kinds[w.cell],
+        group=group,
         code=digest("probes"),
     run:
         from jobs import probes
@@ -27,7 +27,7 @@ rule probes:
             path_to_probe=output[0],
             **input,
             **wildcards,
-            kind=params.kind,
+            kind=params.group["kind"],
             **params.settings,
-            made=made("probes", params.settings),
+            made=made_of_group("probes", params),
         )

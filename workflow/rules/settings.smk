@@ -33,8 +33,15 @@ def training(wildcards):
 
 def group(wildcards):
     """What decides a group's units beside its grid: its kind, and the seed where they are drawn."""
-    kind = STUDY.kinds[wildcards.cell]
+    # A name that the study does not have is no cell of the grid either, which the job says.
+    kind = STUDY.kinds.get(wildcards.cell, "cell")
     return {"kind": kind, "seed": STUDY.seed if kind == "random" else None}
+
+
+def made_of_group(step, params):
+    """What the tables of a job on a group carry; for a cell the step's settings alone, as the layer's table expects."""
+    drawn = {} if params.group["kind"] == "cell" else params.group
+    return made(step, {**params.settings, **drawn})
 
 
 def ablation(wildcards):

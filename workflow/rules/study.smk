@@ -66,7 +66,7 @@ def headline():
     """The claims' verdicts and where the results lie, if this run was asked for them and nobody else will print it."""
     if not patches.has_lock(workflow) or os.environ.get("READOUT_HEADLINE") == "later":
         return ""
-    if patches.asked_for(workflow).isdisjoint({"all", "claims", f"{R}/claims.parquet", f"{R}/claims.html"}):
+    if patches.asked_for(workflow).isdisjoint({"all", "study", "claims", f"{R}/claims.parquet", f"{R}/claims.html"}):
         return ""
     from commands import headline
 
