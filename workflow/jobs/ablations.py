@@ -97,7 +97,7 @@ def prepare(
     device: str,
 ) -> Target:
     """The target's images at the layer; what they share with the grid's other jobs is made once per process."""
-    target = networks.torch_device(device)
+    where = networks.torch_device(device)
     prepared = networks.prepared(source)
     rows = images.rows(path_to_images, class_id=class_id, outputs=source.outputs)
     # The baseline's file is made anew with the weights, the images and the layers.
@@ -111,7 +111,7 @@ def prepare(
         def load(batch: slice) -> torch.Tensor:
             return images.load(rows["source"][batch], prepared)
 
-        kept = alive(parts.prefix, layer, layers, len(rows["source"]), load, target)
+        kept = alive(parts.prefix, layer, layers, len(rows["source"]), load, where)
         if device != "openvino":
             # Not as a module: its weights are the network's, and are counted there.
             return partial(parts.tail), kept
@@ -128,7 +128,7 @@ def prepare(
         )
     if not np.isfinite(baseline["log_p"]).all() or np.min(baseline["rank"]) < 0:
         raise StudyError(f"{path_to_baseline}: a rank or log-probability is none; {parquet.again(path_to_baseline)}")
-    labels = torch.tensor(rows["label"]).long().to(target)
+    labels = torch.tensor(rows["label"]).long().to(where)
     return Target(path_to_cells, tail, batches, labels, baseline)
 
 

@@ -1,4 +1,4 @@
-"""Step `activations`: one forward pass a (network, class) for all its layers, and the baseline."""
+"""Step `activations`: one forward pass per (network, class) for all layers, and the baseline."""
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
@@ -65,7 +65,7 @@ def extract(
     `paths_to_activations` and `paths_to_means` are the files to write, by layer. The means are of the activations as
     computed, whatever precision these are kept in.
     """
-    target = networks.torch_device(device)
+    where = networks.torch_device(device)
     traced = networks.engine(source, device=device)
     prepared = networks.prepared(source)
     nodes = networks.layer_nodes(path_to_layers, traced=traced)
@@ -83,7 +83,7 @@ def extract(
         }
         for batch in networks.batches(len(rows["image_id"]), nodes.values()):
             ids, fold, names = (rows[column][batch] for column in ("image_id", "fold", "source"))
-            x = networks.to_device(images.load(names, prepared), target)
+            x = networks.to_device(images.load(names, prepared), where)
 
             def keep(node: str, value: torch.Tensor, ids: np.ndarray = ids, fold: np.ndarray = fold) -> None:
                 layer = by_node[node]
@@ -101,7 +101,7 @@ def extract(
                     writers[layer].write(pa.table(columns, schema=schemas[layer]))
 
             logits = activations.record(traced, x, by_node, keep)
-            labels = torch.full((len(ids),), label, device=target)
+            labels = torch.full((len(ids),), label, device=where)
             results.append(
                 {
                     "image_id": ids,
@@ -141,7 +141,7 @@ class Activations(NamedTuple):
 def _parts(path: str) -> Iterator[Activations]:
     """The activations in a file, a row group at a time."""
     count = 0
-    for table in parquet.groups(path):
+    for table in parquet.row_groups(path):
         count += len(table)
         kind = (table.schema.types or [pa.null()])[-1]
         units = kind.list_size if pa.types.is_fixed_size_list(kind) else 0

@@ -169,14 +169,14 @@ def engine(source: NetworkSource, *, device: str) -> torch.fx.GraphModule:
     """
 
     def make() -> torch.fx.GraphModule:
-        target = torch_device(device)
+        where = torch_device(device)
         traced = fold(tracing.trace(network(source)))
         # Gradients are taken with respect to layers and images alone, never to the weights.
         traced.requires_grad_(False)
         # OpenVINO chooses its ways by itself, as the libraries of GPUs do.
-        if target.type == "cpu" and device != "openvino":
+        if where.type == "cpu" and device != "openvino":
             hasten(traced)
-        return traced.to(target, memory_format=torch.channels_last)
+        return traced.to(where, memory_format=torch.channels_last)
 
     file = weights.file(source.model, source.weights)
     key = cache.stamp(file) if file else source.weights

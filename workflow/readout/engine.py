@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 KERNEL, STEP = 3, 5
-"""Weights and outputs a side of a tile."""
+"""Weights and outputs per side of a tile."""
 SIDE = STEP + KERNEL - 1
-"""Inputs a side of a tile."""
+"""Inputs per side of a tile."""
 POINTS = (0, 1, 1 / 2, 2, -3 / 4, -4 / 3)
 """Where polynomials are evaluated, and at infinity; of those tried among the best in rounding.
 

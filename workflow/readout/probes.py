@@ -19,7 +19,7 @@ DECIMALS = 6
 """Of decision values, as far as they are compared: solutions of different folds can be equal but for the solver's
 tolerance, and ties that rounding breaks would make an AUROC depend on the processor."""
 BLOCK = 110
-"""Images a block of a Gram matrix."""
+"""Images per block of a Gram matrix."""
 
 
 @dataclass(frozen=True)

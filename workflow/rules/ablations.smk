@@ -16,7 +16,7 @@ rule ablations:
     resources:
         mem_mb=1500,
     params:
-        settings=ablation,
+        settings=lambda w: ablation(w.network),
         group=group,
         code=digest("ablations"),
     run:

@@ -16,7 +16,7 @@ rule controls:
     resources:
         mem_mb=1500,
     params:
-        settings=control,
+        settings=lambda w: control(w.network),
         code=digest("controls"),
     run:
         from jobs import controls

@@ -44,14 +44,14 @@ def made_of_group(step, params):
     return made(step, {**params.settings, **drawn})
 
 
-def ablation(wildcards):
+def ablation(network):
     """How a network is run with units ablated."""
-    return {"source": STUDY.source(STUDY.networks[wildcards.network]), **STUDY.config["ablations"]}
+    return {"source": STUDY.source(STUDY.networks[network]), **STUDY.config["ablations"]}
 
 
-def control(wildcards):
+def control(network):
     """The groups beside the cells, and how they are ablated."""
-    source = STUDY.source(STUDY.networks[wildcards.network])
+    source = STUDY.source(STUDY.networks[network])
     return {
         "source": source,
         "values": [STUDY.config["ablations"]["value"]],
@@ -70,9 +70,9 @@ def listed(params):
     return made("images", {**params.settings, "files": params.files}, **STUDY.image_settings())
 
 
-def origins(wildcards):
+def origins(network):
     """What the files of a layer must carry to be gathered in one table."""
-    steps = {"cells": GRID, "probes": PROBES, "ablations": ablation(wildcards), "controls": control(wildcards)}
+    steps = {"cells": GRID, "probes": PROBES, "ablations": ablation(network), "controls": control(network)}
     return {step: {"study": STUDY.name, "settings": provenance.digest(s)} for step, s in steps.items()}
 
 

@@ -4,7 +4,6 @@ import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 from snakemake.utils import min_version, update_config
 

@@ -15,7 +15,7 @@ rule layer_tables:
         f"{R}/logs/tables/{{network}}/{{layer}}.log",
     priority: 4
     params:
-        origins=origins,
+        origins=lambda w: origins(w.network),
         code=digest("tables"),
     run:
         from jobs import tables
@@ -57,7 +57,7 @@ rule group_tables:
     log:
         f"{R}/logs/tables/groups.log",
     params:
-        origins={n: origins(SimpleNamespace(network=n))["controls"] for n in STUDY.networks},
+        origins={n: origins(n)["controls"] for n in STUDY.networks},
         code=digest("tables"),
     run:
         from jobs import tables

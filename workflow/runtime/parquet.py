@@ -1,4 +1,4 @@
-"""Tables on disk: Parquet, typed, written atomically, one writer a file."""
+"""Tables on disk: Parquet, typed, written atomically, one writer per file."""
 
 import os
 import shlex
@@ -143,7 +143,7 @@ def schema(path: str | Path) -> pa.Schema:
         return _open(path).schema_arrow
 
 
-def groups(path: str | Path) -> Iterator[pa.Table]:
+def row_groups(path: str | Path) -> Iterator[pa.Table]:
     """The row groups of a table, as `read` reads the whole."""
     with _named(path):
         file = _open(path)
