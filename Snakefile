@@ -41,8 +41,8 @@ include: "workflow/rules/figures.smk"
 rule all:
     default_target: True
     input:
-        expand(f"{R}/networks/{{network}}/accuracy.parquet", network=STUDY.networks),
-        expand(f"{R}/others/{{network}}.parquet", network=STUDY.networks),
+        expand(ACCURACY, network=STUDY.networks),
+        expand(rules.others.output, network=STUDY.networks),
         rules.tables.output,
         rules.group_tables.output if STUDY.random else [],
         rules.claims.output,

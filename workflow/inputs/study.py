@@ -426,12 +426,16 @@ class Study:
         """Hash of the names and sizes of the data set's files, so that a changed folder is listed anew."""
         return self.data.digest
 
+    def trained(self, network: str) -> str:
+        """The file of weights that a rule makes for a network of this name."""
+        return f"{self.results}/networks/{network}/weights.pt"
+
     def source(self, network: Network) -> NetworkSource:
         """What it takes to run a network of the study."""
         return NetworkSource(
             model=network.model,
             outputs=network.outputs,
-            weights=network.weights or f"{self.results}/networks/{network.name}/weights.pt",
+            weights=network.weights or self.trained(network.name),
             images=ImageSource(**self.image_settings(), transform=network.transform),
         )
 

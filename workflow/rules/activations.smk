@@ -9,11 +9,11 @@ for network in STUDY.networks.values():
         input:
             weights(network),
             path_to_images=rules.images.output[0],
-            path_to_layers=f"{R}/networks/{network.name}/layers.parquet",
+            path_to_layers=rules.layers.output[0].format(network=network.name),
         output:
-            activations=[f"{R}/activations/{network.name}/{layer}/{{class_id}}.parquet" for layer in network.layers],
-            means=[f"{R}/means/{network.name}/{layer}/{{class_id}}.parquet" for layer in network.layers],
-            baseline=f"{R}/baseline/{network.name}/{{class_id}}.parquet",
+            activations=of_layers(ACTIVATIONS, network),
+            means=of_layers(MEANS, network),
+            baseline=BASELINE.format(network=network.name, class_id="{class_id}"),
         log:
             f"{R}/logs/activations/{network.name}/{{class_id}}.log",
         priority: 1
@@ -44,22 +44,19 @@ for network in STUDY.networks.values():
         input:
             expand(
                 [
-                    *(
-                        f"{R}/{step}/{network.name}/{layer}/{{c}}.parquet"
-                        for step in ("activations", "means")
-                        for layer in network.layers
-                    ),
-                    f"{R}/baseline/{network.name}/{{c}}.parquet",
+                    *of_layers(ACTIVATIONS, network),
+                    *of_layers(MEANS, network),
+                    BASELINE.format(network=network.name, class_id="{class_id}"),
                 ],
-                c=network.classes,
+                class_id=network.classes,
             ),
 
 
 rule accuracy:
     input:
-        lambda w: [f"{R}/baseline/{w.network}/{c}.parquet" for c in STUDY.networks[w.network].classes],
+        of_classes(BASELINE),
     output:
-        f"{R}/networks/{{network}}/accuracy.parquet",
+        ACCURACY,
     log:
         f"{R}/logs/accuracy/{{network}}.log",
     wildcard_constraints:

@@ -1,5 +1,4 @@
 # The grid of a layer's units for a target.
-MEANS = f"{R}/means/{{network}}/{{layer}}/{{class_id}}.parquet"
 
 
 rule others:
@@ -25,7 +24,7 @@ rule others:
 rule cells:
     input:
         path_to_target=MEANS,
-        paths_to_others=of_others("means"),
+        paths_to_others=of_others(MEANS),
     output:
         f"{R}/cells/{{network}}/{{layer}}/{{class_id}}.parquet",
     log:

@@ -5,7 +5,7 @@ rule controls:
     input:
         lambda w: weights(STUDY.networks[w.network]),
         path_to_cells=rules.cells.output[0],
-        path_to_baseline=f"{R}/baseline/{{network}}/{{class_id}}.parquet",
+        path_to_baseline=BASELINE,
         path_to_images=rules.images.output[0],
         path_to_layers=rules.layers.output[0],
     output:

@@ -4,7 +4,7 @@ FIRST = STUDY.figure1()
 
 rule figure1:
     input:
-        f"{R}/cells/{FIRST['network']}/{FIRST['layer']}/{FIRST['target']}.parquet",
+        rules.cells.output[0].format(network=FIRST["network"], layer=FIRST["layer"], class_id=FIRST["target"]),
     output:
         report(
             f"{R}/figures/figure1.png",

@@ -30,8 +30,8 @@ rule networks:
         images=rules.images.output[0],
         layers=rules.layers.output[0],
     output:
-        weights=f"{R}/networks/{{network}}/weights.pt",
-        accuracy=f"{R}/networks/{{network}}/accuracy.parquet",
+        weights=STUDY.trained("{network}"),
+        accuracy=ACCURACY,
     log:
         f"{R}/logs/networks/{{network}}.log",
     wildcard_constraints:

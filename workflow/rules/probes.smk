@@ -5,8 +5,8 @@
 rule probes:
     input:
         path_to_cells=rules.cells.output[0],
-        path_to_target=f"{R}/activations/{{network}}/{{layer}}/{{class_id}}.parquet",
-        paths_to_others=of_others("activations"),
+        path_to_target=ACTIVATIONS,
+        paths_to_others=of_others(ACTIVATIONS),
     output:
         f"{R}/probes/{{network}}/{{layer}}/{{class_id}}/{{cell}}.parquet",
     log:

@@ -1,4 +1,9 @@
 # What rules take by wildcards: files and settings of a network, a grid or a layer.
+# A path stands once, in the output of its rule; these are of files that several rules make.
+ACTIVATIONS = f"{R}/activations/{{network}}/{{layer}}/{{class_id}}.parquet"
+MEANS = f"{R}/means/{{network}}/{{layer}}/{{class_id}}.parquet"
+BASELINE = f"{R}/baseline/{{network}}/{{class_id}}.parquet"
+ACCURACY = f"{R}/networks/{{network}}/accuracy.parquet"
 GRID = {"bins": STUDY.bins}
 PROBES = {"seed": STUDY.seed, **STUDY.config["probes"]}
 
@@ -10,7 +15,7 @@ def one_of(names):
 
 def weights(network):
     """The file of a network's weights, trained here or the user's, where there is one."""
-    made = [f"{R}/networks/{network.name}/weights.pt"] if network.trained else []
+    made = [STUDY.trained(network.name)] if network.trained else []
     return [network.file] if network.file else made
 
 
@@ -76,14 +81,22 @@ def origins(network):
     return {step: {"study": STUDY.name, "settings": provenance.digest(s)} for step, s in steps.items()}
 
 
-def of_others(step):
-    """The files of a step for the classes that a target is contrasted with: when those change, the jobs' inputs change."""
+def of_others(pattern):
+    """The files for the classes that a target is contrasted with: when those change, the jobs' inputs change."""
+    return lambda w: [
+        pattern.format(network=w.network, layer=w.layer, class_id=other)
+        for other in STUDY.others(w.network, w.class_id)
+    ]
 
-    def paths(wildcards):
-        others = STUDY.others(wildcards.network, wildcards.class_id)
-        return [f"{R}/{step}/{wildcards.network}/{wildcards.layer}/{other}.parquet" for other in others]
 
-    return paths
+def of_layers(pattern, network):
+    """A network's files, one for each layer; a wildcard of classes stays one."""
+    return [pattern.format(network=network.name, layer=layer, class_id="{class_id}") for layer in network.layers]
+
+
+def of_classes(pattern):
+    """A network's files, one for each class of its pool."""
+    return lambda w: expand(pattern, network=w.network, class_id=STUDY.networks[w.network].classes)
 
 
 def of_targets(pattern):

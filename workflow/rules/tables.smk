@@ -33,7 +33,7 @@ rule layer_tables:
 
 rule tables:
     input:
-        [f"{R}/tables/{n.name}/{layer}.parquet" for n in STUDY.networks.values() for layer in n.layers],
+        [path for network in STUDY.networks.values() for path in of_layers(rules.layer_tables.output[0], network)],
     output:
         f"{R}/tables/cells.parquet",
     log:
