@@ -851,7 +851,7 @@ def digits(tmp_path):
 def test_networks_of_the_default_study_are_right_on_its_images(digits, model):
     """The study is of networks that recognise the digits: at least 93 % of the study images."""
     entry = digits.networks[model]
-    shipped = source(model, 10, entry["weights"], entry["transform"])
+    shipped = source(model, 10, weights_of.stamped(model), entry["transform"])
     rows = images_job.rows(digits.path)
     x, labels = images_job.load(rows["source"], shipped.images), torch.tensor(rows["label"]).long()
     with torch.inference_mode():

@@ -194,6 +194,7 @@ def test_imagenettes_study_needs_no_files(config):
         ({"outputs": 100}, ["class n01910747: output 107, but alexnet has 100 outputs"]),
         ({"outputs": 1001}, ["outputs: 1001, but torchvision's weights have 1000"]),
         ({"weights": "random-3"}, ["random-3: say random"]),
+        ({"weights": "shipped-0123456789abcdef"}, ["shipped-0123456789abcdef: write shipped"]),
         ({"classes": ["n01440764", "n04147183"]}, ["no class n01440764"]),
         ({"layers": ["../up"]}, ["alexnet has no layer ../up"]),
         ({"model": "googlenet", "layers": ["a/b"]}, ["layer 'a/b'", "rename it"]),

@@ -254,6 +254,8 @@ class Study:
         drawn = entry["weights"] == "random"
         if not trained and weights.DRAWN.fullmatch(entry["weights"]):
             raise StudyError(f"networks: {name}: weights: {entry['weights']}: say random; the study's seed draws them")
+        if not trained and weights.STAMPED.fullmatch(entry["weights"]):
+            raise StudyError(f"networks: {name}: weights: {entry['weights']}: write shipped; the hash is the project's")
         if not trained and weights.PUBLISHED.fullmatch(entry["weights"]) and outputs != IMAGENET:
             raise StudyError(
                 f"networks: {name}: outputs: {outputs}, but torchvision's weights have {IMAGENET}; leave it out"
