@@ -403,6 +403,15 @@ class Study:
         """The classes that a target is contrasted with."""
         return cells.others(self.networks[network].classes, target, self.config["others"], self.seed)
 
+    def kind(self, group: str) -> groups.Kind:
+        """The kind of a cell or another group; StudyError where a grid of the study has none of that name."""
+        if group not in self.kinds:
+            raise StudyError(
+                f"{group}: the study has no cell or group of this name; there are {', '.join(self.cells)} and "
+                f"{', '.join(self.random) or 'no random groups'}; controls.random says how many"
+            )
+        return self.kinds[group]
+
     def grids(self) -> Iterator[tuple[str, str, str]]:
         """All (network, layer, target) of the study; each has one grid of cells."""
         for network in self.networks.values():

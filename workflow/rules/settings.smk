@@ -38,8 +38,8 @@ def training(wildcards):
 
 def group(wildcards):
     """What decides a group's units beside its grid: its kind, and the seed where they are drawn."""
-    # A name that the study does not have is no cell of the grid either, which the job says.
-    kind = STUDY.kinds.get(wildcards.cell, "cell")
+    with told():
+        kind = STUDY.kind(wildcards.cell)
     return {"kind": kind, "seed": STUDY.seed if kind == "random" else None}
 
 
