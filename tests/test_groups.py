@@ -124,6 +124,14 @@ def test_a_folds_grid_has_every_cell_of_the_grid(tmp_path, fold):
     assert job.find(path, "s0m0", "cell", **AT).units.tolist() == UNITS["s0m0"]
 
 
+def test_bins_below_zero_are_no_grid_for_a_fold_either(tmp_path):
+    """The fold's own cells are sound here; how many there should be is told by the bins."""
+    path = str(tmp_path / "a.parquet")
+    write_grid(path, fold=[f"s{s}m{m}" for s, m in zip(S, M, strict=True)], selectivity_bin=[-1, *S[1:]])
+    with pytest.raises(StudyError, match=r"a\.parquet: the cells are no grid; make it again"):
+        job.find(path, "s0m0", "cell", **AT, fold=2)
+
+
 NAMES = [f"s{s}m{m}" for s, m in zip(S, M, strict=True)]
 
 

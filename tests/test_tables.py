@@ -290,6 +290,8 @@ def _twice_and_larger(rows):
         (lambda rows: [*rows[:-1], rows[-1] | {"class_id": "b"}], "is not of toy, conv1, a"),
         (_twice, "a group is there twice"),
         (_twice_and_larger, "a group is there twice"),
+        # A group of two sizes: one image each.
+        (lambda rows: [*rows[:-1], rows[-1] | {"units": 3}], "a group is there twice"),
         (lambda rows: [row | {"rank_ablated": -1} for row in rows], "a rank is negative"),
         (lambda rows: [row | {"log_p_ablated": math.inf} for row in rows], "a log-probability is not finite"),
     ],
