@@ -721,3 +721,15 @@ def test_the_jobs_draws_depend_on_seed_and_place(group):
     group.run("s1m0", draws=1)
     assert group.run("s0m0", draws=1) == first
     assert len({group.run("s0m0", draws=1, units=2, seed=seed)["score_published"] for seed in range(8)}) > 1
+
+
+def test_rounding_does_not_break_ties():
+    """Decisions that are equal but for the solver's tolerance count one half; by hand, of two images against two.
+
+    Target 1 and 0, others 0 and -1: pairs won 1, 1, tied, 1, so 3.5 of 4. A true difference counts in full.
+    """
+    is_target = np.array([True, True, False, False])
+    for error in (0.0, 1e-9, -1e-9):
+        assert probes.auroc(np.array([1, error, 0, -1]), is_target) == 3.5 / 4
+    assert probes.auroc(np.array([1, 1e-3, 0, -1]), is_target) == 1
+    assert probes.auroc(np.array([1, -1e-3, 0, -1]), is_target) == 3 / 4

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import t as student
 
 from conftest import NO_ORIGINS
 from jobs import ablations, activations, controls, networks, probes
@@ -35,6 +36,23 @@ def test_deficit_and_change_by_hand(baseline, ablated, deficit, change):
 def test_unsigned_ranks_do_not_wrap():
     """0 less 3 is -3 whatever the type of the ranks."""
     assert effect(np.array([3], np.uint8), np.array([0], np.uint8)) == (0.0, -3.0)
+
+
+def test_a_cell_that_is_like_the_random_groups_does_not_stand_out():
+    """4,000 worlds in which a cell's effect is drawn like those of ten random groups, and as many with 2 added.
+
+    In the null world the difference is 0 on average, and z over sqrt(1 + 1 / 10) has Student's distribution with nine
+    degrees of freedom: 5 % of them are beyond its 97.5 % quantile. Bounds are four standard errors.
+    """
+    worlds = np.random.default_rng(0).normal(size=(4000, 11))
+    null = np.array([against(world[0], world[1:]) for world in worlds])
+    less = math.sqrt(1.1) * 4 / math.sqrt(len(worlds))
+    assert abs(null[:, 0].mean()) < less
+    beyond = (np.abs(null[:, 1]) / math.sqrt(1.1) > student.ppf(0.975, 9)).mean()
+    assert abs(beyond - 0.05) < 4 * math.sqrt(0.05 * 0.95 / len(worlds))
+    found = np.array([against(world[0] + 2, world[1:]) for world in worlds])
+    assert abs(found[:, 0].mean() - 2) < less
+    assert (found[:, 1] / math.sqrt(1.1) > student.ppf(0.975, 9)).mean() > 5 * 0.05
 
 
 @given(st.lists(st.tuples(st.integers(0, 999), st.integers(0, 999)), min_size=1, max_size=50))

@@ -46,9 +46,10 @@ def table(rows: dict[int, list[dict]]) -> str:
         of_test = {seed: [r for r in found if (r["claim"], r["measure"]) == test] for seed, found in rows.items()}
         pooled = [next((r for r in found if r["network"] == "all"), found[0]) for found in of_test.values()]
         single = [r["verdict"] for found in of_test.values() for r in found if r["network"] != "all"]
-        cells = [f"{LETTERS[r['verdict']]} {r['estimate']:.2g}" for r in pooled]
+        # Without an estimate there is nothing to judge: the verdict alone says so.
+        entries = [LETTERS[r["verdict"]] + ("" if r["estimate"] is None else f" {r['estimate']:.2g}") for r in pooled]
         count = f"{single.count('holds')} of {len(single)}" if single else ""
-        lines.append(f"| {test[0]} | {test[1]} | {' | '.join(cells)} | {count} |")
+        lines.append(f"| {test[0]} | {test[1]} | {' | '.join(entries)} | {count} |")
     return "\n".join(lines)
 
 

@@ -265,7 +265,7 @@ class Study:
             model=entry["model"],
             outputs=outputs,
             weights=None if trained else self._weights(entry),
-            training=dict(entry["weights"]) if trained else {},
+            training={"seed": self.seed, **entry["weights"]} if trained else {},
             transform=entry.get("transform"),
             layers=chosen,
             classes=pool,

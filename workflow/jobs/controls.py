@@ -11,7 +11,7 @@ from readout import StudyError
 from readout.ablations import constant
 from runtime import parquet
 
-SCHEMA = pa.schema(
+GROUP = pa.schema(
     [
         ("network", pa.string()),
         ("layer", pa.string()),
@@ -21,9 +21,10 @@ SCHEMA = pa.schema(
         ("protocol", pa.string()),
         ("intervention", pa.string()),
         ("units", pa.int32()),
-        *ablations.SCHEMA,
     ]
 )
+"""What tells a group, and one way to ablate it, from the others; the table of groups has these columns too."""
+SCHEMA = pa.schema([*GROUP, *ablations.SCHEMA])
 
 
 @torch.inference_mode()

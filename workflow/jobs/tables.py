@@ -36,18 +36,7 @@ CELLS = pa.schema(
 LAYER = pa.schema([*CELLS, ("images", pa.list_(pa.struct(list(ablations.SCHEMA)))), ("held_out", probes.HELD_OUT)])
 """The cells of a layer with what each image did; `images` is of the ablations, `held_out` of the probes."""
 GROUPS = pa.schema(
-    [
-        ("network", pa.string()),
-        ("layer", pa.string()),
-        ("depth", pa.int32()),
-        ("class_id", pa.string()),
-        ("group", pa.string()),
-        ("kind", pa.string()),
-        ("protocol", pa.string()),
-        ("intervention", pa.string()),
-        ("units", pa.int32()),
-        *((name, pa.float64()) for name in EFFECTS),
-    ]
+    [*controls.GROUP.insert(2, pa.field("depth", pa.int32())), *((name, pa.float64()) for name in EFFECTS)]
 )
 
 
@@ -98,8 +87,7 @@ def _effects(effects: pa.Table, path: str) -> dict[str, float]:
 def _groups(path: str, origin: Mapping[str, str], coordinates: Mapping[str, str]) -> list[dict]:
     """The rows of `GROUPS` of one grid, but for the depth, and `image_ids`, the images of each."""
     table = _read(path, controls.SCHEMA, origin)
-    keys = ["network", "layer", "class_id", "group", "kind", "protocol", "intervention", "units"]
-    heads = table.group_by(keys, use_threads=False).aggregate([]).to_pylist()
+    heads = table.group_by(controls.GROUP.names, use_threads=False).aggregate([]).to_pylist()
     if any(coordinates.items() - head.items() for head in heads):
         raise StudyError(f"{path}: is not of {', '.join(coordinates.values())}; {parquet.again(path)}")
     if len({(head["group"], head["intervention"], head["protocol"]) for head in heads}) < len(heads):

@@ -33,7 +33,7 @@ def checked(wildcards):
 def training(wildcards):
     """How a network is trained, and on what."""
     network = STUDY.networks[wildcards.network]
-    return {"source": STUDY.source(network), "recipe": {"seed": STUDY.seed, **network.training}}
+    return {"source": STUDY.source(network), "recipe": network.training}
 
 
 def group(wildcards):
