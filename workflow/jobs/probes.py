@@ -25,6 +25,8 @@ MEASURES = pa.schema(
     ]
 )
 """What the probes say of a cell; the tables of cells have these columns too."""
+OPTIONAL = ("accuracy", "auroc", "log_loss", "held_out")
+"""What the cross-fitted probe says; missing where it is switched off."""
 SCHEMA = pa.schema(
     [
         ("network", pa.string()),
