@@ -1,6 +1,7 @@
-"""Step `ablations`: the units of one cell, or of another group, ablated in every image of the target."""
+"""Step `ablations`: the units of one cell, or of another group, replaced while the network runs."""
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,157 +12,318 @@ import torch
 from inputs import weights
 from inputs.sources import NetworkSource
 from jobs import activations, groups, images, networks
-from readout import StudyError, ablations, openvino, scores
-from readout.ablations import Intervention
+from readout import StudyError, ablations, folds, openvino, scores
+from readout.ablations import ZERO, Intervention
 from readout.cuts import cut
+from readout.folds import FOLDS
 from readout.groups import Group, Kind
 from runtime import cache, parquet
 
 SCHEMA = pa.schema(
     [
+        ("protocol", pa.string()),
+        ("intervention", pa.string()),
         ("image_id", pa.int32()),
+        ("class_id", pa.string()),
+        ("fold", pa.int8()),
         ("rank_baseline", pa.int32()),
         ("rank_ablated", pa.int32()),
         ("log_p_baseline", pa.float64()),
         ("log_p_ablated", pa.float64()),
+        ("z_ablated", pa.list_(pa.float32())),
+        ("energy", pa.float64()),
+        ("energy_layer", pa.float64()),
+        ("difference_before", pa.float64()),
+        ("difference_after", pa.float64()),
     ]
 )
+"""A row per protocol, intervention and image; `z_ablated` is of the target, then of the others in their order."""
+OPTIONAL = ("z_ablated", "difference_before", "difference_after")
+"""Columns that not every row has: z is of the cross-fitted protocol, the differences of `erase`."""
+
+How = Sequence[tuple[Group, Intervention]]
+"""For the images of each fold, the group that is ablated and what replaces its units."""
 
 
-def alive(
+@dataclass(frozen=True)
+class Grid:
+    """A grid of cells, and the files that its ablations need.
+
+    `others` are the classes whose images are looked at beside the target's, `paths_to_others` their baselines; none
+    where the published protocol runs alone.
+    """
+
+    network: str
+    layer: str
+    class_id: str
+    others: tuple[str, ...]
+    path_to_cells: str
+    path_to_baseline: str
+    paths_to_others: tuple[str, ...]
+    path_to_images: str
+    path_to_layers: str
+    source: NetworkSource
+    device: str
+
+
+def _listed(grid: Grid) -> dict[str, np.ndarray]:
+    """The images of a grid's ablations before any of them, fold after fold, by column [images].
+
+    Those of `images.parquet` and of the baseline, z [images, 1 + others] of the target and the other classes, and
+    `side`, 0 for the target's images and 1 + i for the i-th other class's.
+    """
+    parts = []
+    per_fold = folds.others_per_fold(len(grid.others))
+    labels = []
+    for side, (class_id, path) in enumerate(
+        zip((grid.class_id, *grid.others), (grid.path_to_baseline, *grid.paths_to_others), strict=True)
+    ):
+        rows = images.rows(grid.path_to_images, class_id=class_id, outputs=grid.source.outputs)
+        baseline = parquet.read(path, activations.BASELINE)
+        if not np.array_equal(baseline["image_id"], rows["image_id"]):
+            raise StudyError(f"{path}: is not of the images of {grid.path_to_images}; {parquet.again(path)}")
+        z = baseline["z"].combine_chunks()
+        if set(z.value_lengths().to_pylist()) != {grid.source.outputs}:
+            raise StudyError(f"{path}: z is not of {grid.source.outputs} outputs; {parquet.again(path)}")
+        columns = {
+            "image_id": rows["image_id"],
+            "class_id": rows["class_id"],
+            "fold": rows["fold"],
+            "label": rows["label"].astype(np.int64),
+            "source": rows["source"],
+            "rank": baseline["rank"].to_numpy(),
+            "log_p": baseline["log_p"].to_numpy(),
+            "z": z.values.to_numpy().reshape(len(z), -1),
+            "side": np.full(len(z), side),
+        }
+        if not all(np.isfinite(columns[name]).all() for name in ("log_p", "z")) or columns["rank"].min() < 0:
+            raise StudyError(f"{path}: a rank, log-probability or z is none; {parquet.again(path)}")
+        chosen = slice(None) if side == 0 else folds.sample(rows["class_id"], rows["fold"], per_fold)
+        parts.append({name: column[chosen] for name, column in columns.items()})
+        labels.append(columns["label"][0])
+    listed = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    listed["z"] = listed["z"][:, labels]
+    order = np.argsort(listed["fold"], kind="stable")
+    return {name: column[order] for name, column in listed.items()}
+
+
+def _alive(
     prefix: Callable,
-    layer: str,
     layers: Mapping[str, Mapping],
     count: int,
     load: Callable[[slice], torch.Tensor],
     device: torch.device,
-) -> list[tuple[torch.Tensor, ...]]:
-    """The tensors alive at the cut behind `layer`, for each batch of the `count` images that `load` gives by slices."""
-    batches = networks.batches(count, layers.values())
-    kept = [prefix(networks.to_device(load(batch), device)) for batch in batches]
-    # The deeper the tail begins, the less it holds at once, and the longer its batches can be.
-    longer = networks.batches(count, [row for row in layers.values() if row["depth"] >= layers[layer]["depth"]])
-    if len(longer) < len(batches):
-        whole = [torch.cat(tensors) for tensors in zip(*kept, strict=True)]
-        kept = [tuple(tensor[batch] for tensor in whole) for batch in longer]
-    return kept
+) -> tuple[torch.Tensor, ...]:
+    """The tensors alive at a cut, for the `count` images that `load` gives by slices."""
+    kept = [prefix(networks.to_device(load(batch), device)) for batch in networks.batches(count, layers.values())]
+    return tuple(tensors[0] if len(tensors) == 1 else torch.cat(tensors) for tensors in zip(*kept, strict=True))
 
 
 @dataclass(frozen=True)
-class Target:
-    """A target's images at a layer, ready for any ablation there.
+class Sample:
+    """The images of a grid's ablations at its layer, ready for any of them.
 
-    `batches` are the tensors alive at the cut, `tail` gives scores of them; `labels` [images] are the right outputs,
-    `baseline` the columns of `activations.BASELINE`.
+    `listed` are their columns (`_listed`), `alive` the tensors alive at the cut for all of them, `tail` gives scores of
+    these, as many images at once as `batches` says. `key` tells them from those of other grids.
     """
 
-    path_to_cells: str
+    grid: Grid
+    listed: Mapping[str, np.ndarray]
     tail: Callable[..., torch.Tensor]
-    batches: list[tuple[torch.Tensor, ...]]
-    labels: torch.Tensor
-    baseline: pa.Table
+    alive: tuple[torch.Tensor, ...]
+    batches: Callable[[int], list[slice]]
+    key: tuple
 
-    def effects(self, group: Group, intervention: Intervention) -> dict[str, np.ndarray]:
-        """The columns of `SCHEMA` with the group's units replaced in every image of the target."""
-        units = self.batches[0][0][0].numel()
-        if group.layer_units != units:
-            raise StudyError(
-                f"{self.path_to_cells}: {group.layer_units} units, but the layer has {units}; "
-                f"{parquet.again(self.path_to_cells)}"
-            )
-        logits = torch.cat(
-            [
-                self.tail(ablations.ablate(first, group.units, intervention.value), *rest)
-                for first, *rest in self.batches
-            ]
-        )
-        return {
-            "image_id": self.baseline["image_id"].to_numpy(),
-            "rank_baseline": self.baseline["rank"].to_numpy(),
-            "rank_ablated": scores.ranks(logits, self.labels).cpu().numpy().astype(np.int32),
-            "log_p_baseline": self.baseline["log_p"].to_numpy(),
-            "log_p_ablated": scores.log_probabilities(logits, self.labels).cpu().numpy(),
+    @property
+    def is_target(self) -> np.ndarray:
+        return self.listed["side"] == 0
+
+    @property
+    def layer_units(self) -> int:
+        return self.alive[0][0].numel()
+
+    def _check(self, how: How) -> None:
+        for group, _ in how:
+            if group.layer_units != self.layer_units:
+                path = self.grid.path_to_cells
+                raise StudyError(
+                    f"{path}: {group.layer_units} units, but the layer has {self.layer_units}; {parquet.again(path)}"
+                )
+
+    def _replaced(self, first: torch.Tensor, how: How, places: np.ndarray) -> torch.Tensor:
+        """The layer's output for the images at `places`, ascending, with each fold's group replaced."""
+        # Folds with one group and one intervention are one.
+        kinds = [next(i for i, one in enumerate(how) if one is how[f]) for f in self.listed["fold"][places]]
+        parts, start = [], 0
+        for kind, run in itertools.groupby(kinds):
+            some = slice(start, start + len(list(run)))
+            group, intervention = how[kind]
+            parts.append(intervention.replace(first[some], group.units, places[some]))
+            start = some.stop
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _alive_at(self, places: np.ndarray) -> list[torch.Tensor]:
+        # Without a copy, where they lie one after the other.
+        dense = places[-1] - places[0] == len(places) - 1
+        chosen = slice(places[0], places[-1] + 1) if dense else torch.from_numpy(places)
+        return [tensor[chosen] for tensor in self.alive]
+
+    def energy(self, how: How, places: np.ndarray | None = None) -> np.ndarray:
+        """What an ablation removes from each image, float64 [images]: sum over units of (a - replacement)^2."""
+        self._check(how)
+        places = np.arange(len(self.listed["fold"])) if places is None else places
+        parts = []
+        for batch in self.batches(len(places)):
+            first = self._alive_at(places[batch])[0]
+            parts.append(ablations.energy(first, self._replaced(first, how, places[batch])))
+        return np.concatenate(parts)
+
+    def layer_energy(self, how: How) -> np.ndarray:
+        """The same, float64 [images], with all of the layer's units replaced by the interventions of `how`."""
+        whole = Group("all", "all", np.arange(self.layer_units), self.layer_units)
+        return self.energy([(whole, intervention) for _, intervention in how])
+
+    def differences(self, how: How) -> tuple[np.ndarray, np.ndarray]:
+        """Of each fold, the squared difference of the sides' means in its own images [folds], before and after.
+
+        Restricted to the fold's group, less what noise adds (`readout.ablations.difference`).
+        """
+        found = []
+        for f, (group, _) in enumerate(how):
+            places = np.flatnonzero(self.listed["fold"] == f)
+            first = self._alive_at(places)[0]
+            pair = first, self._replaced(first, how, places)
+            units = torch.from_numpy(group.units.astype(np.int64))
+            flat = [tensor.flatten(1)[:, units].cpu().numpy() for tensor in pair]
+            found.append([ablations.difference(values, self.is_target[places]) for values in flat])
+        before, after = np.array(found).T
+        return before, after
+
+    def effects(self, protocol: str, intervention: str, how: How, *, energy_layer: np.ndarray | None = None) -> pa.Table:
+        """The rows of `SCHEMA` of one ablation, the target's images first; those alone in the published protocol.
+
+        `energy_layer` [images] is the energy of replacing the whole layer; computed where it is not given.
+        """
+        self._check(how)
+        published = protocol == "published"
+        places = np.flatnonzero(self.is_target) if published else np.arange(len(self.listed["fold"]))
+        labels = torch.from_numpy(self.listed["label"][places]).to(self.alive[0].device)
+        outputs = [int(self.listed["label"][self.listed["side"] == side][0]) for side in range(len(self.grid.others) + 1)]
+        logits, removed = [], []
+        for batch in self.batches(len(places)):
+            first, *rest = self._alive_at(places[batch])
+            ablated = self._replaced(first, how, places[batch])
+            removed.append(ablations.energy(first, ablated))
+            logits.append(self.tail(ablated, *rest))
+        scored = torch.cat(logits)
+        if energy_layer is None:
+            energy_layer = self.layer_energy(how)
+        count = len(places)
+        z = pa.nulls(count, SCHEMA.field("z_ablated").type)
+        if not published:
+            values = scores.log_odds(scored)[:, outputs].cpu().numpy().astype(np.float32)
+            z = pa.ListArray.from_arrays(np.arange(0, values.size + 1, len(outputs), dtype=np.int32), values.reshape(-1))
+        differences = dict.fromkeys(("difference_before", "difference_after"), pa.nulls(count, pa.float64()))
+        if intervention == "erase":
+            pair = self.differences(how)
+            differences = {
+                name: pa.array(values[self.listed["fold"][places]], from_pandas=True)
+                for name, values in zip(differences, pair, strict=True)
+            }
+        columns = {
+            "protocol": [protocol] * count,
+            "intervention": [intervention] * count,
+            "image_id": self.listed["image_id"][places],
+            "class_id": self.listed["class_id"][places],
+            "fold": self.listed["fold"][places],
+            "rank_baseline": self.listed["rank"][places],
+            "rank_ablated": scores.ranks(scored, labels).cpu().numpy().astype(np.int32),
+            "log_p_baseline": self.listed["log_p"][places],
+            "log_p_ablated": scores.log_probabilities(scored, labels).cpu().numpy(),
+            "z_ablated": z,
+            "energy": np.concatenate(removed),
+            "energy_layer": energy_layer[places],
+            **differences,
         }
+        order = np.lexsort((self.listed["image_id"][places], self.listed["side"][places]))
+        return pa.table(columns, schema=SCHEMA).take(order)
 
 
-def prepare(
-    *,
-    path_to_cells: str,
-    path_to_baseline: str,
-    path_to_images: str,
-    path_to_layers: str,
-    network: str,
-    layer: str,
-    class_id: str,
-    source: NetworkSource,
-    device: str,
-) -> Target:
-    """The target's images at the layer; what they share with the grid's other jobs is made once per process."""
-    where = networks.torch_device(device)
-    prepared = networks.prepared(source)
-    rows = images.rows(path_to_images, class_id=class_id, outputs=source.outputs)
-    # The baseline's file is made anew with the weights, the images and the layers.
-    key = (cache.stamp(path_to_baseline), str(source), layer, device)
+def prepare(grid: Grid) -> Sample:
+    """The images of a grid's ablations at its layer; what the grid's jobs share is made once per process."""
+    where = networks.torch_device(grid.device)
+    source = networks.prepared(grid.source)
+    paths = (grid.path_to_baseline, *grid.paths_to_others)
+    # Baselines are made anew with the weights, the images and the layers.
+    key = (*map(cache.stamp, paths), str(grid.source), grid.layer, grid.device)
+    listed = cache.shared(("listed", *key), lambda: _listed(grid))
+    count = len(listed["source"])
+    layers = networks.layer_nodes(grid.path_to_layers, [grid.layer])
 
     def cut_there() -> tuple:
-        traced = networks.engine(source, device=device)
-        layers = networks.layer_nodes(path_to_layers, [layer], traced)
-        parts = cut(traced, layers[layer]["node"])
+        traced = networks.engine(grid.source, device=grid.device)
+        layers = networks.layer_nodes(grid.path_to_layers, [grid.layer], traced)
+        parts = cut(traced, layers[grid.layer]["node"])
 
         def load(batch: slice) -> torch.Tensor:
-            return images.load(rows["source"][batch], prepared)
+            return images.load(listed["source"][batch], source)
 
-        kept = alive(parts.prefix, layer, layers, len(rows["source"]), load, where)
-        if device != "openvino":
+        alive = _alive(parts.prefix, layers, count, load, where)
+        if grid.device != "openvino":
             # Not as a module: its weights are the network's, and are counted there.
-            return partial(parts.tail), kept
+            return partial(parts.tail), alive
         # Compiling takes seconds, and serves the layer's other targets too.
-        file = weights.file(source.model, source.weights)
+        file = weights.file(grid.source.model, grid.source.weights)
         stamp = cache.stamp(file) if file else None
-        return cache.shared(("tail", network, stamp, *key[1:]), lambda: openvino.Tail(parts.tail, kept[0])), kept
+        made_for = ("tail", grid.network, stamp, str(grid.source), grid.layer, grid.device)
+        return cache.shared(made_for, lambda: openvino.Tail(parts.tail, alive)), alive
 
-    tail, batches = cache.shared(("cut", *key), cut_there)
-    baseline = parquet.read(path_to_baseline, activations.BASELINE)
-    if not np.array_equal(baseline["image_id"], rows["image_id"]):
-        raise StudyError(
-            f"{path_to_baseline}: is not of the images of {path_to_images}; {parquet.again(path_to_baseline)}"
-        )
-    if not np.isfinite(baseline["log_p"]).all() or np.min(baseline["rank"]) < 0:
-        raise StudyError(f"{path_to_baseline}: a rank or log-probability is none; {parquet.again(path_to_baseline)}")
-    labels = torch.tensor(rows["label"]).long().to(where)
-    return Target(path_to_cells, tail, batches, labels, baseline)
+    tail, alive = cache.shared(("cut", *key), cut_there)
+    deeper = [row for row in layers.values() if row["depth"] >= layers[grid.layer]["depth"]]
+    return Sample(grid, listed, tail, alive, partial(networks.batches, rows=deeper), key)
+
+
+def replacements(name: str, path_to_cells: str) -> list[Intervention]:
+    """The intervention of this name for the images of each fold, from the means of those outside it."""
+    if name == "zero":
+        return [ZERO] * FOLDS
+    make = {"mean": ablations.mean, "erase": ablations.erase}[name]
+    return [make(*groups.means(path_to_cells, fold)) for fold in range(FOLDS)]
 
 
 @torch.inference_mode()
 def ablate(
+    grid: Grid,
     *,
     path_to_ablation: str,
-    path_to_cells: str,
-    path_to_baseline: str,
-    path_to_images: str,
-    path_to_layers: str,
-    network: str,
-    layer: str,
-    class_id: str,
     cell: str,
     kind: Kind,
     seed: int | None,
-    value: float,
-    source: NetworkSource,
-    device: str,
+    protocols: Sequence[str],
+    interventions: Sequence[str],
     made: str | None = None,
 ) -> None:
-    """Ablate a cell, or another group; write rank and log-probability of the right class, a row per image."""
-    target = prepare(
-        path_to_cells=path_to_cells,
-        path_to_baseline=path_to_baseline,
-        path_to_images=path_to_images,
-        path_to_layers=path_to_layers,
-        network=network,
-        layer=layer,
-        class_id=class_id,
-        source=source,
-        device=device,
-    )
-    group = groups.find(path_to_cells, cell, kind, network=network, layer=layer, class_id=class_id, seed=seed)
-    parquet.write(path_to_ablation, target.effects(group, ablations.constant(value)), SCHEMA, made)
+    """Ablate a cell, or another group; write what each image did under either protocol.
+
+    `interventions` are those of the cross-fitted protocol.
+    """
+    sample = prepare(grid)
+
+    def group(fold: int | None) -> Group:
+        where = {"network": grid.network, "layer": grid.layer, "class_id": grid.class_id}
+        return groups.find(grid.path_to_cells, cell, kind, **where, seed=seed, fold=fold)
+
+    def energy(name: str, how: How) -> np.ndarray:
+        stamp = cache.stamp(grid.path_to_cells)
+        return cache.shared(("energy", *sample.key, stamp, name), lambda: sample.layer_energy(how))
+
+    parts = []
+    if "published" in protocols:
+        how = [(group(None), ZERO)] * FOLDS
+        parts.append(sample.effects("published", "zero", how, energy_layer=energy("zero", how)))
+    for name in interventions:
+        replacing = replacements(name, grid.path_to_cells)
+        how = [(group(fold), replacing[fold]) for fold in range(FOLDS)]
+        parts.append(sample.effects("crossfit", name, how, energy_layer=energy(name, how)))
+    table = pa.concat_tables(parts)
+    parquet.write(path_to_ablation, {name: table[name] for name in SCHEMA.names}, SCHEMA, made)

@@ -51,7 +51,7 @@ def probe(
     kind: Kind,
     seed: int,
     published: Mapping,
-    held_out: Mapping,
+    crossfit: Mapping,
     made: str | None = None,
 ) -> None:
     """Fit both probes on the units of a cell, or of another group, and write their one row.
@@ -67,7 +67,7 @@ def probe(
     entropy = hashlib.sha256("\0".join([str(seed), network, layer, class_id, cell]).encode()).digest()
     try:
         paper = probes.published(x, is_target, **published, generator=np.random.default_rng(list(entropy)))
-        validated = probes.held_out(x, is_target, fold, **held_out)
+        validated = probes.held_out(x, is_target, fold, C=crossfit["C"])
     except StudyError as error:
         raise StudyError(f"{path_to_target}: {cell}: {error}") from error
     order = np.argsort(image_id)

@@ -1,20 +1,39 @@
 """Step `tables`: the rows of all cells and other groups gathered, a layer at a time and then for the study."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs import ablations, cells, controls, networks, probes
-from readout import StudyError
-from readout.tables import against, effect
-from runtime import parquet, provenance
+from jobs import ablations, activations, cells, controls, images, networks, probes
+from readout import StudyError, folds, outcomes
+from readout.tables import against
+from runtime import cache, parquet, provenance
 
 EFFECTS = ("rank_deficit", "rank_change", "log_p_change")
-"""What an ablation does to the target's images, as means over them."""
+"""What the published ablation does to the target's images, as means over them."""
 AGAINST_RANDOM = tuple(f"{name}_{how}_random" for name in EFFECTS for how in ("less", "z"))
 """Each effect of a cell less the mean of the random groups', and in units of their deviation; may be missing."""
+INTERVENTIONS = ("zero", "mean", "erase")
+OUTCOMES = tuple(f"{name}_{i}" for i in INTERVENTIONS for name in (*outcomes.NAMES, *outcomes.ENERGIES))
+"""What each intervention of the cross-fitted protocol does, on both sides."""
+CROSSFIT = (
+    *OUTCOMES,
+    "erased_share",
+    *(f"separation_loss_{i}_less_random" for i in ("zero", "mean")),
+    "stability",
+    "auroc_sample",
+)
+"""Columns of the cross-fitted protocol; missing where it, an intervention or the probes are switched off."""
+HALVES = tuple(
+    f"{name}_{half}"
+    for name in ("rank_deficit", "auroc", *(f"{name}_{i}" for i in ("zero", "mean") for name in outcomes.OF_HALVES))
+    for half in folds.HALVES
+)
+"""What the claims take of either half of the images."""
 CELLS = pa.schema(
     [
         ("network", pa.string()),
@@ -30,14 +49,60 @@ CELLS = pa.schema(
         ("magnitude_mean", pa.float64()),
         *((name, pa.float64()) for name in EFFECTS),
         *probes.MEASURES,
-        *((name, pa.float64()) for name in AGAINST_RANDOM),
+        *((name, pa.float64()) for name in (*AGAINST_RANDOM, *CROSSFIT)),
     ]
 )
-LAYER = pa.schema([*CELLS, ("images", pa.list_(pa.struct(list(ablations.SCHEMA)))), ("held_out", probes.HELD_OUT)])
-"""The cells of a layer with what each image did; `images` is of the ablations, `held_out` of the probes."""
+OPTIONAL = (*EFFECTS, *AGAINST_RANDOM, *CROSSFIT, *HALVES, *probes.OPTIONAL)
+LAYER = pa.schema([*CELLS, *((name, pa.float64()) for name in HALVES), ("held_out", probes.HELD_OUT)])
+"""The cells of a layer, with what the claims need beside; `held_out` is of the cross-fitted probes."""
+GROUP_OUTCOMES = (*outcomes.NAMES, *outcomes.ENERGIES, "erased_share", "auroc")
 GROUPS = pa.schema(
-    [*controls.GROUP.insert(2, pa.field("depth", pa.int32())), *((name, pa.float64()) for name in EFFECTS)]
+    [*controls.GROUP.insert(2, pa.field("depth", pa.int32())), *((name, pa.float64()) for name in GROUP_OUTCOMES)]
 )
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The images of a target and its others before any ablation, by `image_id`, ascending."""
+
+    image_id: np.ndarray
+    images: outcomes.Images
+
+    @classmethod
+    def of(
+        cls, path_to_images: str, paths_to_baselines: Mapping[str, str], target: str, others: Sequence[str]
+    ) -> "Reference":
+        parts, labels = [], []
+        for side, class_id in enumerate((target, *others)):
+            rows = images.rows(path_to_images, class_id=class_id)
+            path = paths_to_baselines[class_id]
+            table = cache.shared(("baseline", cache.stamp(path)), partial(parquet.read, path, activations.BASELINE))
+            if not np.array_equal(table["image_id"], rows["image_id"]):
+                raise StudyError(f"{path}: is not of the images of {path_to_images}; {parquet.again(path)}")
+            z = table["z"].combine_chunks()
+            if len(set(z.value_lengths().to_pylist())) != 1 or not 0 <= rows["label"][0] < len(z[0]):
+                raise StudyError(f"{path}: z is not of the network's outputs; {parquet.again(path)}")
+            labels.append(rows["label"][0])
+            parts.append(
+                (
+                    rows["image_id"],
+                    np.full(len(z), side),
+                    z.values.to_numpy().reshape(len(z), -1),
+                    table["rank"].to_numpy(),
+                    table["log_p"].to_numpy(),
+                )
+            )
+        image_id, side, z, rank, log_p = map(np.concatenate, zip(*parts, strict=True))
+        order = np.argsort(image_id)
+        before = outcomes.Images(side[order], z[order][:, labels].astype(np.float64), rank[order], log_p[order])
+        return cls(image_id[order], before)
+
+    def before(self, image_id: np.ndarray) -> outcomes.Images | None:
+        """These images before the ablation; None where one is not there."""
+        places = np.searchsorted(self.image_id, image_id)
+        if places.max(initial=0) >= len(self.image_id) or not np.array_equal(self.image_id[places], image_id):
+            return None
+        return self.images.part(places)
 
 
 def _finite(table: pa.Table) -> bool:

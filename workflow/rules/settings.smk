@@ -4,7 +4,8 @@ ACTIVATIONS = f"{R}/activations/{{network}}/{{layer}}/{{class_id}}.parquet"
 MEANS = f"{R}/means/{{network}}/{{layer}}/{{class_id}}.parquet"
 BASELINE = f"{R}/baseline/{{network}}/{{class_id}}.parquet"
 ACCURACY = f"{R}/networks/{{network}}/accuracy.parquet"
-GRID = {"bins": STUDY.bins}
+GRID = {"bins": STUDY.bins, "folds": STUDY.folds}
+EXTRACTION = {**STUDY.config["activations"], "folds": STUDY.folds}
 PROBES = {"seed": STUDY.seed, **STUDY.config["probes"]}
 
 
@@ -51,18 +52,44 @@ def made_of_group(step, params):
 
 def ablation(network):
     """How a network is run with units ablated."""
-    return {"source": STUDY.source(STUDY.networks[network]), **STUDY.config["ablations"]}
+    return {
+        "source": STUDY.source(STUDY.networks[network]),
+        "protocols": STUDY.protocols,
+        "interventions": STUDY.interventions,
+    }
+
+
+def ablated(params):
+    """What a job on a group does with it."""
+    return {name: params.settings[name] for name in ("protocols", "interventions")}
 
 
 def control(network):
     """The groups beside the cells, and how they are ablated."""
-    source = STUDY.source(STUDY.networks[network])
-    return {
-        "source": source,
-        "values": [STUDY.config["ablations"]["value"]],
-        "random": STUDY.random,
-        "seed": STUDY.seed,
-    }
+    kinds = {name: count for name, count in STUDY.controls.items() if name != "pseudo"}
+    return {"source": STUDY.source(STUDY.networks[network]), "seed": STUDY.seed, **kinds}
+
+
+def others(wildcards):
+    """The classes whose images an ablation looks at beside the target's."""
+    return STUDY.others(wildcards.network, wildcards.class_id) if "crossfit" in STUDY.protocols else ()
+
+
+def others_baselines(wildcards):
+    """The files of these classes."""
+    return [BASELINE.format(network=wildcards.network, class_id=other) for other in others(wildcards)]
+
+
+def grid(files, wildcards):
+    """A grid, and the files of its ablations."""
+    from jobs.ablations import Grid
+
+    at = {"network": wildcards.network, "layer": wildcards.layer, "class_id": wildcards.class_id}
+    named = {name: files[name] for name in ("path_to_cells", "path_to_baseline", "path_to_images", "path_to_layers")}
+    source = STUDY.source(STUDY.networks[wildcards.network])
+    return Grid(
+        **at, **named, others=others(wildcards), paths_to_others=tuple(files.paths_to_others), source=source, device=DEVICE
+    )
 
 
 def made(step, settings, **more):
