@@ -17,6 +17,8 @@ CLIP = 2.2e-16
 DECIMALS = 6
 """Of decision values, as far as they are compared: solutions of different folds can be equal but for the solver's
 tolerance, and ties that rounding breaks would make an AUROC depend on the processor."""
+MOST_FIXED = 100
+"""ASSUME: units at most of the probe at a fixed number of units, as of a published draw."""
 BLOCK = 110
 """Images per block of a Gram matrix."""
 
@@ -333,6 +335,9 @@ def crossfit_fixed(
     units has larger cells, and larger cells are read more easily; at one number of units layers can be compared.
     """
     left_out = np.unique(fold)
+    if units == len(groups[left_out[0]]):
+        # Draws are without replacement, so that each is the whole group.
+        draws = 1
     columns = np.stack([[generator.choice(groups[k], units, replace=False) for _ in range(draws)] for k in left_out])
     decisions = _predict(activations, columns, is_target, fold, C)
     return float(np.mean([auroc(decision, is_target) for decision in decisions]))
