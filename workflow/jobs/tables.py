@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from jobs import ablations, activations, cells, controls, images, networks, probes
 from readout import StudyError, folds, outcomes
 from readout.folds import FOLDS
-from readout.probes import DECIMALS
+from readout.probes import auroc
 from runtime import parquet, provenance
 
 EFFECTS = ("rank_deficit", "rank_change", "log_p_change")
@@ -240,9 +240,9 @@ def _groups(
 
 
 def _decisions(p: np.ndarray) -> np.ndarray:
-    """Decision values of probabilities, as far as they are compared."""
+    """Decision values of probabilities."""
     with np.errstate(divide="ignore"):
-        return np.round(np.log(p) - np.log1p(-p), DECIMALS)
+        return np.log(p) - np.log1p(-p)
 
 
 def _probe(
@@ -270,8 +270,7 @@ def _probe(
 def _auroc(decided: Mapping[str, np.ndarray], chosen: np.ndarray) -> float:
     """AUROC of a probe on some of the images, bool [images of the reference]."""
     among = chosen[decided["place"]]
-    decision, is_target = decided["decision"][among], decided["is_target"][among]
-    return outcomes.auroc(decision[is_target], decision[~is_target])
+    return auroc(decided["decision"][among], decided["is_target"][among])
 
 
 def _row(

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from readout.probes import auroc
+
 
 @dataclass(frozen=True)
 class Images:
@@ -54,11 +56,6 @@ def against(effect: float, random: np.ndarray) -> tuple[float, float | None]:
     # Of equal numbers the mean, and with it the deviation, may be off by a rounding.
     differ = random.min() < random.max()
     return less, less / float(random.std(ddof=1)) if differ else None
-
-
-def auroc(positive: np.ndarray, negative: np.ndarray) -> float:
-    """Probability that a value of the first side is the larger; ties count one half."""
-    return float(((positive[:, None] > negative).mean() + (positive[:, None] >= negative).mean()) / 2)
 
 
 def _lost(before: float | None, after: float | None, whole: float | None = None) -> float | None:
@@ -110,7 +107,7 @@ def two_sided(before: Images, after: Images, whole_gap: float | None = None) -> 
     gaps = [gap(z, target) for z in sides]
     share = gaps[0] if whole_gap is None else whole_gap
     moved = sides[1] - sides[0]
-    areas = [auroc(z[target], z[~target]) for z in sides]
+    areas = [auroc(z, target) for z in sides]
     rank_change = after.rank.astype(np.int64) - before.rank
     log_p_change = after.log_p - before.log_p
     return {

@@ -6,7 +6,6 @@ BASELINE = f"{R}/baseline/{{network}}/{{class_id}}.parquet"
 ACCURACY = f"{R}/networks/{{network}}/accuracy.parquet"
 GRID = {"bins": STUDY.bins, "folds": STUDY.folds}
 EXTRACTION = {**STUDY.config["activations"], "folds": STUDY.folds}
-PROBES = {"seed": STUDY.seed, **STUDY.config["probes"]}
 
 
 def one_of(names):
@@ -48,6 +47,13 @@ def made_of_group(step, params):
     """What the tables of a job on a group carry; for a cell the step's settings alone, as the layer's table expects."""
     drawn = {} if params.group["kind"] == "cell" else params.group
     return made(step, {**params.settings, **drawn})
+
+
+def probing(network):
+    """The settings of the probes, and what gives the units of the smallest cell of a network."""
+    settings = STUDY.config["probes"]
+    layers = STUDY.networks[network].layers if settings["crossfit"] else ()
+    return {"seed": STUDY.seed, **settings, "layers": layers, "cells": len(STUDY.cells)}
 
 
 def ablation(network):
@@ -109,7 +115,7 @@ def listed(params):
 
 def origins(network):
     """What the files of a layer must carry to be gathered in one table."""
-    steps = {"cells": GRID, "probes": PROBES, "ablations": ablation(network), "controls": control(network)}
+    steps = {"cells": GRID, "probes": probing(network), "ablations": ablation(network), "controls": control(network)}
     return {step: {"study": STUDY.name, "settings": provenance.digest(s)} for step, s in steps.items()}
 
 
