@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -150,6 +150,13 @@ def _check_all(effects: pa.Table, path: str, layer: str) -> None:
     z = np.stack(effects["z_ablated"].to_numpy())
     if np.ptp(z, axis=0).max() > 1e-3:
         raise StudyError(f"{path}: with all of {layer} at zero the images still differ; the ablation did not reach it")
+
+
+def named(head: Mapping[str, object], effects: pa.Table) -> pa.Table:
+    """Rows of `ablations.SCHEMA` as rows of `SCHEMA`, with the columns of `GROUP` before them."""
+    columns = {name: [value] * len(effects) for name, value in head.items()}
+    columns |= {name: effects[name] for name in SCHEMA.names if name not in columns}
+    return pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
 
 
 @torch.inference_mode()
