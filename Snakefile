@@ -44,7 +44,7 @@ rule all:
         expand(ACCURACY, network=STUDY.networks),
         expand(rules.others.output, network=STUDY.networks),
         rules.tables.output,
-        rules.group_tables.output if STUDY.random else [],
+        rules.group_tables.output if controlled_grids() else [],
         rules.claims.output,
         expand(f"{R}/figures/{{name}}.{{suffix}}", name=FIGURES, suffix=["png", "svg"]),
 

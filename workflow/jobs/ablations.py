@@ -24,7 +24,6 @@ SCHEMA = pa.schema(
         ("protocol", pa.string()),
         ("intervention", pa.string()),
         ("image_id", pa.int32()),
-        ("class_id", pa.string()),
         ("fold", pa.int8()),
         ("rank_baseline", pa.int32()),
         ("rank_ablated", pa.int32()),
@@ -69,40 +68,24 @@ class Grid:
 def _listed(grid: Grid) -> dict[str, np.ndarray]:
     """The images of a grid's ablations before any of them, fold after fold, by column [images].
 
-    Those of `images.parquet` and of the baseline, z [images, 1 + others] of the target and the other classes, and
-    `side`, 0 for the target's images and 1 + i for the i-th other class's.
+    Those of `images.parquet` and of the baseline, and `side`, 0 for the target's images and 1 + i for the i-th other
+    class's.
     """
     parts = []
     per_fold = folds.others_per_fold(len(grid.others))
-    labels = []
     for side, (class_id, path) in enumerate(
         zip((grid.class_id, *grid.others), (grid.path_to_baseline, *grid.paths_to_others), strict=True)
     ):
         rows = images.rows(grid.path_to_images, class_id=class_id, outputs=grid.source.outputs)
-        baseline = parquet.read(path, activations.BASELINE)
-        if not np.array_equal(baseline["image_id"], rows["image_id"]):
-            raise StudyError(f"{path}: is not of the images of {grid.path_to_images}; {parquet.again(path)}")
-        z = baseline["z"].combine_chunks()
-        if set(z.value_lengths().to_pylist()) != {grid.source.outputs}:
+        z, rank, log_p = activations.baseline(path, rows["image_id"])
+        if z.shape[1] != grid.source.outputs:
             raise StudyError(f"{path}: z is not of {grid.source.outputs} outputs; {parquet.again(path)}")
-        columns = {
-            "image_id": rows["image_id"],
-            "class_id": rows["class_id"],
-            "fold": rows["fold"],
-            "label": rows["label"].astype(np.int64),
-            "source": rows["source"],
-            "rank": baseline["rank"].to_numpy(),
-            "log_p": baseline["log_p"].to_numpy(),
-            "z": z.values.to_numpy().reshape(len(z), -1),
-            "side": np.full(len(z), side),
-        }
-        if not all(np.isfinite(columns[name]).all() for name in ("log_p", "z")) or columns["rank"].min() < 0:
-            raise StudyError(f"{path}: a rank, log-probability or z is none; {parquet.again(path)}")
+        columns = {name: rows[name] for name in ("image_id", "class_id", "fold", "source")}
+        columns |= {"label": rows["label"].astype(np.int64), "rank": rank, "log_p": log_p}
+        columns["side"] = np.full(len(z), side)
         chosen = slice(None) if side == 0 else folds.sample(rows["class_id"], rows["fold"], per_fold)
         parts.append({name: column[chosen] for name, column in columns.items()})
-        labels.append(columns["label"][0])
     listed = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    listed["z"] = listed["z"][:, labels]
     order = np.argsort(listed["fold"], kind="stable")
     return {name: column[order] for name, column in listed.items()}
 
@@ -189,26 +172,29 @@ class Sample:
         Restricted to the fold's group, less what noise adds (`readout.ablations.difference`).
         """
         found = []
-        for f, (group, _) in enumerate(how):
-            places = np.flatnonzero(self.listed["fold"] == f)
-            first = self._alive_at(places)[0]
-            pair = first, self._replaced(first, how, places)
+        for f, (group, intervention) in enumerate(how):
             units = torch.from_numpy(group.units.astype(np.int64))
-            flat = [tensor.flatten(1)[:, units].cpu().numpy() for tensor in pair]
-            found.append([ablations.difference(values, self.is_target[places]) for values in flat])
+            flat = self.alive[0].flatten(1)[:, units]
+            erased = intervention.among(group.units).replace(flat, np.arange(len(units)), slice(None))
+            inside = self.listed["fold"] == f
+            pair = (values.cpu().numpy() for values in (flat, erased))
+            found.append([ablations.difference(values, self.listed["side"], inside) for values in pair])
         before, after = np.array(found).T
         return before, after
 
-    def effects(self, protocol: str, intervention: str, how: How, *, energy_layer: np.ndarray | None = None) -> pa.Table:
+    def effects(self, protocol: str, how: How, *, energy_layer: np.ndarray) -> pa.Table:
         """The rows of `SCHEMA` of one ablation, the target's images first; those alone in the published protocol.
 
-        `energy_layer` [images] is the energy of replacing the whole layer; computed where it is not given.
+        `energy_layer` [images] is that of `layer_energy`, which ablations by the same interventions share.
         """
+        intervention = how[0][1].name
         self._check(how)
         published = protocol == "published"
         places = np.flatnonzero(self.is_target) if published else np.arange(len(self.listed["fold"]))
         labels = torch.from_numpy(self.listed["label"][places]).to(self.alive[0].device)
-        outputs = [int(self.listed["label"][self.listed["side"] == side][0]) for side in range(len(self.grid.others) + 1)]
+        outputs = [
+            int(self.listed["label"][self.listed["side"] == side][0]) for side in range(len(self.grid.others) + 1)
+        ]
         logits, removed = [], []
         for batch in self.batches(len(places)):
             first, *rest = self._alive_at(places[batch])
@@ -216,13 +202,13 @@ class Sample:
             removed.append(ablations.energy(first, ablated))
             logits.append(self.tail(ablated, *rest))
         scored = torch.cat(logits)
-        if energy_layer is None:
-            energy_layer = self.layer_energy(how)
         count = len(places)
         z = pa.nulls(count, SCHEMA.field("z_ablated").type)
         if not published:
             values = scores.log_odds(scored)[:, outputs].cpu().numpy().astype(np.float32)
-            z = pa.ListArray.from_arrays(np.arange(0, values.size + 1, len(outputs), dtype=np.int32), values.reshape(-1))
+            z = pa.ListArray.from_arrays(
+                np.arange(0, values.size + 1, len(outputs), dtype=np.int32), values.reshape(-1)
+            )
         differences = dict.fromkeys(("difference_before", "difference_after"), pa.nulls(count, pa.float64()))
         if intervention == "erase":
             pair = self.differences(how)
@@ -234,7 +220,6 @@ class Sample:
             "protocol": [protocol] * count,
             "intervention": [intervention] * count,
             "image_id": self.listed["image_id"][places],
-            "class_id": self.listed["class_id"][places],
             "fold": self.listed["fold"][places],
             "rank_baseline": self.listed["rank"][places],
             "rank_ablated": scores.ranks(scored, labels).cpu().numpy().astype(np.int32),
@@ -320,10 +305,10 @@ def ablate(
     parts = []
     if "published" in protocols:
         how = [(group(None), ZERO)] * FOLDS
-        parts.append(sample.effects("published", "zero", how, energy_layer=energy("zero", how)))
+        parts.append(sample.effects("published", how, energy_layer=energy("zero", how)))
     for name in interventions:
         replacing = replacements(name, grid.path_to_cells)
         how = [(group(fold), replacing[fold]) for fold in range(FOLDS)]
-        parts.append(sample.effects("crossfit", name, how, energy_layer=energy(name, how)))
+        parts.append(sample.effects("crossfit", how, energy_layer=energy(name, how)))
     table = pa.concat_tables(parts)
     parquet.write(path_to_ablation, {name: table[name] for name in SCHEMA.names}, SCHEMA, made)

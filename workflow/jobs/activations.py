@@ -226,3 +226,22 @@ def mean(path: str, fold: int | None = None) -> np.ndarray:
         return values
 
     return cache.shared(("mean", cache.stamp(path), fold), read)
+
+
+def baseline(path: str, image_id: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """z [images, outputs], rank and log-probability [images] of a class's study images, which are those of `image_id`."""
+
+    def read() -> tuple[np.ndarray, ...]:
+        table = parquet.read(path, BASELINE)
+        z = table["z"].combine_chunks()
+        if len(set(z.value_lengths().to_pylist())) != 1:
+            raise StudyError(f"{path}: z is not of the network's outputs; {parquet.again(path)}")
+        values = (z.values.to_numpy().reshape(len(z), -1), table["rank"].to_numpy(), table["log_p"].to_numpy())
+        if not all(np.isfinite(column).all() for column in values) or values[1].min() < 0:
+            raise StudyError(f"{path}: a rank, log-probability or z is none; {parquet.again(path)}")
+        return table["image_id"].to_numpy(), *values
+
+    found, *columns = cache.shared(("baseline", cache.stamp(path)), read)
+    if not np.array_equal(found, image_id):
+        raise StudyError(f"{path}: is not of the listed study images; {parquet.again(path)}")
+    return tuple(columns)

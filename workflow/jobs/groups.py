@@ -60,6 +60,12 @@ def find(
     return Group(group, "cell", by_cell[group], layer_units)
 
 
+def names(path_to_cells: str) -> tuple[str, ...]:
+    """The cells of a grid, s0m0 first."""
+    by_cell, _ = cache.shared(("cells", cache.stamp(path_to_cells), None), lambda: _cells(path_to_cells, None))
+    return tuple(by_cell)
+
+
 def means(path_to_cells: str, fold: int) -> tuple[np.ndarray, np.ndarray]:
     """Means of each unit over the target's and over the others' images outside a fold, float32 [units] each."""
 

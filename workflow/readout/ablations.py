@@ -80,6 +80,10 @@ class Erase:
     middle: np.ndarray
     scale: float = 1.0
 
+    def among(self, units: np.ndarray) -> "Erase":
+        """The same for activations of these units alone."""
+        return Erase(self.name, self.direction[units], self.middle[units], self.scale)
+
     def replace(self, activation: torch.Tensor, units: np.ndarray, images: slice | np.ndarray) -> torch.Tensor:
         along = torch.from_numpy(np.zeros_like(self.direction))
         along[units] = torch.from_numpy(self.direction[units])
@@ -117,15 +121,57 @@ def energy(activation: torch.Tensor, ablated: torch.Tensor) -> np.ndarray:
     return (activation - ablated).square().flatten(1).sum(1, dtype=torch.float64).cpu().numpy()
 
 
-def difference(activations: np.ndarray, is_target: np.ndarray) -> float:
-    """Squared length of the difference of the sides' means, less what the noise of either mean adds to it.
+def difference(activations: np.ndarray, side: np.ndarray, inside: np.ndarray) -> float:
+    """Squared length of the difference of the sides' means inside a fold, less what noise adds to it.
 
-    activations: [images, units]; is_target: bool [images]. In expectation it is the squared length of the difference of
-    the true means, and can be below zero; NaN where a side has one image, from which no noise can be told.
+    activations: [images, units]; side: [images], 0 for the target's and another number for each other class; inside:
+    bool [images]. In expectation it is the squared length of the difference of the true means, and can be below zero.
+    The noise is that of images within their classes, over all folds; NaN where a class has a single image.
     """
-    sides = [activations[side].astype(np.float64) for side in (is_target, ~is_target)]
-    if min(map(len, sides)) < 2:
-        return np.nan
-    length = np.square(sides[0].mean(0) - sides[1].mean(0)).sum()
-    # ASSUME: the others' classes count as drawn at random, so that what tells them apart counts as noise, too.
-    return float(length - sum(side.var(0, ddof=1).sum() / len(side) for side in sides))
+    x = activations.astype(np.float64)
+    target = side == 0
+    length = np.square(x[inside & target].mean(0) - x[inside & ~target].mean(0)).sum()
+    noise = 0.0
+    for c in np.unique(side):
+        of_class, drawn = side == c, (inside & (side == c)).sum()
+        if of_class.sum() < 2:
+            return np.nan
+        share = drawn / (inside & (target == target[of_class][0])).sum()
+        noise += share**2 * x[of_class].var(0, ddof=1).sum() / drawn if drawn else 0.0
+    return float(length - noise)
+
+
+def directions(activations: np.ndarray, class_id: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    """Random directions that no class has a part in: differences of the means of random halves, float32 [count, units].
+
+    activations: [images, units]; class_id: [images]. The images of each class are halved, so that a direction has the
+    noise of a difference of means and none of its signal; of an odd number one image is left out.
+    """
+    signs = np.zeros((count, len(class_id)))
+    for c in np.unique(class_id):
+        members = np.flatnonzero(class_id == c)
+        half = len(members) // 2
+        for row in signs:
+            drawn = generator.permutation(members)
+            row[drawn[:half]], row[drawn[half : 2 * half]] = 1, -1
+    halves = np.maximum(1, np.abs(signs).sum(1, keepdims=True) / 2)
+    return (signs / halves @ activations.astype(np.float64)).astype(np.float32)
+
+
+def component_energy(activations: np.ndarray, direction: np.ndarray, middle: np.ndarray) -> float:
+    """Sum over images of the squared component of a - middle along a direction.
+
+    activations: [images, units]; direction and middle: [units].
+    """
+    squared = np.square(direction.astype(np.float64)).sum()
+    along = (activations.astype(np.float64) - middle) @ direction.astype(np.float64)
+    return float(np.square(along).sum() / squared) if squared > 0 else 0.0
+
+
+def donors(is_target: np.ndarray, fold: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """For each image [images] another one, of another fold, of the target or of the others with equal probability."""
+    drawn = np.empty(len(fold), np.int64)
+    for i, f in enumerate(fold):
+        side = is_target if generator.random() < 0.5 else ~is_target
+        drawn[i] = generator.choice(np.flatnonzero(side & (fold != f)))
+    return drawn

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from readout.probes import auroc
+
 
 @dataclass(frozen=True)
 class Images:
     """The images of an ablation, before or after it.
 
-    side: int [images], 0 for the target's and 1 + i for those of the i-th other class; z: log-odds of the target, then of
-    each other class [images, 1 + others]; rank and log_p: of each image's own class [images].
+    side: int [images], 0 for the target's and 1 + i for those of the i-th other class; z: log-odds of the target, then
+    of each other class [images, 1 + others], empty where nobody asks; rank and log_p: of each image's own class
+    [images].
     """
 
     side: np.ndarray
@@ -23,18 +26,36 @@ class Images:
     log_p: np.ndarray
 
     def part(self, chosen: np.ndarray) -> "Images":
-        """Some of the images, bool [images]."""
-        return Images(self.side[chosen], self.z[chosen], self.rank[chosen], self.log_p[chosen])
+        """Some of the images, bool [images] or their places."""
+        return Images(
+            self.side[chosen], self.z[chosen] if len(self.z) else self.z, self.rank[chosen], self.log_p[chosen]
+        )
 
 
-def rank_deficit(change: np.ndarray) -> float:
-    """Mean of max(0, rank change), which the authors' code averages; it is positive under pure noise."""
-    return float(np.maximum(0, change).mean())
+def one_sided(before: Images, after: Images) -> dict[str, float]:
+    """Rank deficit, rank change and change of the log-probability of the target's own images, as means over these.
+
+    The deficit is the mean of max(0, rank change), which the authors' code averages; clipping makes it positive under
+    pure noise, so the plain change stands beside it.
+    """
+    target = before.side == 0
+    change = after.rank[target].astype(np.int64) - before.rank[target]
+    return {
+        "rank_deficit": float(np.maximum(0, change).mean()),
+        "rank_change": float(change.mean()),
+        "log_p_change": float((after.log_p - before.log_p)[target].mean()),
+    }
 
 
-def auroc(positive: np.ndarray, negative: np.ndarray) -> float:
-    """Probability that a value of the first side is the larger; ties count one half."""
-    return float(((positive[:, None] > negative).mean() + (positive[:, None] >= negative).mean()) / 2)
+def against(effect: float, random: np.ndarray) -> tuple[float, float | None]:
+    """An effect less the mean of those of random groups [groups], and the same in units of their standard deviation.
+
+    The latter is None where the random groups do not differ, or where there is one alone.
+    """
+    less = float(effect - random.mean())
+    # Of equal numbers the mean, and with it the deviation, may be off by a rounding.
+    differ = random.min() < random.max()
+    return less, less / float(random.std(ddof=1)) if differ else None
 
 
 def _lost(before: float | None, after: float | None, whole: float | None = None) -> float | None:
@@ -86,7 +107,7 @@ def two_sided(before: Images, after: Images, whole_gap: float | None = None) -> 
     gaps = [gap(z, target) for z in sides]
     share = gaps[0] if whole_gap is None else whole_gap
     moved = sides[1] - sides[0]
-    areas = [auroc(z[target], z[~target]) for z in sides]
+    areas = [auroc(z, target) for z in sides]
     rank_change = after.rank.astype(np.int64) - before.rank
     log_p_change = after.log_p - before.log_p
     return {
@@ -96,9 +117,7 @@ def two_sided(before: Images, after: Images, whole_gap: float | None = None) -> 
         "criterion_shift": _balanced(moved, target),
         "auroc_loss": areas[0] - areas[1],
         "mismatched_separation_loss": _lost(*(mismatched_gap(images.z, images.side) for images in (before, after))),
-        "rank_deficit": rank_deficit(rank_change[target]),
-        "rank_change": float(rank_change[target].mean()),
-        "log_p_change": float(log_p_change[target].mean()),
+        **one_sided(before, after),
         "others_rank_change": float(rank_change[~target].mean()),
         "others_log_p_change": float(log_p_change[~target].mean()),
     }

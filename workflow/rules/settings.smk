@@ -70,6 +70,11 @@ def ablated(params):
     return {name: params.settings[name] for name in ("protocols", "interventions")}
 
 
+def controlling(params):
+    """What the job of a grid's controls does."""
+    return {name: value for name, value in params.settings.items() if name != "source"}
+
+
 def control(network):
     """The groups beside the cells, and how they are ablated."""
     kinds = {name: count for name, count in STUDY.controls.items() if name != "pseudo"}
@@ -173,20 +178,42 @@ def by_cell(network, paths):
     return {t: dict(zip(STUDY.cells, part, strict=True)) for t, part in by_target(network, parts).items()}
 
 
+def controlled(pattern):
+    """A layer's files of controls, one for each target, where there are any."""
+    return lambda w: of_targets(pattern)(w) if w.layer in STUDY.controlled(w.network) else []
+
+
+def contrasts(network):
+    """The classes that each target of a network is contrasted with."""
+    return {target: STUDY.others(network, target) for target in STUDY.networks[network].targets}
+
+
 def of_steps(network, paths):
     """The inputs of a layer's table by step, target and cell."""
     return {
+        "path_to_images": paths.images,
         "path_to_layers": paths.layers,
+        "paths_to_baselines": dict(zip(STUDY.networks[network].classes, paths.baselines, strict=True)),
         "paths_to_cells": by_target(network, paths.cells),
         "paths_to_probes": by_cell(network, paths.probes),
         "paths_to_ablations": by_cell(network, paths.ablations),
         "paths_to_controls": by_target(network, paths.controls),
+        "others": contrasts(network),
     }
 
 
 def of_grids(paths):
-    """The inputs of the table of groups: controls by grid, layers by network."""
+    """The inputs of the table of groups: controls by grid, layers and baselines by network."""
+    left = iter(paths.baselines)
     return {
-        "paths_to_controls": dict(zip(STUDY.grids(), paths.controls, strict=True)),
+        "path_to_images": paths.images,
+        "paths_to_controls": dict(zip(controlled_grids(), paths.controls, strict=True)),
         "paths_to_layers": dict(zip(STUDY.networks, paths.layers, strict=True)),
+        "paths_to_baselines": {n.name: {c: next(left) for c in n.classes} for n in STUDY.networks.values()},
+        "others": {network: contrasts(network) for network in STUDY.networks},
     }
+
+
+def controlled_grids():
+    """All (network, layer, target) with controls."""
+    return [grid for grid in STUDY.grids() if grid[1] in STUDY.controlled(grid[0])]
