@@ -4,6 +4,7 @@ ACTIVATIONS = f"{R}/activations/{{network}}/{{layer}}/{{class_id}}.parquet"
 MEANS = f"{R}/means/{{network}}/{{layer}}/{{class_id}}.parquet"
 BASELINE = f"{R}/baseline/{{network}}/{{class_id}}.parquet"
 ACCURACY = f"{R}/networks/{{network}}/accuracy.parquet"
+TRUTH = f"{R}/networks/{{network}}/truth.parquet"
 GRID = {"bins": STUDY.bins}
 PROBES = {"seed": STUDY.seed, **STUDY.config["probes"]}
 
