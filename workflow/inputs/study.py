@@ -233,6 +233,8 @@ class Study:
                 raise StudyError(f"class {class_id}: output {self.labels[class_id]}, but {name} has {outputs} outputs")
         if len(pool) < 2:
             raise StudyError(f"networks: {name}: classes: a target needs at least one other class to contrast it with")
+        if entry["weights"] == weights.PLANTED or entry["model"] in planted.MODELS:
+            self._check_planted(entry, outputs)
         try:
             chosen = layer_names.select(entry["model"], entry["layers"])
         except StudyError as error:
@@ -256,8 +258,6 @@ class Study:
                     f"networks: {name}: transform: shipped weights need the one with which they were trained: "
                     f"{weights.shipped()['transform']}"
                 )
-        if entry["weights"] == weights.PLANTED or entry["model"] in planted.MODELS:
-            self._check_planted(entry, outputs)
         drawn = entry["weights"] == "random"
         if not trained and weights.DRAWN.fullmatch(entry["weights"]):
             raise StudyError(f"networks: {name}: weights: {entry['weights']}: say random; the study's seed draws them")

@@ -61,7 +61,7 @@ def torch_device(choice: str) -> torch.device:
 
 
 def network(source: NetworkSource) -> torch.nn.Module:
-    """The network with weights from a file, from torchvision (`IMAGENET1K_V1`), drawn (`random-<seed>`) or set by hand."""
+    """The network with weights from a file, from torchvision (`IMAGENET1K_V1`), drawn (`random-<seed>`) or planted."""
     if file := weights.file(source.model, source.weights):
         return checkpoints.load(source.model, source.outputs, file)
     if source.weights == weights.PLANTED:

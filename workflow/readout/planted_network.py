@@ -7,6 +7,7 @@ from readout import StudyError, planted
 
 CLASSES, MEMBERS = planted.CLASSES, planted.MEMBERS
 OUTPUTS = len(CLASSES) + 1
+# ASSUME: the four roles weigh about the same, a fifth to a quarter of a class's separation each.
 WEIGHT = 2.0
 """What a role adds to its class's score where its signal is on (inhibitory: takes away), about."""
 EITHER, BOTH, WIDTH = 0.7, 1.5, 0.1
