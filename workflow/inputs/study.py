@@ -19,6 +19,7 @@ import yaml
 from inputs import datasets, weights
 from inputs.sources import ImageSource, NetworkSource
 from readout import StudyError, cells, groups, layer_names, planted
+from readout.folds import FOLDS
 from runtime import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,13 +87,26 @@ TYPES = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
 VALIDATOR = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=TYPES)
 
 
+PROTOCOLS = ("published", "crossfit")
+INTERVENTIONS = ("zero", "mean", "erase")
+CONTROLS = ("random", "matched", "directions", "resample", "pseudo")
+"""Kinds of controls, each of which a config gives a number of; 0 for none."""
+
 RENAMED = {
     "probes.draws": "probes.published.draws",
     "probes.units": "probes.published.units",
     "probes.C": "probes.published.C",
-    "probes.strength": "probes.held_out.C",
+    "probes.strength": "probes.crossfit.C",
 }
 """Keys that configs of earlier versions have, and what they are called now."""
+RETIRED = {
+    "probes.held_out": (
+        "its grid had seen the images that it was tested on; probes.crossfit {C, draws} took its place, with the same C"
+    ),
+    "ablations.value": "ablations.interventions took its place: a list, out of zero, mean and erase",
+    "claims.replicates": "a jackknife over classes took the bootstrap's place; leave the key out",
+}
+"""Keys that configs of earlier versions have and that are gone, and what took their place."""
 
 
 def _relevance(error: jsonschema.ValidationError) -> tuple:
@@ -111,6 +125,9 @@ def _message(error: jsonschema.ValidationError) -> str:
             path = f"{key}.{name}" if key else str(name)
             if path in RENAMED:
                 messages.append(f"{path}: is called {RENAMED[path]} now; rename the key")
+                continue
+            if path in RETIRED:
+                messages.append(f"{path}: is no longer there: {RETIRED[path]}")
                 continue
             close = difflib.get_close_matches(str(name), known, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
@@ -189,7 +206,17 @@ class Study:
         self.seed: int = config["seed"]
         self.bins: tuple[int, int] = (config["grid"]["selectivity"], config["grid"]["magnitude"])
         self.cells = cells.names(self.bins)
-        self.random = groups.random_names((config["controls"] or {"random": 0})["random"])
+        self.protocols: tuple[str, ...] = tuple(p for p in PROTOCOLS if p in config["ablations"]["protocols"])
+        crossfit = "crossfit" in self.protocols
+        chosen = config["ablations"]["interventions"]
+        self.interventions: tuple[str, ...] = tuple(i for i in INTERVENTIONS if crossfit and i in chosen)
+        controls = config["controls"] or dict.fromkeys(CONTROLS, 0)
+        # Of layers alone it says nothing.
+        self.controls: dict[str, int] = {name: controls[name] for name in CONTROLS}
+        self.random = groups.random_names(self.controls["random"])
+        self.pseudo = tuple(f"pseudo{i}" for i in range(self.controls["pseudo"]))
+        # Whether anything asks for grids that have not seen the images of a fold.
+        self.folds: bool = crossfit or config["probes"]["crossfit"] is not None or any(self.controls.values())
         self.kinds: dict[str, groups.Kind] = dict.fromkeys(self.cells, "cell") | dict.fromkeys(self.random, "random")
         self.data = datasets.dataset(self.dataset, self.path)
         self.classes = self.data.classes
@@ -203,6 +230,8 @@ class Study:
             self._check_shipped()
         self.labels = self._labels()
         self.networks = {network.name: network for network in map(self._network, config["networks"])}
+        self._check_folds()
+        self._controlled = {network.name: self._controlled_layers(network) for network in self.networks.values()}
         # As a Mac compares the names of folders.
         if len({unicodedata.normalize("NFC", name).casefold() for name in self.networks}) < len(config["networks"]):
             raise StudyError("networks: two networks have one name, or but for capitals; give each its own `name`")
@@ -381,6 +410,41 @@ class Study:
                 f"images.labels: no output is given for class {', '.join(missing)}, which is to be trained on"
             )
         return {class_id: labels[class_id] for class_id in self.classes if class_id in labels}
+
+    def _check_folds(self) -> None:
+        """Refuse what the cross-fitted protocol cannot have."""
+        study = self.config["images"]["study"]
+        if self.folds and study < FOLDS:
+            raise StudyError(
+                f"images.study: {study}, but a study with folds needs an image of each class in each of the {FOLDS}; "
+                "raise it, or set ablations.protocols to [published], and probes.crossfit and controls to null"
+            )
+        if any(self.controls.values()) and "crossfit" not in self.protocols:
+            raise StudyError(
+                "controls: are ablated as the cross-fitted protocol has it, which ablations.protocols leaves out; "
+                "add crossfit there, or set controls to null"
+            )
+        if self.pseudo and self.config["probes"]["crossfit"] is None:
+            raise StudyError(
+                "controls.pseudo: pseudo-targets are for the cross-fitted probes too; set it to 0, or give "
+                "probes.crossfit its settings"
+            )
+
+    def _controlled_layers(self, network: Network) -> tuple[str, ...]:
+        """The layers of a network with controls."""
+        choice = self.config["controls"]["layers"] if any(self.controls.values()) else []
+        if choice == "all":
+            return network.layers
+        if isinstance(choice, int):
+            return tuple(layer_names.spread(network.layers, min(choice, len(network.layers))))
+        unknown = [layer for layer in choice if all(layer not in n.layers for n in self.networks.values())]
+        if unknown:
+            raise StudyError(f"controls.layers: no network of the study has {', '.join(unknown)} among its layers")
+        return tuple(layer for layer in network.layers if layer in choice)
+
+    def controlled(self, network: str) -> tuple[str, ...]:
+        """The layers of a network with controls, in order of depth."""
+        return self._controlled[network]
 
     def _check_counts(self) -> None:
         study = self.config["images"]["study"]

@@ -48,6 +48,13 @@ def _blocks(known: Sequence[str]) -> tuple[str, ...]:
     return tuple(last.values())
 
 
+def spread(names: Sequence[str], count: int) -> tuple[str, ...]:
+    """So many of the names, evenly from first to last; of one, the last."""
+    if count == 1:
+        return tuple(names[-1:])
+    return tuple(names[round(i * (len(names) - 1) / (count - 1))] for i in range(count))
+
+
 def select(model: str, choice: str | int | Sequence[str]) -> tuple[str, ...]:
     """The layers of `model` that a configuration chooses, in the order of execution.
 
@@ -72,9 +79,7 @@ def select(model: str, choice: str | int | Sequence[str]) -> tuple[str, ...]:
     if isinstance(choice, int):
         if not 1 <= choice <= len(known):
             raise StudyError(f"layers: {choice}: {model} has {len(known)} layers; choose from 1 to {len(known)}")
-        if choice == 1:
-            return known[-1:]
-        return tuple(known[round(i * (len(known) - 1) / (choice - 1))] for i in range(choice))
+        return spread(known, choice)
     unknown = [name for name in choice if name not in known]
     if unknown:
         raise StudyError(f"layers: {model} has no layer {', '.join(unknown)}; its layers are {', '.join(known)}")

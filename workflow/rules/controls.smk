@@ -6,6 +6,7 @@ rule controls:
         lambda w: weights(STUDY.networks[w.network]),
         path_to_cells=rules.cells.output[0],
         path_to_baseline=BASELINE,
+        paths_to_others=others_baselines,
         path_to_images=rules.images.output[0],
         path_to_layers=rules.layers.output[0],
     output:
@@ -24,10 +25,8 @@ rule controls:
         logs.run(
             log[0],
             controls.control,
+            grid=grid(input, wildcards),
             path_to_controls=output[0],
-            **input,
-            **wildcards,
-            **params.settings,
-            device=DEVICE,
+            **controlling(params),
             made=made("controls", params.settings),
         )
