@@ -242,7 +242,7 @@ def sampled(
     device: str,
     key: tuple,
 ) -> Sample:
-    """The `listed` images at a layer, fold after fold; `key` tells these images, and is theirs with that layer alone."""
+    """The `listed` images, fold after fold, at a layer; `key` tells them from the images of other samples."""
     where = networks.torch_device(device)
     prepared = networks.prepared(source)
     layers = networks.layer_nodes(path_to_layers, [layer])
