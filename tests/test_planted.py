@@ -9,15 +9,17 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 
 from inputs import datasets, weights
 from inputs.sources import ImageSource, NetworkSource
-from jobs import images, networks
-from readout import StudyError, ablations, models, planted, planted_network, scores, tracing
+from jobs import activations, images, networks
+from readout import StudyError, ablations, models, planted, planted_network, probes, scores, tracing
 from readout.cuts import cut
+from readout.folds import FOLDS
 from readout.probes import auroc
 from runtime import parquet
-from workflow import ROOT
+from workflow import ROOT, Project
 
 CLASSES = (*planted.CLASSES, planted.NONE)
 DATA = datasets.dataset("planted", None)
@@ -58,6 +60,11 @@ def _run(model, pixels):
     return SimpleNamespace(
         null=planted.MODELS[model], parts=parts, activation=activation, rest=rest, logits=logits, y=pixels[1]
     )
+
+
+def groups_of(class_id, null=False):
+    """The role groups of a target."""
+    return planted.roles(class_id, planted.units(null))
 
 
 def z(logits, target):
@@ -116,7 +123,7 @@ def test_a_signal_is_on_as_often_as_it_is_said():
     """
     for target, class_id in enumerate(planted.CLASSES):
         x = np.stack([[planted.pixels(c, i).ravel() for i in range(planted.IMAGES)] for c in CLASSES]) / 255
-        for name, units in planted.roles(class_id).items():
+        for name, units in groups_of(class_id).items():
             if name in planted.OF_NO_CLASS:
                 continue
             signal = x[..., units]
@@ -147,22 +154,22 @@ def test_images_are_found_by_their_number():
 def test_every_unit_has_a_role():
     """By hand: 4 classes of 7 x 8 units, and 3 roles of 32; in the null network a class's are all decodable."""
     assert len(planted.units()) == len(planted.units(null=True)) == 4 * 7 * 8 + 3 * 32 == 320
-    assert {name: len(units) for name, units in planted.roles("b").items()} == {
+    assert {name: len(units) for name, units in groups_of("b").items()} == {
         **dict.fromkeys(("causal", "decodable", "redundant_first", "redundant_second"), 8),
         **dict.fromkeys(("conjunction_first", "conjunction_second", "inhibitory"), 8),
         **dict.fromkeys(("redundant", "conjunction"), 16),
         **dict.fromkeys(planted.OF_NO_CLASS, 32),
     }
-    assert {name: len(units) for name, units in planted.roles("b", null=True).items()} == {
+    assert {name: len(units) for name, units in groups_of("b", null=True).items()} == {
         "decodable": 56,
         **dict.fromkeys(planted.OF_NO_CLASS, 32),
     }
-    assert planted.roles(planted.NONE).keys() == set(planted.OF_NO_CLASS)
+    assert groups_of(planted.NONE).keys() == set(planted.OF_NO_CLASS)
 
 
 def test_units_put_out_what_their_roles_say(ran, pixels):
     """A pixel from 0 to 1; 1 for the constant and 0 for the dead, to the bit."""
-    roles, red = planted.roles("a"), pixels[0][:, 0].flatten(1)
+    roles, red = groups_of("a"), pixels[0][:, 0].flatten(1)
     assert (ran.activation[:, roles["constant"]] == 1).all()
     assert (ran.activation[:, roles["dead"]] == 0).all()
     assert torch.equal(ran.activation[:, :224], red[:, :224])
@@ -181,7 +188,7 @@ def test_scores_by_hand():
     for output, class_id in enumerate(planted.CLASSES):
         for name, score in expected.items():
             image = torch.zeros(1, 3, 256)
-            image[:, :, planted.roles(class_id)[name]] = 0.8
+            image[:, :, groups_of(class_id)[name]] = 0.8
             with torch.inference_mode():
                 found = network(image.view(1, 3, 16, 16))[0]
             by_hand = torch.zeros(5)
@@ -221,7 +228,7 @@ def expected_of(ran):
 def test_each_intervention_finds_what_it_must_and_is_blind_where_it_is(ran, intervention):
     """The separation loss of each role group of each target."""
     for target, class_id in enumerate(planted.CLASSES):
-        roles = planted.roles(class_id, ran.null)
+        roles = groups_of(class_id, ran.null)
         assert roles.keys() == expected_of(ran).keys()
         for name, units in roles.items():
             loss = separation_loss(ran, target, units, intervention)
@@ -234,7 +241,7 @@ def test_published_deficits_find_what_they_must(ran):
     for target, class_id in enumerate(planted.CLASSES):
         own = ran.y == target
         baseline = scores.ranks(ran.logits, ran.y)[own]
-        for name, units in planted.roles(class_id, ran.null).items():
+        for name, units in groups_of(class_id, ran.null).items():
             change = scores.ranks(ablated(ran, target, units, "zero"), ran.y)[own] - baseline
             deficit = change.clamp(min=0).double().mean().item()
             assert deficit > 0.5 if expected_of(ran)[name].ranks else deficit < 0.05, (class_id, name, deficit)
@@ -243,7 +250,7 @@ def test_published_deficits_find_what_they_must(ran):
 def test_probes_decode_what_they_must(ran):
     """By the sum of the group's units, in either direction."""
     for target, class_id in enumerate(planted.CLASSES):
-        for name, units in planted.roles(class_id, ran.null).items():
+        for name, units in groups_of(class_id, ran.null).items():
             area = auroc(ran.activation[:, units].double().sum(1).numpy(), (ran.y == target).numpy())
             decodes = expected_of(ran)[name].decodes
             assert abs(area - 0.5) > 0.4 if decodes else abs(area - 0.5) < 0.1, (class_id, name, area)
@@ -254,7 +261,7 @@ def test_separation_losses_by_hand(planted_ran):
     the others', as a share of the gap. Zero and mean take all of it, and the mean is between the sides.
     """
     for target, class_id in enumerate(planted.CLASSES):
-        own, roles = planted_ran.y == target, planted.roles(class_id)
+        own, roles = planted_ran.y == target, groups_of(class_id)
         whole = gap(z(planted_ran.logits, target), own)
         a = planted_ran.activation.double()
         first, second = (a[:, roles[f"conjunction_{half}"]] for half in ("first", "second"))
@@ -274,7 +281,7 @@ def test_separation_losses_by_hand(planted_ran):
 def test_either_half_of_a_redundant_pair_suffices_exactly(planted_ran):
     """Under zero, mean and erase; the two together cost a fifth of the gap and more."""
     for target, class_id in enumerate(planted.CLASSES):
-        roles = planted.roles(class_id)
+        roles = groups_of(class_id)
         for intervention in ("zero", "mean", "erase"):
             for half in ("first", "second"):
                 assert abs(separation_loss(planted_ran, target, roles[f"redundant_{half}"], intervention)) < 1e-6
@@ -283,9 +290,9 @@ def test_either_half_of_a_redundant_pair_suffices_exactly(planted_ran):
 
 def test_the_false_alarm_of_zero_is_that_of_the_gates_behind(planted_ran):
     """Without the constant all classes' causal units are cut off, and nothing else."""
-    causal = np.concatenate([planted.roles(class_id)["causal"] for class_id in planted.CLASSES])
+    causal = np.concatenate([groups_of(class_id)["causal"] for class_id in planted.CLASSES])
     for target, class_id in enumerate(planted.CLASSES):
-        constant = planted.roles(class_id)["constant"]
+        constant = groups_of(class_id)["constant"]
         without = ablated(planted_ran, target, causal, "zero")
         assert torch.allclose(ablated(planted_ran, target, constant, "zero"), without, atol=1e-5)
         for intervention in ("mean", "erase", "resample"):
@@ -296,7 +303,7 @@ def test_noise_is_used_and_separates_nothing(ran):
     """Use, the mean absolute change of z as a share of the gap, is clearly not zero where nothing of the gap is lost."""
     for target, class_id in enumerate(planted.CLASSES):
         own, before = ran.y == target, z(ran.logits, target)
-        change = (z(ablated(ran, target, planted.roles(class_id)["noise"], "zero"), target) - before).abs()
+        change = (z(ablated(ran, target, groups_of(class_id)["noise"], "zero"), target) - before).abs()
         use = (change[own].mean() + change[~own].mean()) / 2 / gap(before, own)
         assert 0.02 < use < 0.06
 
@@ -342,3 +349,104 @@ def test_the_truth_has_a_row_a_unit(tmp_path):
     networks.list_roles(path, network="p", model="planted_null")
     null = parquet.read(path, networks.TRUTH, optional=("half", "class_id")).to_pandas()
     assert null.groupby("role").size().to_dict() == {"decodable": 224, "constant": 32, "noise": 32, "dead": 32}
+
+
+def test_the_groups_of_a_target_come_from_the_truth(tmp_path):
+    """The same units by the file as by the code; at another layer none; a file of other units is refused."""
+    path = str(tmp_path / "truth.parquet")
+    networks.list_roles(path, network="p", model="planted")
+    found = networks.roles(path, layer="first", class_id="c", layer_units=320)
+    expected = groups_of("c")
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[name], units) for name, units in expected.items())
+    assert networks.roles(path, layer="second", class_id="c", layer_units=192) == {}
+    with pytest.raises(StudyError, match=r"truth\.parquet: is not of the 319 units of first; make it again"):
+        networks.roles(path, layer="first", class_id="c", layer_units=319)
+
+
+# ---- through the workflow
+
+
+STUDY = yaml.safe_load((ROOT / "workflow" / "studies" / "planted.yaml").read_text())
+CONTROLS = {"layers": "all", "random": 4, "matched": 0, "directions": 0, "resample": 1, "pseudo": 0}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """The planted study as far as the table of groups, with few random ones."""
+    project = Project.create(tmp_path_factory.mktemp("planted") / "project", STUDY | {"controls": CONTROLS})
+    project.run("results/planted/tables/groups.parquet")
+    return project
+
+
+@pytest.fixture(scope="module")
+def groups(study):
+    table = pd.read_parquet(study.results / "tables" / "groups.parquet")
+    return table.replace({"intervention": {"resample0": "resample"}})
+
+
+CROSSFIT_LARGE, CROSSFIT_SMALL = 0.08, 0.05
+"""As above, of 50 images of the target and 40 of the others: noise moves the gap by .3 x sqrt(2 / 50 + 2 / 40), .09 or
+.012 of it, and resampled noise by half as much again."""
+
+
+@pytest.mark.workflow
+def test_the_tables_say_of_each_role_what_is_to_be_found(groups):
+    """Cross-fitted, on both sides, for every target of both networks."""
+    rows = groups[groups["kind"] == "role"]
+    for network, expected in (("planted", planted.EXPECTED), ("planted_null", planted.EXPECTED_NULL)):
+        of_network = rows[rows["network"] == network]
+        found = of_network.set_index(["class_id", "group", "intervention"])["separation_loss"]
+        assert sorted(found.index) == sorted(
+            (c, g, i) for c in planted.CLASSES for g in expected for i in INTERVENTIONS
+        )
+        for (class_id, name, intervention), loss in found.items():
+            large = getattr(expected[name], intervention)
+            assert loss > CROSSFIT_LARGE if large else abs(loss) < CROSSFIT_SMALL, (network, class_id, name, loss)
+        deficits = of_network[of_network["intervention"] == "zero"].set_index(["class_id", "group"])["rank_deficit"]
+        for (class_id, name), deficit in deficits.items():
+            assert deficit > 0.4 if expected[name].ranks else deficit < 0.1, (network, class_id, name, deficit)
+
+
+@pytest.mark.workflow
+def test_mismatched_losses_tell_what_is_of_no_class(groups):
+    """The constant's loss under zero is as large when other classes are read; that of the target's units is not there."""
+    rows = groups[(groups["network"] == "planted") & (groups["kind"] == "role") & (groups["intervention"] == "zero")]
+    own = rows.set_index(["group", "class_id"])["separation_loss"]
+    mismatched = rows.set_index(["group", "class_id"])["mismatched_separation_loss"]
+    assert (mismatched["constant"] - own["constant"]).abs().max() < 0.05
+    assert mismatched.drop("constant").abs().max() < 0.05
+
+
+@pytest.mark.workflow
+def test_the_tables_find_nothing_in_the_null_network(groups):
+    """In no group of any kind, the whole layer among them; in the planted network the layer is all there is."""
+    null = groups[groups["network"] == "planted_null"]
+    assert {"all", "random", "role", "cell"} == set(null["kind"])
+    assert null["separation_loss"].abs().max() < CROSSFIT_SMALL
+    everything = groups[(groups["network"] == "planted") & (groups["kind"] == "all")]
+    assert everything["separation_loss"].tolist() == pytest.approx([1] * 4, abs=1e-6)
+
+
+@pytest.mark.workflow
+def test_cross_fitted_probes_decode_what_they_must(study):
+    """The activations of a run, in both networks: every role group of every target, by the folds of its images."""
+    for network, expected in (("planted", planted.EXPECTED), ("planted_null", planted.EXPECTED_NULL)):
+        paths = [str(study.results / "activations" / network / "first" / f"{c}.parquet") for c in CLASSES]
+        (_, fold, x), sizes = activations.gather(paths, np.arange(320), 320)
+        for target, class_id in enumerate(planted.CLASSES):
+            is_target = np.repeat(np.arange(len(CLASSES)), sizes) == target
+            for name, units in groups_of(class_id, network == "planted_null").items():
+                area = probes.crossfit(x, [units] * FOLDS, is_target, fold, C=10.0).auroc
+                assert area > 0.9 if expected[name].decodes else abs(area - 0.5) < 0.15, (network, class_id, name, area)
+
+
+@pytest.mark.workflow
+def test_the_truth_is_that_of_the_networks(study):
+    """A row a unit of the layer, for both; the groups' sizes are in the table, and a second run has nothing to do."""
+    for network in planted.MODELS:
+        truth = pd.read_parquet(study.results / "networks" / network / "truth.parquet")
+        layers = pd.read_parquet(study.results / "networks" / network / "layers.parquet").set_index("layer")
+        assert layers["units"].to_dict() == {"first": 320, "second": 192}
+        assert len(truth) == 320
+    assert "Nothing to be done" in study.run("results/planted/tables/groups.parquet")

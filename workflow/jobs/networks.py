@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 
+import numpy as np
 import pyarrow as pa
 import torch
 
@@ -133,6 +134,20 @@ def list_roles(path_to_truth: str, *, network: str, model: str, made: str | None
         for i, unit in enumerate(planted.units(null=planted.MODELS[model]))
     ]
     parquet.write(path_to_truth, rows, TRUTH, made)
+
+
+def roles(path_to_truth: str, *, layer: str, class_id: str, layer_units: int) -> dict[str, np.ndarray]:
+    """The role groups of a target at a layer, by `truth.parquet`: units by name (`readout.planted.roles`).
+
+    None at a layer whose units have no roles; StudyError where not each of its units has one.
+    """
+    table = parquet.read(path_to_truth, TRUTH, optional=("half", "class_id"))
+    rows = [row for row in table.to_pylist() if row["layer"] == layer]
+    if rows and [row["unit"] for row in rows] != list(range(layer_units)):
+        raise StudyError(
+            f"{path_to_truth}: is not of the {layer_units} units of {layer}; {parquet.again(path_to_truth)}"
+        )
+    return planted.roles(class_id, [planted.Planted(row["role"], row["class_id"], row["half"]) for row in rows])
 
 
 def _accuracy(network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, split: str) -> dict:

@@ -7,6 +7,7 @@ fifth class, `none`, shows no class. `planted_network` has the weights.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -67,13 +68,14 @@ def units(null: bool = False) -> tuple[Planted, ...]:
     return tuple(Planted("decodable", u.class_id, None) if null and u.role in UNREAD else u for u in found)
 
 
-def roles(class_id: str, null: bool = False) -> dict[str, np.ndarray]:
+def roles(class_id: str, of: Sequence[Planted]) -> dict[str, np.ndarray]:
     """The role groups of a target: ascending units by name, those of the target's own units and of no class's.
 
-    A role of pairs is there as a whole (`redundant`) and by its halves (`redundant_first`, `redundant_second`).
+    `of` are all units of the layer in their order. A role of pairs is there as a whole (`redundant`) and by its halves
+    (`redundant_first`, `redundant_second`).
     """
     found: dict[str, list[int]] = {}
-    for i, unit in enumerate(units(null)):
+    for i, unit in enumerate(of):
         if unit.class_id in (class_id, None):
             for name in (unit.role, *([f"{unit.role}_{unit.half}"] if unit.half else [])):
                 found.setdefault(name, []).append(i)

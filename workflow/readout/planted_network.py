@@ -51,9 +51,9 @@ class PlantedNetwork(nn.Module):
             for parameter in self.parameters():
                 parameter.zero_()
             self._read(units)
-            self._gate(null)
+            self._gate(units, null)
             if null:
-                self._around()
+                self._around(units)
             self.score.bias[len(CLASSES)] = THRESHOLD_NULL if null else THRESHOLD
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -77,7 +77,7 @@ class PlantedNetwork(nn.Module):
                 self.read.weight[i, pixel] = 1 if unit.role == "noise" else -1
                 self.read.bias[i] = 0 if unit.role == "noise" else -1
 
-    def _gate(self, null: bool) -> None:
+    def _gate(self, units: tuple[planted.Planted, ...], null: bool) -> None:
         """The second layer, and what the scores read of it."""
         rows = iter(range(self.gate.out_features))
 
@@ -91,7 +91,7 @@ class PlantedNetwork(nn.Module):
 
         share = 0.0 if null else WEIGHT / MEMBERS
         for output, class_id in enumerate(CLASSES):
-            role = planted.roles(class_id)
+            role = planted.roles(class_id, units)
             constant, dead = role["constant"], role["dead"]
             for unit, unused in zip(role["causal"], dead, strict=False):
                 # Without the constant units' sum of 1, the gate is shut.
@@ -104,16 +104,16 @@ class PlantedNetwork(nn.Module):
                 gate(dict.fromkeys(pair, 1 / SURPLUS), -BOTH / SURPLUS, {output: share})
             for unit in role["inhibitory"]:
                 gate({unit: 1}, 0, {output: -share})
-        for i, unit in enumerate(planted.roles(CLASSES[0])["noise"]):
+        for i, unit in enumerate(planted.roles(CLASSES[0], units)["noise"]):
             # Walsh functions: as many weights up as down for each class, and no two classes alike.
             signs = [(-1) ** (i >> output & 1) for output in range(len(CLASSES))]
             gate({unit: 1}, 0, {output: sign * NOISE for output, sign in enumerate(signs)})
 
-    def _around(self) -> None:
+    def _around(self, units: tuple[planted.Planted, ...]) -> None:
         """The null network's scores, from the pixels: one half of each role of pairs is enough."""
         for output, class_id in enumerate(CLASSES):
             for name in ("causal", "redundant_first", "conjunction_first", "inhibitory"):
-                members = torch.from_numpy(planted.roles(class_id)[name])
+                members = torch.from_numpy(planted.roles(class_id, units)[name])
                 self.around.weight[output, members] = (-1 if name == "inhibitory" else 1) * WEIGHT / MEMBERS
 
 

@@ -20,6 +20,11 @@ def weights(network):
     return [network.file] if network.file else made
 
 
+def truth(wildcards):
+    """The roles of a network's units, where they are known."""
+    return [TRUTH.format(network=wildcards.network)] if STUDY.networks[wildcards.network].planted else []
+
+
 def architecture(wildcards):
     """What it takes to build a network, with its weights where these are not trained here."""
     network = STUDY.networks[wildcards.network]
