@@ -88,7 +88,8 @@ use rule all as begin with:
         # Whether there is a GPU shows where the networks run.
         options="--config device=auto",
         files=[f"{R}/images.parquet"]
-        + expand([f"{R}/networks/{{n}}/layers.parquet", f"{R}/others/{{n}}.parquet"], n=STUDY.networks),
+        + expand([f"{R}/networks/{{n}}/layers.parquet", f"{R}/others/{{n}}.parquet"], n=STUDY.networks)
+        + [f"{R}/networks/{network.name}/truth.parquet" for network in STUDY.networks.values() if network.planted],
 
 
 use rule all as network with:
