@@ -18,7 +18,8 @@ import yaml
 
 from inputs import datasets, weights
 from inputs.sources import ImageSource, NetworkSource
-from readout import StudyError, cells, groups, layer_names
+from readout import StudyError, cells, groups, layer_names, planted
+from readout.folds import FOLDS
 from runtime import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,8 +34,8 @@ IMAGENET = 1000
 class Network:
     """One network of a study.
 
-    `weights` is a file, torchvision's name of its weights, `shipped-<hash>`, `random-<seed>`, or None where a rule
-    trains the network by `training`; `transform` is None where torchvision says how to prepare the images of its
+    `weights` is a file, torchvision's name of its weights, `shipped-<hash>`, `random-<seed>`, `planted`, or None where
+    a rule trains the network by `training`; `transform` is None where torchvision says how to prepare the images of its
     weights.
     """
 
@@ -51,6 +52,11 @@ class Network:
     @property
     def trained(self) -> bool:
         return self.weights is None
+
+    @property
+    def planted(self) -> bool:
+        """Whether each unit's role is known."""
+        return self.weights == weights.PLANTED
 
     @property
     def file(self) -> str | None:
@@ -81,13 +87,26 @@ TYPES = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
 VALIDATOR = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=TYPES)
 
 
+PROTOCOLS = ("published", "crossfit")
+INTERVENTIONS = ("zero", "mean", "erase")
+CONTROLS = ("random", "matched", "directions", "resample", "pseudo")
+"""Kinds of controls, each of which a config gives a number of; 0 for none."""
+
 RENAMED = {
     "probes.draws": "probes.published.draws",
     "probes.units": "probes.published.units",
     "probes.C": "probes.published.C",
-    "probes.strength": "probes.held_out.C",
+    "probes.strength": "probes.crossfit.C",
 }
 """Keys that configs of earlier versions have, and what they are called now."""
+RETIRED = {
+    "probes.held_out": (
+        "its grid had seen the images that it was tested on; probes.crossfit {C, draws} took its place, with the same C"
+    ),
+    "ablations.value": "ablations.interventions took its place: a list, out of zero, mean and erase",
+    "claims.replicates": "a jackknife over classes took the bootstrap's place; leave the key out",
+}
+"""Keys that configs of earlier versions have and that are gone, and what took their place."""
 
 
 def _relevance(error: jsonschema.ValidationError) -> tuple:
@@ -106,6 +125,9 @@ def _message(error: jsonschema.ValidationError) -> str:
             path = f"{key}.{name}" if key else str(name)
             if path in RENAMED:
                 messages.append(f"{path}: is called {RENAMED[path]} now; rename the key")
+                continue
+            if path in RETIRED:
+                messages.append(f"{path}: is no longer there: {RETIRED[path]}")
                 continue
             close = difflib.get_close_matches(str(name), known, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
@@ -184,7 +206,17 @@ class Study:
         self.seed: int = config["seed"]
         self.bins: tuple[int, int] = (config["grid"]["selectivity"], config["grid"]["magnitude"])
         self.cells = cells.names(self.bins)
-        self.random = groups.random_names((config["controls"] or {"random": 0})["random"])
+        self.protocols: tuple[str, ...] = tuple(p for p in PROTOCOLS if p in config["ablations"]["protocols"])
+        crossfit = "crossfit" in self.protocols
+        chosen = config["ablations"]["interventions"]
+        self.interventions: tuple[str, ...] = tuple(i for i in INTERVENTIONS if crossfit and i in chosen)
+        controls = config["controls"] or dict.fromkeys(CONTROLS, 0)
+        # Of layers alone it says nothing.
+        self.controls: dict[str, int] = {name: controls[name] for name in CONTROLS}
+        self.random = groups.random_names(self.controls["random"])
+        self.pseudo = tuple(f"pseudo{i}" for i in range(self.controls["pseudo"]))
+        # Whether anything asks for grids that have not seen the images of a fold.
+        self.folds: bool = crossfit or config["probes"]["crossfit"] is not None or any(self.controls.values())
         self.kinds: dict[str, groups.Kind] = dict.fromkeys(self.cells, "cell") | dict.fromkeys(self.random, "random")
         self.data = datasets.dataset(self.dataset, self.path)
         self.classes = self.data.classes
@@ -198,6 +230,8 @@ class Study:
             self._check_shipped()
         self.labels = self._labels()
         self.networks = {network.name: network for network in map(self._network, config["networks"])}
+        self._check_folds()
+        self._controlled = {network.name: self._controlled_layers(network) for network in self.networks.values()}
         # As a Mac compares the names of folders.
         if len({unicodedata.normalize("NFC", name).casefold() for name in self.networks}) < len(config["networks"]):
             raise StudyError("networks: two networks have one name, or but for capitals; give each its own `name`")
@@ -228,6 +262,8 @@ class Study:
                 raise StudyError(f"class {class_id}: output {self.labels[class_id]}, but {name} has {outputs} outputs")
         if len(pool) < 2:
             raise StudyError(f"networks: {name}: classes: a target needs at least one other class to contrast it with")
+        if entry["weights"] == weights.PLANTED or entry["model"] in planted.MODELS:
+            self._check_planted(entry, outputs)
         try:
             chosen = layer_names.select(entry["model"], entry["layers"])
         except StudyError as error:
@@ -280,6 +316,27 @@ class Study:
                 f"networks: {name}: transform is missing; only torchvision's own weights say how to prepare images"
             )
         return network
+
+    def _check_planted(self, entry: Mapping, outputs: int) -> None:
+        """Refuse a planted network with anything but its own weights and images: its truth would be none."""
+        name = f"networks: {entry['name']}"
+        if entry["model"] not in planted.MODELS:
+            raise StudyError(
+                f"{name}: weights: planted: only {' and '.join(planted.MODELS)} have them; choose one of these as "
+                f"`model`, or other weights for {entry['model']}"
+            )
+        if entry["weights"] != weights.PLANTED:
+            raise StudyError(f"{name}: weights: {entry['model']} has its own alone; set it to {weights.PLANTED}")
+        given = self.config["images"]
+        if given["dataset"] != "planted" or given["labels"] is not None:
+            raise StudyError(
+                f"{name}: model: {entry['model']} sees the images made for it alone; set images.dataset to planted and "
+                "images.labels to null, or choose another model"
+            )
+        if outputs != len(self.classes):
+            raise StudyError(f"{name}: outputs: {outputs}, but {entry['model']} has {len(self.classes)}; leave it out")
+        if entry.get("transform") != planted.TRANSFORM:
+            raise StudyError(f"{name}: transform: {entry['model']} needs its own: {planted.TRANSFORM}")
 
     def _weights(self, entry: Mapping) -> str:
         """Weights that are not trained here, as jobs name them."""
@@ -353,6 +410,41 @@ class Study:
                 f"images.labels: no output is given for class {', '.join(missing)}, which is to be trained on"
             )
         return {class_id: labels[class_id] for class_id in self.classes if class_id in labels}
+
+    def _check_folds(self) -> None:
+        """Refuse what the cross-fitted protocol cannot have."""
+        study = self.config["images"]["study"]
+        if self.folds and study < FOLDS:
+            raise StudyError(
+                f"images.study: {study}, but a study with folds needs an image of each class in each of the {FOLDS}; "
+                "raise it, or set ablations.protocols to [published], and probes.crossfit and controls to null"
+            )
+        if any(self.controls.values()) and "crossfit" not in self.protocols:
+            raise StudyError(
+                "controls: are ablated as the cross-fitted protocol has it, which ablations.protocols leaves out; "
+                "add crossfit there, or set controls to null"
+            )
+        if self.pseudo and self.config["probes"]["crossfit"] is None:
+            raise StudyError(
+                "controls.pseudo: pseudo-targets are for the cross-fitted probes too; set it to 0, or give "
+                "probes.crossfit its settings"
+            )
+
+    def _controlled_layers(self, network: Network) -> tuple[str, ...]:
+        """The layers of a network with controls."""
+        choice = self.config["controls"]["layers"] if any(self.controls.values()) else []
+        if choice == "all":
+            return network.layers
+        if isinstance(choice, int):
+            return tuple(layer_names.spread(network.layers, min(choice, len(network.layers))))
+        unknown = [layer for layer in choice if all(layer not in n.layers for n in self.networks.values())]
+        if unknown:
+            raise StudyError(f"controls.layers: no network of the study has {', '.join(unknown)} among its layers")
+        return tuple(layer for layer in network.layers if layer in choice)
+
+    def controlled(self, network: str) -> tuple[str, ...]:
+        """The layers of a network with controls, in order of depth."""
+        return self._controlled[network]
 
     def _check_counts(self) -> None:
         study = self.config["images"]["study"]

@@ -12,11 +12,21 @@ import torch
 from inputs.sources import NetworkSource
 from jobs import images, networks
 from readout import StudyError, activations, scores
-from readout.images import FOLDS
+from readout.folds import FOLDS
 from runtime import cache, parquet, process
 
-BASELINE = pa.schema([("image_id", pa.int32()), ("rank", pa.int32()), ("score", pa.float64()), ("log_p", pa.float64())])
+BASELINE = pa.schema(
+    [
+        ("image_id", pa.int32()),
+        ("rank", pa.int32()),
+        ("score", pa.float64()),
+        ("log_p", pa.float64()),
+        ("z", pa.list_(pa.float32())),
+    ]
+)
 MEANS = pa.schema([("unit", pa.int32()), ("mean", pa.float64())])
+FOLD_MEANS = pa.schema([*MEANS, *((f"mean_fold{f}", pa.float64()) for f in range(FOLDS))])
+"""With the means over the images outside each fold, where a study is cross-fitted."""
 UNITS_AT_ONCE = 1 << 20
 """Activations in a row group of a file, or those of one image: bounds the memory of reading and writing.
 
@@ -57,13 +67,14 @@ def extract(
     class_id: str,
     source: NetworkSource,
     dtype: str,
+    folds: bool,
     device: str,
     made: str | None = None,
 ) -> str:
     """Write the activations of each layer, their means, and the baseline for the study images of a class.
 
     `paths_to_activations` and `paths_to_means` are the files to write, by layer. The means are of the activations as
-    computed, whatever precision these are kept in.
+    computed, whatever precision these are kept in; with `folds`, those over the images outside each fold, too.
     """
     where = networks.torch_device(device)
     traced = networks.engine(source, device=device)
@@ -74,6 +85,8 @@ def extract(
     networks.check_layers(source.model, nodes, paths_to_activations)
     by_node = {nodes[layer]["node"]: layer for layer in paths_to_activations}
     totals = {layer: np.zeros(nodes[layer]["units"]) for layer in paths_to_activations}
+    # Sums over the images inside each fold [folds, units].
+    inside = {layer: np.zeros((FOLDS, len(total))) for layer, total in totals.items() if folds}
     schemas = {layer: schema(nodes[layer]["units"], dtype) for layer in paths_to_activations}
     results = []
     with ExitStack() as stack:
@@ -95,8 +108,10 @@ def extract(
                     some = slice(start, start + step)
                     flat = value[some].flatten(1).cpu().numpy()
                     # One image after the other: the sums do not depend on the batches.
-                    for row in flat:
+                    for row, f in zip(flat, fold[some], strict=True):
                         totals[layer] += row
+                        if folds:
+                            inside[layer][f] += row
                     columns = [ids[some], fold[some], _lists(flat, kind, paths_to_activations[layer])]
                     writers[layer].write(pa.table(columns, schema=schemas[layer]))
 
@@ -108,16 +123,25 @@ def extract(
                     "rank": scores.ranks(logits, labels).cpu().numpy(),
                     "score": logits[:, label].double().cpu().numpy(),
                     "log_p": scores.log_probabilities(logits, labels).cpu().numpy(),
+                    "z": scores.log_odds(logits).cpu().numpy(),
                 }
             )
+    outside = [rows["fold"] != f for f in range(FOLDS)]
+    if folds and not all(chosen.any() for chosen in outside):
+        raise StudyError(f"{path_to_images}: class {class_id}: all its images are in one fold; raise images.study")
     for layer, path in paths_to_means.items():
-        total = totals[layer]
+        total = totals.pop(layer)
         columns = {"unit": np.arange(len(total), dtype=np.int32), "mean": total / len(rows["image_id"])}
-        parquet.write(path, columns, MEANS, made)
+        if folds:
+            sums = inside.pop(layer)
+            # Sums of the other folds, not the total less the fold's: where no image outside drives a unit it is zero.
+            columns |= {
+                f"mean_fold{f}": np.delete(sums, f, axis=0).sum(0) / chosen.sum() for f, chosen in enumerate(outside)
+            }
+        parquet.write(path, columns, FOLD_MEANS if folds else MEANS, made)
     columns = {name: np.concatenate([part[name] for part in results]) for name in results[0]}
-    parquet.write(path_to_baseline, columns | {"rank": columns["rank"].astype(np.int32)}, BASELINE, made)
-    # Eight bytes for each unit of the network: freed before, not after.
-    totals.clear()
+    columns |= {"rank": columns["rank"].astype(np.int32), "z": list(columns["z"].astype(np.float32))}
+    parquet.write(path_to_baseline, columns, BASELINE, made)
     process.give_back()
     layers, top1 = len(paths_to_activations), (columns["rank"] == 0).mean()
     return f"{len(columns['rank'])} images, {layers} layers, top-1 {top1:.4f}"
@@ -188,16 +212,36 @@ def gather(paths: Sequence[str], units: np.ndarray, layer_units: int) -> tuple[A
     return gathered, np.array(counts)
 
 
-def mean(path: str) -> np.ndarray:
-    """Mean activation of each unit over the images of a class, float64 [units]."""
+def mean(path: str, fold: int | None = None) -> np.ndarray:
+    """Mean activation of each unit over the images of a class, or over those outside a fold, float64 [units]."""
+    column = "mean" if fold is None else f"mean_fold{fold}"
 
     def read() -> np.ndarray:
-        table = parquet.read(path, MEANS)
+        table = parquet.read(path, pa.schema([FOLD_MEANS.field("unit"), FOLD_MEANS.field(column)]))
         if not np.array_equal(table["unit"], np.arange(len(table))):
             raise StudyError(f"{path}: the units are not in order; {parquet.again(path)}")
-        values = table["mean"].to_numpy()
+        values = table[column].to_numpy()
         if not np.isfinite(values).all():
             raise StudyError(f"{path}: an activation is not finite; the network or its weights are broken")
         return values
 
-    return cache.shared(("mean", cache.stamp(path)), read)
+    return cache.shared(("mean", cache.stamp(path), fold), read)
+
+
+def baseline(path: str, image_id: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """z [images, outputs], rank and log-probability [images] of a class, whose study images are those of `image_id`."""
+
+    def read() -> tuple[np.ndarray, ...]:
+        table = parquet.read(path, BASELINE)
+        z = table["z"].combine_chunks()
+        if len(set(z.value_lengths().to_pylist())) != 1:
+            raise StudyError(f"{path}: z is not of the network's outputs; {parquet.again(path)}")
+        values = (z.values.to_numpy().reshape(len(z), -1), table["rank"].to_numpy(), table["log_p"].to_numpy())
+        if not all(np.isfinite(column).all() for column in values) or values[1].min() < 0:
+            raise StudyError(f"{path}: a rank, log-probability or z is none; {parquet.again(path)}")
+        return table["image_id"].to_numpy(), *values
+
+    found, *columns = cache.shared(("baseline", cache.stamp(path)), read)
+    if not np.array_equal(found, image_id):
+        raise StudyError(f"{path}: is not of the listed study images; {parquet.again(path)}")
+    return tuple(columns)

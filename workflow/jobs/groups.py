@@ -58,3 +58,23 @@ def find(
             f"controls.random says; or {parquet.again(path_to_cells)}"
         )
     return Group(group, "cell", by_cell[group], layer_units)
+
+
+def names(path_to_cells: str) -> tuple[str, ...]:
+    """The cells of a grid, s0m0 first."""
+    by_cell, _ = cache.shared(("cells", cache.stamp(path_to_cells), None), lambda: _cells(path_to_cells, None))
+    return tuple(by_cell)
+
+
+def means(path_to_cells: str, fold: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means of each unit over the target's and over the others' images outside a fold, float32 [units] each."""
+
+    def read() -> tuple[np.ndarray, np.ndarray]:
+        schema = pa.schema([pa.field(f"{side}_mean_fold{fold}", pa.float32()) for side in ("target", "others")])
+        table = parquet.read(path_to_cells, schema)
+        found = tuple(table[name].to_numpy() for name in schema.names)
+        if not all(np.isfinite(values).all() for values in found):
+            raise StudyError(f"{path_to_cells}: a mean is not finite; {parquet.again(path_to_cells)}")
+        return found
+
+    return cache.shared(("fold means", cache.stamp(path_to_cells), fold), read)

@@ -11,6 +11,7 @@ import torch
 from inputs import datasets
 from inputs.sources import ImageSource
 from readout import StudyError, images
+from readout.folds import FOLDS
 from runtime import cache, parquet
 
 SCHEMA = pa.schema(
@@ -82,7 +83,7 @@ def _table(path_to_images: str) -> pd.DataFrame:
     if not (
         ids.is_monotonic_increasing
         and ids.is_unique
-        and fold.between(0, images.FOLDS - 1).all()
+        and fold.between(0, FOLDS - 1).all()
         and (table["label"] >= 0).all()
         and table["split"].isin(["study", "train"]).all()
         and (table.groupby("class_id")["label"].nunique() == 1).all()

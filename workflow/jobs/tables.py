@@ -1,20 +1,40 @@
 """Step `tables`: the rows of all cells and other groups gathered, a layer at a time and then for the study."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, groupby
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs import ablations, cells, controls, networks, probes
-from readout import StudyError
-from readout.tables import against, effect
+from jobs import ablations, activations, cells, controls, images, networks, probes, pseudo
+from readout import StudyError, folds, outcomes
+from readout.folds import FOLDS
+from readout.probes import auroc
 from runtime import parquet, provenance
 
 EFFECTS = ("rank_deficit", "rank_change", "log_p_change")
-"""What an ablation does to the target's images, as means over them."""
+"""What the published ablation does to the target's images, as means over them."""
 AGAINST_RANDOM = tuple(f"{name}_{how}_random" for name in EFFECTS for how in ("less", "z"))
 """Each effect of a cell less the mean of the random groups', and in units of their deviation; may be missing."""
+INTERVENTIONS = ("zero", "mean", "erase")
+OUTCOMES = tuple(f"{name}_{i}" for i in INTERVENTIONS for name in (*outcomes.NAMES, *outcomes.ENERGIES))
+"""What each intervention of the cross-fitted protocol does, on both sides."""
+CROSSFIT = (
+    *OUTCOMES,
+    "erased_share",
+    *(f"separation_loss_{i}_less_random" for i in ("zero", "mean")),
+    "stability",
+    "auroc_sample",
+)
+"""Columns of the cross-fitted protocol; missing where it, an intervention or the probes are switched off."""
+HALVES = tuple(
+    f"{name}_{half}"
+    for name in ("rank_deficit", "auroc", *(f"{name}_{i}" for i in ("zero", "mean") for name in outcomes.OF_HALVES))
+    for half in folds.HALVES
+)
+"""What the claims take of either half of the images."""
 CELLS = pa.schema(
     [
         ("network", pa.string()),
@@ -30,13 +50,29 @@ CELLS = pa.schema(
         ("magnitude_mean", pa.float64()),
         *((name, pa.float64()) for name in EFFECTS),
         *probes.MEASURES,
-        *((name, pa.float64()) for name in AGAINST_RANDOM),
+        *((name, pa.float64()) for name in (*AGAINST_RANDOM, *CROSSFIT)),
     ]
 )
-LAYER = pa.schema([*CELLS, ("images", pa.list_(pa.struct(list(ablations.SCHEMA)))), ("held_out", probes.HELD_OUT)])
-"""The cells of a layer with what each image did; `images` is of the ablations, `held_out` of the probes."""
+OPTIONAL = (*EFFECTS, *AGAINST_RANDOM, *CROSSFIT, *HALVES, *probes.OPTIONAL, "images")
+IMAGE = [
+    ablations.SCHEMA.field(name)
+    for name in ("image_id", "rank_baseline", "rank_ablated", "log_p_baseline", "log_p_ablated")
+]
+LAYER = pa.schema(
+    [
+        *CELLS,
+        *((name, pa.float64()) for name in HALVES),
+        ("images", pa.list_(pa.struct(IMAGE))),
+        ("held_out", probes.HELD_OUT),
+    ]
+)
+"""The cells of a layer with what the claims need beside.
+
+`images` is of the published ablation, `held_out` of the cross-fitted probe.
+"""
+GROUP_OUTCOMES = (*outcomes.NAMES, *outcomes.ENERGIES, "erased_share", "auroc")
 GROUPS = pa.schema(
-    [*controls.GROUP.insert(2, pa.field("depth", pa.int32())), *((name, pa.float64()) for name in EFFECTS)]
+    [*controls.GROUP.insert(2, pa.field("depth", pa.int32())), *((name, pa.float64()) for name in GROUP_OUTCOMES)]
 )
 
 
@@ -47,9 +83,9 @@ def _finite(table: pa.Table) -> bool:
     return all(pc.all(pc.is_finite(column)).as_py() is not False for column in numbers)
 
 
-def _read(path: str, schema: pa.Schema, origin: Mapping[str, str]) -> pa.Table:
+def _read(path: str, schema: pa.Schema, origin: Mapping[str, str], optional: Collection[str] = ()) -> pa.Table:
     """Read a table, and refuse that of another study or of other settings: one brought from elsewhere."""
-    table = parquet.read(path, schema)
+    table = parquet.read(path, schema, optional=optional)
     made = provenance.of(table.schema.metadata)
     found = {key: made.get(key, "unknown") for key in origin}
     if found != origin:
@@ -60,132 +96,302 @@ def _read(path: str, schema: pa.Schema, origin: Mapping[str, str]) -> pa.Table:
     return table
 
 
+@dataclass(frozen=True)
+class Reference:
+    """The study images of a target and its others before any ablation, by `image_id`, ascending; fold [images]."""
+
+    image_id: np.ndarray
+    fold: np.ndarray
+    images: outcomes.Images
+
+    @classmethod
+    def of(
+        cls, path_to_images: str, paths_to_baselines: Mapping[str, str], target: str, others: Sequence[str]
+    ) -> "Reference":
+        parts, labels = [], []
+        for side, class_id in enumerate((target, *others)):
+            rows = images.rows(path_to_images, class_id=class_id)
+            z, rank, log_p = activations.baseline(paths_to_baselines[class_id], rows["image_id"])
+            if z.shape[1] <= rows["label"][0]:
+                path = paths_to_baselines[class_id]
+                raise StudyError(f"{path}: z is not of the network's outputs; {parquet.again(path)}")
+            labels.append(rows["label"][0])
+            parts.append((rows["image_id"], rows["fold"], np.full(len(z), side), z, rank, log_p))
+        image_id, fold, side, z, rank, log_p = map(np.concatenate, zip(*parts, strict=True))
+        order = np.argsort(image_id)
+        before = outcomes.Images(side, z[:, labels].astype(np.float64), rank, log_p)
+        return cls(image_id[order], fold[order], before.part(order))
+
+    def places(self, image_id: np.ndarray, path: str) -> np.ndarray:
+        """Where these images are; StudyError that names the file at `path` if one is not there, or is there twice."""
+        found = np.searchsorted(self.image_id, image_id).clip(max=len(self.image_id) - 1)
+        if not np.array_equal(self.image_id[found], image_id) or len(np.unique(found)) < len(found):
+            raise StudyError(f"{path}: is not of the study's images of this target; {parquet.again(path)}")
+        return found
+
+
+@dataclass(frozen=True)
+class Ablated:
+    """One group's ablation: its images before and after it, and their rows of `ablations.SCHEMA`."""
+
+    before: outcomes.Images
+    after: outcomes.Images
+    fold: np.ndarray
+    rows: pa.Table
+
+    @classmethod
+    def of(cls, rows: pa.Table, reference: Reference, path: str, drawn: bool = False) -> "Ablated":
+        """`drawn` says that all rows are of a pseudo-target's images, whatever their side in the reference."""
+        places = reference.places(rows["image_id"].to_numpy(), path)
+        before = reference.images.part(places)
+        if drawn:
+            before = replace(before, side=np.zeros(len(places), int))
+        elif (before.side == 0).sum() != (reference.images.side == 0).sum():
+            raise StudyError(f"{path}: lacks images of the target; {parquet.again(path)}")
+        rank, log_p = (rows[f"{name}_ablated"].to_numpy() for name in ("rank", "log_p"))
+        # Not of the published protocol.
+        z = rows["z_ablated"].combine_chunks()
+        values = z.values.to_numpy().astype(np.float64)
+        if not z.null_count and values.size == before.z.size:
+            values = values.reshape(before.z.shape)
+        elif z.null_count < len(z):
+            raise StudyError(f"{path}: z is not of the target and its others; {parquet.again(path)}")
+        if not _finite(rows) or not np.isfinite(values).all():
+            raise StudyError(f"{path}: a log-probability is not finite; {parquet.again(path)}")
+        if rank.min() < 0:
+            raise StudyError(f"{path}: a rank is negative; {parquet.again(path)}")
+        return cls(before, outcomes.Images(before.side, values, rank, log_p), reference.fold[places], rows)
+
+    def part(self, chosen: np.ndarray) -> tuple[outcomes.Images, outcomes.Images]:
+        return self.before.part(chosen), self.after.part(chosen)
+
+    def published(self) -> dict[str, float]:
+        """The `EFFECTS`."""
+        return outcomes.one_sided(self.before, self.after)
+
+    def both_sides(self) -> dict[str, float | None]:
+        """What `outcomes.two_sided` has, energies, and what `erase` left in the images that it had not seen."""
+        energy = (self.rows[name].to_numpy() for name in ("energy", "energy_layer"))
+        found = outcomes.two_sided(self.before, self.after) | outcomes.energies(*energy, self.before.side == 0)
+        return found | {"erased_share": self._erased()}
+
+    def _erased(self) -> float | None:
+        # Of each fold once: its rows repeat it.
+        _, first = np.unique(self.fold, return_index=True)
+        pairs = [self.rows[f"difference_{when}"].combine_chunks().take(pa.array(first)) for when in ("before", "after")]
+        before, after = (pc.sum(values).as_py() for values in pairs)
+        if any(values.null_count for values in pairs) or before <= 0:
+            return None
+        return 1 - after / before
+
+    def halves(self) -> dict[str, float | None]:
+        """`outcomes.OF_HALVES` of either half of the images, by name."""
+        whole = outcomes.gap(self.before.z[:, 0], self.before.side == 0)
+        found = {}
+        for half, members in folds.HALVES.items():
+            part = outcomes.two_sided(*self.part(np.isin(self.fold, members)), whole)
+            found |= {f"{name}_{half}": part[name] for name in outcomes.OF_HALVES}
+        return found
+
+
 def _mean_by_cell(path: str, origin: Mapping[str, str]) -> dict[str, dict]:
-    """Of each cell of a grid: its bins, its units, those that no image drives, and the means of its coordinates."""
-    table = _read(path, cells.SCHEMA, origin)
+    """Of each cell of a grid: its bins, its units, those that no image drives, and the means of its coordinates.
+
+    And its `stability`, the share of its units that two folds' grids have in common, where there are such grids.
+    """
+    cross_fitted = "cell_fold0" in parquet.schema(path).names
+    table = _read(path, cells.FOLDS_SCHEMA if cross_fitted else cells.SCHEMA, origin)
     if not _finite(table):
         raise StudyError(f"{path}: a number is not finite; {parquet.again(path)}")
     dead = pc.and_(pc.equal(table["target_mean"], 0), pc.equal(table["others_mean"], 0))
     keys = ["cell", "selectivity_bin", "magnitude_bin"]
     grouped = table.append_column("dead", dead.cast(pa.int32())).group_by(keys)
     result = grouped.aggregate([("unit", "count"), ("dead", "sum"), ("selectivity", "mean"), ("magnitude", "mean")])
-    return {row["cell"]: row for row in result.to_pylist()}
+    found = {row["cell"]: row | {"stability": None} for row in result.to_pylist()}
+    if cross_fitted:
+        names = pa.array(sorted(found))
+        label = [
+            pc.index_in(table[f"cell_fold{f}"].combine_chunks(), names).fill_null(-1).to_numpy() for f in range(FOLDS)
+        ]
+        for i, name in enumerate(names.to_pylist()):
+            shares = [((a == i) & (b == i)).sum() / max(1, (a == i).sum()) for a, b in combinations(label, 2)]
+            found[name]["stability"] = float(np.mean(shares))
+    return found
 
 
-def _effects(effects: pa.Table, path: str) -> dict[str, float]:
-    """The `EFFECTS` of one group, from the columns of `ablations.SCHEMA`."""
-    columns = {name: effects[name].to_numpy() for name in ablations.SCHEMA.names}
-    if not _finite(effects):
-        raise StudyError(f"{path}: a log-probability is not finite; {parquet.again(path)}")
-    if min(columns["rank_baseline"].min(), columns["rank_ablated"].min()) < 0:
-        raise StudyError(f"{path}: a rank is negative; {parquet.again(path)}")
-    deficit, change = effect(columns["rank_baseline"], columns["rank_ablated"])
-    log_p_change = float((columns["log_p_ablated"] - columns["log_p_baseline"]).mean())
-    return dict(zip(EFFECTS, (deficit, change, log_p_change), strict=True))
-
-
-def _groups(path: str, origin: Mapping[str, str], coordinates: Mapping[str, str]) -> list[dict]:
-    """The rows of `GROUPS` of one grid, but for the depth, and `image_ids`, the images of each."""
-    table = _read(path, controls.SCHEMA, origin)
-    heads = table.group_by(controls.GROUP.names, use_threads=False).aggregate([]).to_pylist()
-    if any(coordinates.items() - head.items() for head in heads):
-        raise StudyError(f"{path}: is not of {', '.join(coordinates.values())}; {parquet.again(path)}")
-    if len({(head["group"], head["intervention"], head["protocol"]) for head in heads}) < len(heads):
-        raise StudyError(f"{path}: a group is there twice; {parquet.again(path)}")
-    rows = []
-    for head in heads:
-        chosen = [pc.equal(table[key], head[key]) for key in ("group", "intervention", "protocol")]
-        part = table.filter(pc.and_(pc.and_(*chosen[:2]), chosen[2]))
-        image_ids = part["image_id"].to_pylist()
-        if len(set(image_ids)) < len(image_ids):
+def _runs(table: pa.Table, keys: Sequence[str], path: str) -> Iterator[tuple[dict[str, str], pa.Table]]:
+    """The rows of one combination of `keys` after the other, as they were written; StudyError where one comes twice."""
+    start, seen = 0, set()
+    for key, run in groupby(zip(*(table[name].to_pylist() for name in keys), strict=True)):
+        count = sum(1 for _ in run)
+        if key in seen:
             raise StudyError(f"{path}: a group is there twice; {parquet.again(path)}")
-        rows.append(head | _effects(part, path) | {"image_ids": image_ids})
-    return rows
+        seen.add(key)
+        yield dict(zip(keys, key, strict=True)), table.slice(start, count)
+        start += count
+
+
+def _groups(
+    path: str, origin: Mapping[str, str], coordinates: Mapping[str, str], reference: Reference
+) -> Iterator[dict]:
+    """The rows of `GROUPS` of one grid, but for the depth."""
+    table = _read(path, controls.SCHEMA, origin, ablations.OPTIONAL)
+    for head, rows in _runs(table, controls.GROUP.names, path):
+        if coordinates.items() - head.items():
+            raise StudyError(f"{path}: is not of {', '.join(coordinates.values())}; {parquet.again(path)}")
+        yield head | Ablated.of(rows, reference, path).both_sides() | {"auroc": None}
+
+
+def _pseudo(
+    path: str, origin: Mapping[str, str], coordinates: Mapping[str, str], reference: Reference
+) -> Iterator[dict]:
+    """The rows of `GROUPS` of a pseudo-target at a layer, but for the depth; `reference` is of all classes."""
+    table = _read(path, pseudo.SCHEMA, origin, ablations.OPTIONAL)
+    for head, rows in _runs(table, controls.GROUP.names, path):
+        if coordinates.items() - head.items():
+            raise StudyError(f"{path}: is not of {', '.join(coordinates.values())}; {parquet.again(path)}")
+        done = Ablated.of(rows, reference, path, drawn=True)
+        energy = outcomes.energies(
+            *(rows[name].to_numpy() for name in ("energy", "energy_layer")), done.before.side == 0
+        )
+        yield (
+            dict.fromkeys(GROUP_OUTCOMES)
+            | head
+            | done.published()
+            | {
+                "energy": energy["energy"],
+                "energy_target": energy["energy"],
+                "auroc": rows["auroc"][0].as_py(),
+            }
+        )
+
+
+def _decisions(p: np.ndarray) -> np.ndarray:
+    """Decision values of probabilities."""
+    with np.errstate(divide="ignore"):
+        return np.log(p) - np.log1p(-p)
+
+
+def _probe(
+    path: str, coordinates: Mapping[str, str], units: int | None, reference: Reference, origin: Mapping[str, str]
+) -> tuple[dict, dict[str, np.ndarray] | None]:
+    """The row of a cell's probes, and its cross-fitted decisions by place in the reference, if there are such."""
+    table = _read(path, probes.SCHEMA, origin, probes.OPTIONAL)
+    row, *more = table.to_pylist()
+    if more or row | coordinates != row or row["units"] != units:
+        raise StudyError(f"{path}: is not of this cell and its units; {parquet.again(path)}")
+    if not _finite(table):
+        raise StudyError(f"{path}: a number is not finite; {parquet.again(path)}")
+    if row["held_out"] is None:
+        return row, None
+    held_out = {name: np.array([image[name] for image in row["held_out"]]) for name in ("image_id", "y", "p")}
+    places = reference.places(held_out["image_id"], path)
+    is_target = reference.images.side[places] == 0
+    if len(places) < len(reference.image_id) or not np.array_equal(held_out["y"] == 1, is_target):
+        raise StudyError(f"{path}: an image is not as a probe has it; {parquet.again(path)}")
+    if not ((held_out["p"] >= 0) & (held_out["p"] <= 1)).all():
+        raise StudyError(f"{path}: a probability is none; {parquet.again(path)}")
+    return row, {"place": places, "decision": _decisions(held_out["p"]), "is_target": is_target}
+
+
+def _auroc(decided: Mapping[str, np.ndarray], chosen: np.ndarray) -> float:
+    """AUROC of a probe on some of the images, bool [images of the reference]."""
+    among = chosen[decided["place"]]
+    return auroc(decided["decision"][among], decided["is_target"][among])
 
 
 def _row(
     probe: str,
     ablation: str,
-    path_to_cells: str,
-    grid: dict[str, dict],
+    cell: Mapping,
     random: Sequence[Mapping],
+    reference: Reference,
     coordinates: Mapping[str, str],
     origins: Mapping[str, Mapping[str, str]],
 ) -> dict:
-    """The row of the cell at `coordinates` (network, layer, class_id, cell), whose grid is in the file `path_to_cells`.
+    """The row of the cell at `coordinates` (network, layer, class_id, cell), of which `cell` says what the grid does.
 
     `random` are the random groups of its grid, which its effects are compared with.
     """
-    table = _read(probe, probes.SCHEMA, origins["probes"])
-    row, *more = table.to_pylist()
-    cell = grid.get(coordinates["cell"], {"unit_count": None})
-    if more or row | coordinates != row or row["units"] != cell["unit_count"]:
-        raise StudyError(f"{probe}: is not of this cell and its units in {path_to_cells}; {parquet.again(probe)}")
-    held_out = {image["image_id"]: image["y"] for image in row["held_out"]}
-    if (
-        len(held_out) < len(row["held_out"])
-        or not set(held_out.values()) <= {0, 1}
-        or not all(0 <= image["p"] <= 1 for image in row["held_out"])
-        or not _finite(table)
-    ):
-        raise StudyError(f"{probe}: an image or a number is not as a probe has it; {parquet.again(probe)}")
-    effects = _read(ablation, ablations.SCHEMA, origins["ablations"])
-    means = _effects(effects, ablation)
-    if effects["image_id"].to_pylist() != [image_id for image_id, y in held_out.items() if y]:
-        raise StudyError(f"{ablation}: is not of the target's images in {probe}; {parquet.again(ablation)}")
-    compared = dict.fromkeys(AGAINST_RANDOM)
-    if random:
-        pairs = [against(means[name], np.array([group[name] for group in random])) for name in EFFECTS]
-        compared = dict(zip(AGAINST_RANDOM, [value for pair in pairs for value in pair], strict=True))
-    return (
-        row
-        | means
-        | compared
-        | {
-            "selectivity_bin": cell["selectivity_bin"],
-            "magnitude_bin": cell["magnitude_bin"],
-            "units_dead": cell["dead_sum"],
-            "selectivity_mean": cell["selectivity_mean"],
-            "magnitude_mean": cell["magnitude_mean"],
-            "images": effects.to_pylist(),
+    row, decided = _probe(probe, coordinates, cell.get("unit_count"), reference, origins["probes"])
+    row |= dict.fromkeys((*EFFECTS, *AGAINST_RANDOM, *CROSSFIT, *HALVES, "images"))
+    if decided is not None:
+        row |= {
+            f"auroc_{half}": _auroc(decided, np.isin(reference.fold, members)) for half, members in folds.HALVES.items()
         }
-    )
+    table = _read(ablation, ablations.SCHEMA, origins["ablations"], ablations.OPTIONAL)
+    for head, rows in _runs(table, ("protocol", "intervention"), ablation):
+        done = Ablated.of(rows, reference, ablation)
+        name = head["intervention"]
+        if head["protocol"] == "published":
+            row |= done.published() | {"images": rows.select([field.name for field in IMAGE]).to_pylist()}
+            row |= {
+                f"rank_deficit_{half}": outcomes.one_sided(*done.part(np.isin(done.fold, members)))["rank_deficit"]
+                for half, members in folds.HALVES.items()
+            }
+            for effect in EFFECTS if random else ():
+                groups = np.array([group[effect] for group in random if group["intervention"] == name])
+                row[f"{effect}_less_random"], row[f"{effect}_z_random"] = outcomes.against(row[effect], groups)
+            continue
+        found = done.both_sides()
+        if name == "erase":
+            row["erased_share"] = found["erased_share"]
+        row |= {f"{key}_{name}": found[key] for key in (*outcomes.NAMES, *outcomes.ENERGIES)}
+        if name in ("zero", "mean"):
+            row |= {f"{key[:-2]}_{name}{key[-2:]}": value for key, value in done.halves().items()}
+            losses = [group["separation_loss"] for group in random if group["intervention"] == name]
+            if losses and None not in (*losses, found["separation_loss"]):
+                row[f"separation_loss_{name}_less_random"] = found["separation_loss"] - float(np.mean(losses))
+        if decided is not None and row["auroc_sample"] is None:
+            sampled = np.zeros(len(reference.image_id), bool)
+            sampled[reference.places(rows["image_id"].to_numpy(), ablation)] = True
+            row["auroc_sample"] = _auroc(decided, sampled)
+    return row | {
+        "selectivity_bin": cell["selectivity_bin"],
+        "magnitude_bin": cell["magnitude_bin"],
+        "units_dead": cell["dead_sum"],
+        "selectivity_mean": cell["selectivity_mean"],
+        "magnitude_mean": cell["magnitude_mean"],
+        "stability": cell["stability"],
+    }
 
 
 def gather_layer(
     path_to_table: str,
     *,
+    path_to_images: str,
     path_to_layers: str,
+    paths_to_baselines: Mapping[str, str],
     paths_to_cells: Mapping[str, str],
     paths_to_probes: Mapping[str, Mapping[str, str]],
     paths_to_ablations: Mapping[str, Mapping[str, str]],
     paths_to_controls: Mapping[str, str],
+    others: Mapping[str, Sequence[str]],
     network: str,
     layer: str,
     origins: Mapping[str, Mapping[str, str]],
     made: str | None = None,
 ) -> str:
-    """Write `tables/{network}/{layer}.parquet`: a row per target and cell, with what each image did.
+    """Write `tables/{network}/{layer}.parquet`: a row per target and cell.
 
-    Files are given by target, those of probes and of ablations by target and cell; without controls (no file) the
-    columns that need them are missing. `origins` says for each step what its files must carry: the study and the
-    digest of the step's settings. Raises StudyError for the first file that does not.
+    Files are given by target, those of baselines by class, those of probes and of ablations by target and cell; without
+    controls (no file) the columns that need them are missing. `others` are the classes that each target is contrasted
+    with. `origins` says for each step what its files must carry: the study and the digest of the step's settings.
+    Raises StudyError for the first file that does not.
     """
     depth = networks.layer_nodes(path_to_layers, [layer])[layer]["depth"]
     rows = []
     for target, path_to_cells in paths_to_cells.items():
         grid = _mean_by_cell(path_to_cells, origins["cells"])
         at = {"network": network, "layer": layer, "class_id": target}
+        reference = Reference.of(path_to_images, paths_to_baselines, target, others[target])
         random = []
         if target in paths_to_controls:
-            random = _groups(paths_to_controls[target], origins["controls"], at)
+            found = _groups(paths_to_controls[target], origins["controls"], at, reference)
+            random = [group for group in found if group["kind"] == "random"]
         for cell, probe in paths_to_probes[target].items():
             ablation = paths_to_ablations[target][cell]
-            row = _row(probe, ablation, path_to_cells, grid, random, at | {"cell": cell}, origins)
-            for group in random:
-                if group["image_ids"] != [image["image_id"] for image in row["images"]]:
-                    path = paths_to_controls[target]
-                    raise StudyError(f"{path}: is not of the images of {ablation}; {parquet.again(path)}")
+            row = _row(probe, ablation, grid.get(cell, {}), random, reference, at | {"cell": cell}, origins)
             rows.append(row | {"depth": depth})
     parquet.write(path_to_table, rows, LAYER, made)
     return f"{len(rows)} cells"
@@ -194,7 +400,7 @@ def gather_layer(
 def gather_study(path_to_table: str, *, paths_to_layers: Sequence[str], made: str | None = None) -> str:
     """Write `tables/cells.parquet`: a row per cell of the whole study, from the tables of its layers."""
     names = CELLS.names
-    parts = [parquet.read(path, LAYER, columns=names, optional=AGAINST_RANDOM) for path in paths_to_layers]
+    parts = [parquet.read(path, LAYER, columns=names, optional=OPTIONAL) for path in paths_to_layers]
     seen = set()
     for path, part in zip(paths_to_layers, parts, strict=True):
         layers = set(zip(part["network"].to_pylist(), part["layer"].to_pylist(), strict=True))
@@ -215,21 +421,34 @@ def gather_study(path_to_table: str, *, paths_to_layers: Sequence[str], made: st
 def gather_groups(
     path_to_table: str,
     *,
+    path_to_images: str,
     paths_to_controls: Mapping[tuple[str, str, str], str],
+    paths_to_pseudo: Mapping[tuple[str, str, str], str],
     paths_to_layers: Mapping[str, str],
-    origins: Mapping[str, Mapping[str, str]],
+    paths_to_baselines: Mapping[str, Mapping[str, str]],
+    others: Mapping[str, Mapping[str, Sequence[str]]],
+    origins: Mapping[str, Mapping[str, Mapping[str, str]]],
     made: str | None = None,
 ) -> str:
-    """Write `tables/groups.parquet`: a row per group that is no cell, protocol and intervention.
+    """Write `tables/groups.parquet`: a row per group that is no cell, or is ablated as no cell is, and intervention.
 
-    `paths_to_controls` are by network, layer and target; `paths_to_layers` (the tables of all layers) and `origins`,
-    what the controls must carry, by network.
+    `paths_to_controls` are by network, layer and target, `paths_to_pseudo` by network, layer and pseudo-target;
+    `paths_to_layers` (the tables of all layers) by network, `paths_to_baselines` by network and class, `others` by
+    network and target; `origins` by network and step, what its files must carry.
     """
     rows = []
     for (network, layer, target), path in paths_to_controls.items():
         depth = networks.layer_nodes(paths_to_layers[network], [layer])[layer]["depth"]
         at = {"network": network, "layer": layer, "class_id": target}
-        rows += [{"depth": depth} | group for group in _groups(path, origins[network], at)]
-    rows.sort(key=lambda row: [row[key] for key in ("network", "depth", "class_id", "group", "intervention")])
-    parquet.write(path_to_table, [{name: row[name] for name in GROUPS.names} for row in rows], GROUPS, made)
+        reference = Reference.of(path_to_images, paths_to_baselines[network], target, others[network][target])
+        rows += [{"depth": depth} | group for group in _groups(path, origins[network]["controls"], at, reference)]
+    for (network, layer, drawn), path in paths_to_pseudo.items():
+        depth = networks.layer_nodes(paths_to_layers[network], [layer])[layer]["depth"]
+        at = {"network": network, "layer": layer, "class_id": drawn}
+        first, *rest = paths_to_baselines[network]
+        reference = Reference.of(path_to_images, paths_to_baselines[network], first, rest)
+        rows += [{"depth": depth} | group for group in _pseudo(path, origins[network]["pseudo"], at, reference)]
+    # Stable: the groups of a grid stay in the order of its controls.
+    rows.sort(key=lambda row: (row["network"], row["depth"], row["class_id"]))
+    parquet.write(path_to_table, rows, GROUPS, made)
     return f"{len(rows)} groups"

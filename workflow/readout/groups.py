@@ -11,7 +11,7 @@ import numpy as np
 
 from readout import StudyError
 
-Kind = Literal["cell", "random"]
+Kind = Literal["cell", "random", "part", "matched", "all", "role", "pseudo"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,40 @@ class Group:
     kind: Kind
     units: np.ndarray
     layer_units: int
+
+
+TOLERANCE = 0.05
+"""How far the energies of matched groups may be apart, as a share."""
+
+
+def part(name: str, group: Group, fraction: int, generator: np.random.Generator) -> Group:
+    """A random one in `fraction` of a group's units, at least one."""
+    drawn = generator.choice(group.units, max(1, len(group.units) // fraction), replace=False)
+    return Group(name, "part", np.sort(drawn), group.layer_units)
+
+
+def matched(
+    name: str, like: Group, energy: np.ndarray, candidates: np.ndarray, generator: np.random.Generator
+) -> Group | None:
+    """A random group, out of `candidates`, that holds as much energy as another group within `TOLERANCE`.
+
+    energy: that of each unit [units of the layer]. Units are added in a random order, those left out that would exceed
+    it; None where the candidates do not hold as much, or none fits.
+    """
+    aim = energy[like.units].sum()
+    order = generator.permutation(candidates)
+    # Units that hold nothing match nothing.
+    order = order[energy[order] > 0]
+    held, chosen = 0.0, []
+    for unit in order:
+        if held + energy[unit] <= aim * (1 + TOLERANCE):
+            held += energy[unit]
+            chosen.append(unit)
+        if held >= aim:
+            break
+    if not chosen or held < aim * (1 - TOLERANCE):
+        return None
+    return Group(name, "matched", np.sort(np.array(chosen)), like.layer_units)
 
 
 def random_names(count: int) -> tuple[str, ...]:

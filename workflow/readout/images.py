@@ -8,8 +8,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-FOLDS = 5
-"""Folds of the held-out probes; each class spreads evenly over them."""
+from readout.folds import FOLDS
 
 
 def _order(count: int, class_id: str, seed: int) -> np.ndarray:

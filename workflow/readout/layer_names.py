@@ -37,6 +37,7 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "small_vgg16": _chain(13, 2),
     "small_mobilenet_v2": _inverted_residuals(17),
     "small_resnet": _bottlenecks(8),
+    **dict.fromkeys(("planted", "planted_null"), ("first", "second")),
 }
 """Layers in the order of execution, by model."""
 
@@ -45,6 +46,13 @@ def _blocks(known: Sequence[str]) -> tuple[str, ...]:
     """The last layer of each block, and those outside of blocks."""
     last = {name.split(".")[0]: name for name in known}
     return tuple(last.values())
+
+
+def spread(names: Sequence[str], count: int) -> tuple[str, ...]:
+    """So many of the names, evenly from first to last; of one, the last."""
+    if count == 1:
+        return tuple(names[-1:])
+    return tuple(names[round(i * (len(names) - 1) / (count - 1))] for i in range(count))
 
 
 def select(model: str, choice: str | int | Sequence[str]) -> tuple[str, ...]:
@@ -71,9 +79,7 @@ def select(model: str, choice: str | int | Sequence[str]) -> tuple[str, ...]:
     if isinstance(choice, int):
         if not 1 <= choice <= len(known):
             raise StudyError(f"layers: {choice}: {model} has {len(known)} layers; choose from 1 to {len(known)}")
-        if choice == 1:
-            return known[-1:]
-        return tuple(known[round(i * (len(known) - 1) / (choice - 1))] for i in range(choice))
+        return spread(known, choice)
     unknown = [name for name in choice if name not in known]
     if unknown:
         raise StudyError(f"layers: {model} has no layer {', '.join(unknown)}; its layers are {', '.join(known)}")

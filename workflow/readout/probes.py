@@ -1,4 +1,4 @@
-"""Linear probes of a group's units: the published protocol, and a held-out one on all of them.
+"""Linear probes of a group's units: the published protocol, and a cross-fitted one.
 
 Both are logistic regressions (readout/logistic.py). A fit gives `Probes`, which can then be applied to any images.
 """
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
 
 from readout import StudyError
 from readout.logistic import CHUNK, fit, fit_dual
@@ -18,6 +17,8 @@ CLIP = 2.2e-16
 DECIMALS = 6
 """Of decision values, as far as they are compared: solutions of different folds can be equal but for the solver's
 tolerance, and ties that rounding breaks would make an AUROC depend on the processor."""
+MOST_FIXED = 100
+"""ASSUME: units at most of the probe at a fixed number of units, as of a published draw."""
 BLOCK = 110
 """Images per block of a Gram matrix."""
 
@@ -26,29 +27,26 @@ BLOCK = 110
 class Probes:
     """Fitted linear classifiers, target against others.
 
-    columns: the units, among those of the group, that each probe looks at [probes, units], or None where each looks at
-    all of them; coefficients: float64 [probes, units]; intercepts: float64 [probes].
+    columns: the units, among those of the activations, that each probe looks at [probes, units]; coefficients: float64
+    [probes, units]; intercepts: float64 [probes].
     """
 
-    columns: np.ndarray | None
+    columns: np.ndarray
     coefficients: np.ndarray
     intercepts: np.ndarray
 
     def decisions(self, activations: np.ndarray) -> np.ndarray:
-        """Decision values [probes, images] for activations [images, units of the group]; above zero is the target."""
-        images, units = activations.shape
+        """Decision values [probes, images] for activations [images, units]; above zero is the target."""
+        images, units = len(activations), self.columns.shape[1]
         found = np.repeat(self.intercepts[:, None], images, 1)
-        if self.columns is not None:
-            at_once = max(1, CHUNK // (images * self.columns.shape[1]))
-            for start in range(0, len(found), at_once):
-                some = slice(start, start + at_once)
-                x = activations.T[self.columns[some]].astype(np.float64)  # [probes, units, images]
-                found[some] += (self.coefficients[some, None] @ x)[:, 0]
-            return found
-        width = max(1, CHUNK // images)
-        for start in range(0, units, width):
-            some = slice(start, start + width)
-            found += self.coefficients[:, some] @ activations[:, some].T.astype(np.float64)
+        width = max(1, min(units, CHUNK // images))
+        at_once = max(1, CHUNK // (images * width))
+        for start in range(0, len(found), at_once):
+            some = slice(start, start + at_once)
+            for first in range(0, units, width):
+                part = slice(first, first + width)
+                x = activations.T[self.columns[some, part]].astype(np.float64)  # [probes, units, images]
+                found[some] += (self.coefficients[some, None, part] @ x)[:, 0]
         return found
 
 
@@ -62,13 +60,19 @@ class Published:
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """The cross-validated probe of a cell; `p` [images] is each image's held-out probability of being the target's."""
+class CrossFitted:
+    """The cross-fitted probe of a group.
+
+    p: each image's probability of being the target's, by a probe that has seen neither it nor another image of its fold
+    [images]; accuracy: balanced over the two sides; auroc: over all images, whatever their fold; log_loss: balanced, in
+    nats; C: that of each fold's probe.
+    """
 
     p: np.ndarray
     accuracy: float
     auroc: float
     log_loss: float
+    C: tuple[float, ...]
 
 
 def fit_published(
@@ -104,88 +108,6 @@ def published(
     return Published(draws, float(np.exp(-log_loss).mean()), float(correct.mean()))
 
 
-@dataclass(frozen=True)
-class _Standardisation:
-    """Units centred on their means over some problems' training images, and scaled, float64 [problems, units].
-
-    `scale` is one over the deviation and over the square root of the number of units, so that one C means the same at
-    any size; it is zero for a unit that is constant over the training images, which carries nothing.
-    """
-
-    mean: np.ndarray
-    scale: np.ndarray
-
-    @classmethod
-    def of(cls, mean: np.ndarray, variance: np.ndarray) -> "_Standardisation":
-        scaled = np.divide(1 / variance.shape[1], variance, out=np.zeros_like(variance), where=variance > 0)
-        return cls(mean, np.sqrt(scaled))
-
-    def primal(self, activations: np.ndarray, duals: np.ndarray) -> np.ndarray:
-        """Coefficients w = x^T a [problems, units] of standardised units x, for dual variables a [problems, images]."""
-        width = max(1, CHUNK // len(activations))
-        parts = [
-            duals @ activations[:, start : start + width].astype(np.float64)
-            for start in range(0, activations.shape[1], width)
-        ]
-        return (np.concatenate(parts, axis=1) - duals.sum(1)[:, None] * self.mean) * self.scale
-
-    def probes(self, coefficients: np.ndarray, intercepts: np.ndarray) -> Probes:
-        """Probes of standardised units as probes of the units themselves."""
-        coefficients = coefficients * self.scale
-        return Probes(None, coefficients, intercepts - (self.mean * coefficients).sum(1))
-
-
-def _plain_standardisation(activations: np.ndarray, train: np.ndarray) -> _Standardisation:
-    """For few units: over the images of each row of `train`, bool [problems, images]."""
-    parts = [activations[rows].astype(np.float64) for rows in train]
-    return _Standardisation.of(np.stack([part.mean(0) for part in parts]), np.stack([part.var(0) for part in parts]))
-
-
-def _grams(activations: np.ndarray, train: np.ndarray) -> tuple[torch.Tensor, _Standardisation]:
-    """Gram matrices [problems, images, images] of standardised units, float64, for each row of `train`.
-
-    With units centred over all images, x, and m and d a unit's mean and scale over training images, the matrix is
-    (x - m) d^2 (x - m)^T = x d^2 x^T - u - u^T + c with u = x d^2 m: the units are gone through once for all problems.
-    """
-    images, units = activations.shape
-    # Images that the same problems train on: their sums serve all these.
-    atoms, atom = np.unique(train, axis=1, return_inverse=True)
-    order = np.argsort(atom, kind="stable")
-    counts = np.bincount(atom)
-    members, counts, sizes = torch.from_numpy(atoms), torch.from_numpy(counts), counts.tolist()
-    gram = torch.zeros(len(train), images, images, dtype=torch.float64)
-    means, variances = (torch.empty(len(train), units, dtype=torch.float64) for _ in range(2))
-    width = max(1, CHUNK // images)
-    for start in range(0, units, width):
-        some = slice(start, start + width)
-        x = torch.from_numpy(activations[order, some].astype(np.float64))
-        centre = x.mean(0)
-        x -= centre
-        parts = x.split(sizes)
-        sums, squares = (torch.stack([f(part).sum(0) for part in parts]) for f in (torch.Tensor.clone, torch.square))
-        for i, among in enumerate(members):
-            count = counts[among].sum()
-            mean = sums[among].sum(0) / count
-            variance = squares[among].sum(0) / count - mean**2
-            # What rounding may have made is taken again, plainly: here a unit can be nearly or wholly constant.
-            doubtful = variance <= 1e-9 * mean**2
-            if doubtful.any():
-                rows = torch.cat([part for part, used in zip(parts, among, strict=True) if used])[:, doubtful]
-                mean[doubtful] = rows.mean(0)
-                variance[doubtful] = torch.where(rows.amax(0) > rows.amin(0), rows.var(0, correction=0), 0.0)
-            scale = torch.where(variance > 0, 1 / (variance * units), 0.0)
-            weighted = x * scale
-            u = weighted @ mean
-            gram[i] += (scale * mean) @ mean - u - u[:, None]
-            # Symmetric: the blocks above the diagonal are left out.
-            for rows in torch.arange(images).split(BLOCK):
-                gram[i, rows[0] :, rows] += weighted[rows[0] :] @ x[rows].T
-            means[i, some], variances[i, some] = centre + mean, variance
-    gram = gram.tril() + gram.tril(-1).mT
-    back = torch.from_numpy(np.argsort(order))
-    return gram[:, back][:, :, back], _Standardisation.of(means.numpy(), variances.numpy())
-
-
 def _weights(fitted: np.ndarray, is_target: np.ndarray) -> np.ndarray:
     """Weights of the images of a probe fitted on the images `fitted`; 0 leaves an image out."""
     # ASSUME: both sides weigh the same in sum, so that a probability of 1/2 is the balanced accuracy's threshold.
@@ -195,38 +117,13 @@ def _weights(fitted: np.ndarray, is_target: np.ndarray) -> np.ndarray:
     return sum(side * (fitted.sum() / (2 * side.sum())) for side in sides)
 
 
-def fit_validated(
-    activations: np.ndarray, is_target: np.ndarray, train: np.ndarray, weights: np.ndarray, C: Sequence[float]
-) -> Probes:
-    """Probes on all of a group's units, standardised over training images; one for each problem.
-
-    activations: [images, units of the group]; is_target: bool [images]; train: bool [problems, images], what is
-    standardised over; weights: [problems, images], 0 outside what is fitted; C: [problems].
-    """
-    images, units = activations.shape
-    y = torch.from_numpy(np.where(is_target, 1.0, -1.0))
-    # Newton's steps cost images x units^2 in the primal form and images^3 / 3 in the dual.
-    if units <= images / 2:
-        standardisation = _plain_standardisation(activations, train)
-        x = (activations - standardisation.mean[:, None]) * standardisation.scale[:, None]  # [problems, images, units]
-        coefficients, intercepts, _ = fit(
-            torch.from_numpy(x), y, torch.tensor(C, dtype=torch.float64), torch.from_numpy(weights)
-        )
-        return standardisation.probes(coefficients.numpy(), intercepts.numpy())
-    distinct, which = np.unique(train, axis=0, return_inverse=True)
-    grams, standardisation = _grams(activations, distinct)
-    standardisation = _Standardisation(standardisation.mean[which], standardisation.scale[which])
-    duals, intercepts = np.zeros((len(train), images)), np.zeros(len(train))
-    for i, (gram, weight) in enumerate(zip((grams[i] for i in which), weights, strict=True)):
-        fitted = torch.from_numpy(np.flatnonzero(weight))
-        a, b = fit_dual(gram[fitted][:, fitted], y[fitted], float(C[i]), torch.from_numpy(weight)[fitted])
-        duals[i, fitted], intercepts[i] = a.numpy(), float(b)
-    return standardisation.probes(standardisation.primal(activations, duals), intercepts)
-
-
 def auroc(decision: np.ndarray, is_target: np.ndarray) -> float:
     """Probability that an image of the target has the higher decision value [images]; ties count one half."""
-    return float(roc_auc_score(is_target, np.round(decision, DECIMALS)))
+    decision = np.round(decision, DECIMALS)
+    others = np.sort(decision[~is_target])
+    # Twice the others below each image of the target: those strictly below, and those not above.
+    below = sum(np.searchsorted(others, decision[is_target], side).sum() for side in ("left", "right"))
+    return float(below / (2 * is_target.sum() * len(others)))
 
 
 def _balanced_log_loss(decision: np.ndarray, is_target: np.ndarray) -> float:
@@ -235,42 +132,212 @@ def _balanced_log_loss(decision: np.ndarray, is_target: np.ndarray) -> float:
     return float((loss[is_target].mean() + loss[~is_target].mean()) / 2)
 
 
-def _best(
-    activations: np.ndarray, is_target: np.ndarray, fold: np.ndarray, train: np.ndarray, candidates: Sequence[float]
-) -> int:
-    """Index of the C with the lowest log-loss in a cross-validation over the training folds.
+def _standardisation(x: torch.Tensor, units: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and scale [units of x] of units over training images, x: float64 [images, units of x].
 
-    Units are standardised over all training folds, for every one of its inner folds alike.
+    The scale is one over the deviation and over the square root of `units`, the number of units that a probe looks at,
+    so that one C means the same at any size; it is zero for a unit that is constant over the training images, which
+    carries nothing.
+    """
+    mean = x.mean(0)
+    variance = (x - mean).square().mean(0)
+    return mean, torch.where(variance > 0, 1 / (variance * units), 0.0).sqrt()
+
+
+def _gram(
+    activations: np.ndarray, columns: np.ndarray, train: np.ndarray
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gram matrix [train, train] of the training images' standardised units, float64; their means and scales [units].
+
+    activations: [images, units]; columns: the units that count; train: bool [images].
+    """
+    images, units = int(train.sum()), len(columns)
+    gram = torch.zeros(images, images, dtype=torch.float64)
+    parts = []
+    width = max(1, CHUNK // len(activations))
+    for start in range(0, units, width):
+        x = torch.from_numpy(activations[:, columns[start : start + width]][train].astype(np.float64))
+        mean, scale = _standardisation(x, units)
+        x = (x - mean) * scale
+        # Symmetric: the blocks above the diagonal are left out.
+        for rows in torch.arange(images).split(BLOCK):
+            gram[rows[0] :, rows] += x[rows[0] :] @ x[rows].T
+        parts.append((mean, scale))
+    return gram.tril() + gram.tril(-1).mT, *map(torch.cat, zip(*parts, strict=True))
+
+
+def _fit_primal(
+    activations: np.ndarray, columns: np.ndarray, y: torch.Tensor, train: np.ndarray, weights: np.ndarray, C: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients [groups, problems, units] and intercepts [groups, problems], all fitted as one batch."""
+    units = columns.shape[1]
+    mean, scale = torch.empty(2, len(columns), units, dtype=torch.float64)
+    x = torch.empty(len(columns), len(y), units, dtype=torch.float64)
+    for i, rows in enumerate(train):
+        part = torch.from_numpy(activations[:, columns[i]].astype(np.float64))
+        mean[i], scale[i] = _standardisation(part[torch.from_numpy(rows)], units)
+        x[i] = (part - mean[i]) * scale[i]
+    shape = (*C.shape, len(y), units)
+    w, b, _ = fit(
+        x[:, None].expand(shape).reshape(-1, *shape[2:]),
+        y,
+        torch.from_numpy(C.reshape(-1)),
+        torch.from_numpy(weights.reshape(-1, len(y))),
+    )
+    w = w.view(*C.shape, units) * scale[:, None]
+    return w.numpy(), (b.view(C.shape) - (w * mean[:, None]).sum(2)).numpy()
+
+
+def _fit_dual(
+    activations: np.ndarray, columns: np.ndarray, y: torch.Tensor, train: np.ndarray, weights: np.ndarray, C: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What `_fit_primal` returns, by one Gram matrix for each group."""
+    units = columns.shape[1]
+    coefficients, intercepts = np.empty((*C.shape, units)), np.empty(C.shape)
+    width = max(1, CHUNK // len(y))
+    for i, rows in enumerate(train):
+        gram, mean, scale = _gram(activations, columns[i], rows)
+        a = torch.zeros(C.shape[1], len(gram), dtype=torch.float64)
+        for j, weight in enumerate(weights[i]):
+            inside = torch.from_numpy(weight[rows])
+            fitted = inside.nonzero()[:, 0]
+            sides = y[torch.from_numpy(rows)][fitted]
+            a[j, fitted], b = fit_dual(gram[fitted][:, fitted], sides, float(C[i, j]), inside[fitted])
+            intercepts[i, j] = b.item()
+        parts = [columns[i, start : start + width] for start in range(0, units, width)]
+        products = [a @ torch.from_numpy(activations[:, part][rows].astype(np.float64)) for part in parts]
+        # w = x^T a of the standardised units x, and once more their scale for the units themselves.
+        w = (torch.cat(products, 1) - a.sum(1)[:, None] * mean) * scale**2
+        coefficients[i] = w.numpy()
+        intercepts[i] -= (w @ mean).numpy()
+    return coefficients, intercepts
+
+
+def fit_standardised(
+    activations: np.ndarray,
+    columns: np.ndarray,
+    is_target: np.ndarray,
+    train: np.ndarray,
+    weights: np.ndarray,
+    C: np.ndarray,
+) -> Probes:
+    """Probes on all of a group's units, standardised over training images; of one group after the other.
+
+    activations: [images, units]; columns: [groups, units of a group]; is_target: bool [images]; train: bool [groups,
+    images], what a group's units are standardised over; weights: [groups, problems, images], 0 outside what is fitted;
+    C: [groups, problems].
+    """
+    units = columns.shape[1]
+    y = torch.from_numpy(np.where(is_target, 1.0, -1.0))
+    # Newton's steps cost images x units^2 in the primal form and images^3 / 3 in the dual.
+    solve = _fit_primal if units <= len(y) / 2 else _fit_dual
+    coefficients, intercepts = solve(activations, columns, y, train, weights, np.asarray(C, np.float64))
+    return Probes(columns.repeat(C.shape[1], 0), coefficients.reshape(-1, units), intercepts.reshape(-1))
+
+
+def _best(
+    activations: np.ndarray,
+    columns: np.ndarray,
+    is_target: np.ndarray,
+    fold: np.ndarray,
+    train: np.ndarray,
+    candidates: Sequence[float],
+) -> float:
+    """The C with the lowest log-loss in a cross-validation over the training folds.
+
+    The inner folds have the units (`columns`) and the standardisation that all training folds give: what is chosen has
+    seen their images, but none of the fold that is predicted in the end.
     """
     inner = np.unique(fold[train])
     weights = np.stack([_weights(train & (fold != k), is_target) for _ in candidates for k in inner])
-    C = [candidate for candidate in candidates for _ in inner]
-    fitted = fit_validated(activations, is_target, np.broadcast_to(train, weights.shape), weights, C)
-    decisions = fitted.decisions(activations)
+    C = np.repeat(candidates, len(inner))
+    fitted = fit_standardised(activations, columns[None], is_target, train[None], weights[None], C[None])
     scored = [train & (fold == k) for _ in candidates for k in inner]
+    decisions = fitted.decisions(activations)
     losses = [_balanced_log_loss(d[rows], is_target[rows]) for d, rows in zip(decisions, scored, strict=True)]
-    return int(np.reshape(losses, (len(candidates), len(inner))).mean(1).argmin())
+    return candidates[int(np.reshape(losses, (len(candidates), len(inner))).mean(1).argmin())]
 
 
-def held_out(activations: np.ndarray, is_target: np.ndarray, fold: np.ndarray, C: float | Sequence[float]) -> HeldOut:
-    """The cross-validated probe on all units of a cell.
+def _predict(
+    activations: np.ndarray, columns: np.ndarray, is_target: np.ndarray, fold: np.ndarray, C: Sequence[float]
+) -> np.ndarray:
+    """Decision values [draws, images], each by a probe of the folds that its image is not in.
 
-    activations: [images, units of the cell]; is_target: bool [images]; fold: [images], each image is predicted by the
-    probe fitted on the other folds. `C` is scikit-learn's, the inverse strength of the penalty; of a list, the one with
-    the lowest log-loss in a cross-validation over the training folds is taken, anew for each fold. Units are
-    standardised on the training folds and divided by the square root of their number, so that one C means the same at
-    any cell size.
+    activations: [images, units]; columns: [folds, draws, units of a probe]; C: [folds].
     """
-    candidates = list(C) if isinstance(C, Sequence) else [float(C)]
+    _, draws, units = columns.shape
     left_out = np.unique(fold)
     train = np.stack([fold != k for k in left_out])
-    chosen = [candidates[0]] * len(left_out)
-    if len(candidates) > 1:
-        chosen = [candidates[_best(activations, is_target, fold, rows, candidates)] for rows in train]
     weights = np.stack([_weights(rows, is_target) for rows in train])
-    fitted = fit_validated(activations, is_target, train, weights, chosen)
-    decision = np.where(~train, fitted.decisions(activations), 0.0).sum(0)
+    fitted = fit_standardised(
+        activations,
+        columns.reshape(-1, units),
+        is_target,
+        train.repeat(draws, 0),
+        weights.repeat(draws, 0)[:, None],
+        np.repeat(C, draws)[:, None],
+    )
+    decision = np.empty((draws, len(fold)))
+    for i, rows in enumerate(train):
+        some = slice(i * draws, (i + 1) * draws)
+        probes = Probes(fitted.columns[some], fitted.coefficients[some], fitted.intercepts[some])
+        decision[:, ~rows] = probes.decisions(activations[~rows])
+    return decision
+
+
+def crossfit(
+    activations: np.ndarray,
+    groups: Sequence[np.ndarray],
+    is_target: np.ndarray,
+    fold: np.ndarray,
+    *,
+    C: float | Sequence[float],
+) -> CrossFitted:
+    """The cross-fitted probe on all units of a group.
+
+    activations: [images, units]; is_target: bool [images]; fold: int [images]; groups: for each fold f the units of the
+    group as the images outside f give it, equally many in each, so that neither the probe that predicts f nor the
+    choice of its units has seen an image of f. `C` is scikit-learn's, the inverse strength of the penalty; of a list,
+    the one with the lowest log-loss in a cross-validation over the training folds is taken, anew for each fold. Units
+    are standardised on the training folds and divided by the square root of their number, so that one C means the same
+    for any number of units. Raises StudyError where a fold holds all images of one side.
+    """
+    candidates = [float(c) for c in C] if isinstance(C, Sequence) else [float(C)]
+    left_out = np.unique(fold)
+    columns = np.stack([groups[k] for k in left_out])
+    chosen = candidates * len(left_out)
+    if len(candidates) > 1:
+        chosen = [
+            _best(activations, columns[i], is_target, fold, fold != k, candidates) for i, k in enumerate(left_out)
+        ]
+    (decision,) = _predict(activations, columns[:, None], is_target, fold, chosen)
     p = np.exp(-np.logaddexp(0, -decision))
     predicted = decision > 0
     accuracy = (predicted[is_target].mean() + (~predicted[~is_target]).mean()) / 2
-    return HeldOut(p, float(accuracy), auroc(decision, is_target), _balanced_log_loss(decision, is_target))
+    loss = _balanced_log_loss(decision, is_target)
+    return CrossFitted(p, float(accuracy), auroc(decision, is_target), loss, tuple(chosen))
+
+
+def crossfit_fixed(
+    activations: np.ndarray,
+    groups: Sequence[np.ndarray],
+    is_target: np.ndarray,
+    fold: np.ndarray,
+    *,
+    units: int,
+    draws: int,
+    C: Sequence[float],
+    generator: np.random.Generator,
+) -> float:
+    """AUROC of the cross-fitted probe at a number of units: the mean over draws of so many of each fold's group.
+
+    Arguments are those of `crossfit`, but for `C`, which is what `crossfit` chose, one for each fold. A layer with more
+    units has larger cells, and larger cells are read more easily; at one number of units layers can be compared.
+    """
+    left_out = np.unique(fold)
+    if units == len(groups[left_out[0]]):
+        # Draws are without replacement, so that each is the whole group.
+        draws = 1
+    columns = np.stack([[generator.choice(groups[k], units, replace=False) for _ in range(draws)] for k in left_out])
+    decisions = _predict(activations, columns, is_target, fold, C)
+    return float(np.mean([auroc(decision, is_target) for decision in decisions]))

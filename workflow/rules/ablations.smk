@@ -6,6 +6,7 @@ rule ablations:
         lambda w: weights(STUDY.networks[w.network]),
         path_to_cells=rules.cells.output[0],
         path_to_baseline=BASELINE,
+        paths_to_others=others_baselines,
         path_to_images=rules.images.output[0],
         path_to_layers=rules.layers.output[0],
     output:
@@ -25,11 +26,10 @@ rule ablations:
         logs.run(
             log[0],
             ablations.ablate,
+            grid=grid(input, wildcards),
             path_to_ablation=output[0],
-            **input,
-            **wildcards,
+            cell=wildcards.cell,
             **params.group,
-            **params.settings,
-            device=DEVICE,
+            **ablated(params),
             made=made_of_group("ablations", params),
         )

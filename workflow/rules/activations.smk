@@ -21,7 +21,7 @@ for network in STUDY.networks.values():
             mem_mb=2000,
         params:
             network=network.name,
-            settings={"source": STUDY.source(network), **STUDY.config["activations"]},
+            settings={"source": STUDY.source(network), **EXTRACTION},
             code=digest("activations"),
         run:
             from jobs import activations

@@ -6,8 +6,10 @@ rule controls:
         lambda w: weights(STUDY.networks[w.network]),
         path_to_cells=rules.cells.output[0],
         path_to_baseline=BASELINE,
+        paths_to_others=others_baselines,
         path_to_images=rules.images.output[0],
         path_to_layers=rules.layers.output[0],
+        truth=truth,
     output:
         f"{R}/controls/{{network}}/{{layer}}/{{class_id}}.parquet",
     log:
@@ -24,10 +26,9 @@ rule controls:
         logs.run(
             log[0],
             controls.control,
+            grid=grid(input, wildcards),
             path_to_controls=output[0],
-            **input,
-            **wildcards,
-            **params.settings,
-            device=DEVICE,
+            path_to_truth=next(iter(input.truth), None),
+            **controlling(params),
             made=made("controls", params.settings),
         )

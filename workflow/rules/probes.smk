@@ -5,6 +5,7 @@
 rule probes:
     input:
         path_to_cells=rules.cells.output[0],
+        path_to_layers=rules.layers.output[0],
         path_to_target=ACTIVATIONS,
         paths_to_others=of_others(ACTIVATIONS),
     output:
@@ -15,7 +16,7 @@ rule probes:
     resources:
         mem_mb=1000,
     params:
-        settings=PROBES,
+        settings=lambda w: probing(w.network),
         group=group,
         code=digest("probes"),
     run:

@@ -4,8 +4,9 @@ ACTIVATIONS = f"{R}/activations/{{network}}/{{layer}}/{{class_id}}.parquet"
 MEANS = f"{R}/means/{{network}}/{{layer}}/{{class_id}}.parquet"
 BASELINE = f"{R}/baseline/{{network}}/{{class_id}}.parquet"
 ACCURACY = f"{R}/networks/{{network}}/accuracy.parquet"
-GRID = {"bins": STUDY.bins}
-PROBES = {"seed": STUDY.seed, **STUDY.config["probes"]}
+TRUTH = f"{R}/networks/{{network}}/truth.parquet"
+GRID = {"bins": STUDY.bins, "folds": STUDY.folds}
+EXTRACTION = {**STUDY.config["activations"], "folds": STUDY.folds}
 
 
 def one_of(names):
@@ -17,6 +18,11 @@ def weights(network):
     """The file of a network's weights, trained here or the user's, where there is one."""
     made = [STUDY.trained(network.name)] if network.trained else []
     return [network.file] if network.file else made
+
+
+def truth(wildcards):
+    """The roles of a network's units, where they are known."""
+    return [TRUTH.format(network=wildcards.network)] if STUDY.networks[wildcards.network].planted else []
 
 
 def architecture(wildcards):
@@ -49,20 +55,93 @@ def made_of_group(step, params):
     return made(step, {**params.settings, **drawn})
 
 
+def probing(network):
+    """The settings of the probes, and what gives the units of the smallest cell of a network."""
+    settings = STUDY.config["probes"]
+    layers = STUDY.networks[network].layers if settings["crossfit"] else ()
+    return {"seed": STUDY.seed, **settings, "layers": layers, "cells": len(STUDY.cells)}
+
+
 def ablation(network):
     """How a network is run with units ablated."""
-    return {"source": STUDY.source(STUDY.networks[network]), **STUDY.config["ablations"]}
+    return {
+        "source": STUDY.source(STUDY.networks[network]),
+        "protocols": STUDY.protocols,
+        "interventions": STUDY.interventions,
+    }
+
+
+def ablated(params):
+    """What a job on a group does with it."""
+    return {name: params.settings[name] for name in ("protocols", "interventions")}
+
+
+def controlling(params):
+    """What the job of a grid's controls does."""
+    return {name: value for name, value in params.settings.items() if name != "source"}
 
 
 def control(network):
     """The groups beside the cells, and how they are ablated."""
-    source = STUDY.source(STUDY.networks[network])
+    kinds = {name: count for name, count in STUDY.controls.items() if name != "pseudo"}
+    return {"source": STUDY.source(STUDY.networks[network]), "seed": STUDY.seed, **kinds}
+
+
+def drawing(network):
+    """How pseudo-targets of a network are treated; those of its classes that give the images count, too."""
+    probes = STUDY.config["probes"]["crossfit"]
     return {
-        "source": source,
-        "values": [STUDY.config["ablations"]["value"]],
-        "random": STUDY.random,
+        "source": STUDY.source(STUDY.networks[network]),
+        "bins": STUDY.bins,
+        "C": probes and probes["C"],
+        "interventions": [name for name in ("zero", "mean") if name in STUDY.interventions],
         "seed": STUDY.seed,
     }
+
+
+def of_pool(pattern):
+    """A network's files, at a layer if there is one, one for each class of its pool."""
+    return lambda w: [pattern.format(**w, class_id=class_id) for class_id in STUDY.networks[w.network].classes]
+
+
+def of_all(network, paths):
+    """The inputs of a pseudo-target by class."""
+    classes = STUDY.networks[network].classes
+    return {
+        "path_to_images": paths.path_to_images,
+        "path_to_layers": paths.path_to_layers,
+        **{
+            f"paths_to_{name}": dict(zip(classes, paths[name], strict=True))
+            for name in ("activations", "means", "baselines")
+        },
+    }
+
+
+def others(wildcards):
+    """The classes whose images an ablation looks at beside the target's."""
+    return STUDY.others(wildcards.network, wildcards.class_id) if "crossfit" in STUDY.protocols else ()
+
+
+def others_baselines(wildcards):
+    """The files of these classes."""
+    return [BASELINE.format(network=wildcards.network, class_id=other) for other in others(wildcards)]
+
+
+def grid(files, wildcards):
+    """A grid, and the files of its ablations."""
+    from jobs.ablations import Grid
+
+    at = {"network": wildcards.network, "layer": wildcards.layer, "class_id": wildcards.class_id}
+    named = {name: files[name] for name in ("path_to_cells", "path_to_baseline", "path_to_images", "path_to_layers")}
+    source = STUDY.source(STUDY.networks[wildcards.network])
+    return Grid(
+        **at,
+        **named,
+        others=others(wildcards),
+        paths_to_others=tuple(files.paths_to_others),
+        source=source,
+        device=DEVICE,
+    )
 
 
 def made(step, settings, **more):
@@ -77,7 +156,8 @@ def listed(params):
 
 def origins(network):
     """What the files of a layer must carry to be gathered in one table."""
-    steps = {"cells": GRID, "probes": PROBES, "ablations": ablation(network), "controls": control(network)}
+    steps = {"cells": GRID, "probes": probing(network), "ablations": ablation(network), "controls": control(network)}
+    steps |= {"pseudo": drawing(network)}
     return {step: {"study": STUDY.name, "settings": provenance.digest(s)} for step, s in steps.items()}
 
 
@@ -140,20 +220,48 @@ def by_cell(network, paths):
     return {t: dict(zip(STUDY.cells, part, strict=True)) for t, part in by_target(network, parts).items()}
 
 
+def controlled(pattern):
+    """A layer's files of controls, one for each target, where there are any."""
+    return lambda w: of_targets(pattern)(w) if w.layer in STUDY.controlled(w.network) else []
+
+
+def contrasts(network):
+    """The classes that each target of a network is contrasted with."""
+    return {target: STUDY.others(network, target) for target in STUDY.networks[network].targets}
+
+
 def of_steps(network, paths):
     """The inputs of a layer's table by step, target and cell."""
     return {
+        "path_to_images": paths.images,
         "path_to_layers": paths.layers,
+        "paths_to_baselines": dict(zip(STUDY.networks[network].classes, paths.baselines, strict=True)),
         "paths_to_cells": by_target(network, paths.cells),
         "paths_to_probes": by_cell(network, paths.probes),
         "paths_to_ablations": by_cell(network, paths.ablations),
         "paths_to_controls": by_target(network, paths.controls),
+        "others": contrasts(network),
     }
 
 
 def of_grids(paths):
-    """The inputs of the table of groups: controls by grid, layers by network."""
+    """The inputs of the table of groups: controls by grid, layers and baselines by network."""
+    left = iter(paths.baselines)
     return {
-        "paths_to_controls": dict(zip(STUDY.grids(), paths.controls, strict=True)),
+        "path_to_images": paths.images,
+        "paths_to_controls": dict(zip(controlled_grids(), paths.controls, strict=True)),
+        "paths_to_pseudo": dict(zip(pseudo_grids(), paths.pseudo, strict=True)),
         "paths_to_layers": dict(zip(STUDY.networks, paths.layers, strict=True)),
+        "paths_to_baselines": {n.name: {c: next(left) for c in n.classes} for n in STUDY.networks.values()},
+        "others": {network: contrasts(network) for network in STUDY.networks},
     }
+
+
+def pseudo_grids():
+    """All (network, layer, pseudo-target)."""
+    return [(n, layer, pseudo) for n in STUDY.networks for layer in STUDY.controlled(n) for pseudo in STUDY.pseudo]
+
+
+def controlled_grids():
+    """All (network, layer, target) with controls."""
+    return [grid for grid in STUDY.grids() if grid[1] in STUDY.controlled(grid[0])]

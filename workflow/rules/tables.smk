@@ -4,11 +4,13 @@
 
 rule layer_tables:
     input:
+        images=rules.images.output[0],
         layers=rules.layers.output[0],
+        baselines=of_classes(BASELINE),
         cells=of_targets(rules.cells.output[0]),
         probes=of_cells(rules.probes.output[0]),
         ablations=of_cells(rules.ablations.output[0]),
-        controls=of_targets(rules.controls.output[0]) if STUDY.random else [],
+        controls=controlled(rules.controls.output[0]),
     output:
         f"{R}/tables/{{network}}/{{layer}}.parquet",
     log:
@@ -50,14 +52,17 @@ rule tables:
 
 rule group_tables:
     input:
-        controls=[rules.controls.output[0].format(network=n, layer=l, class_id=t) for n, l, t in STUDY.grids()],
+        images=rules.images.output[0],
+        controls=[rules.controls.output[0].format(network=n, layer=l, class_id=t) for n, l, t in controlled_grids()],
+        pseudo=[rules.pseudo.output[0].format(network=n, layer=l, pseudo=p) for n, l, p in pseudo_grids()],
         layers=expand(rules.layers.output[0], network=STUDY.networks),
+        baselines=[BASELINE.format(network=n.name, class_id=c) for n in STUDY.networks.values() for c in n.classes],
     output:
         f"{R}/tables/groups.parquet",
     log:
         f"{R}/logs/tables/groups.log",
     params:
-        origins={n: origins(n)["controls"] for n in STUDY.networks},
+        origins={n: {step: origins(n)[step] for step in ("controls", "pseudo")} for n in STUDY.networks},
         code=digest("tables"),
     run:
         from jobs import tables
