@@ -129,7 +129,12 @@ KNOWN = {
     "one extreme is not enough": ("extremes", {"x": _by_strip(0.9, 0.6, 0.7, 0.5)}, {}, [-0.2]),
     "deeper is more": ("depth", {"x": _by_layer(1, 2, 3)}, {}, [1]),
     # Two classes up, one down.
-    "depth by class": ("depth", {"x": np.stack([_by_layer(1, 2, 3), _by_layer(2, 5, 9), _by_layer(3, 2, 1)])}, {}, [1 / 3]),
+    "depth by class": (
+        "depth",
+        {"x": np.stack([_by_layer(1, 2, 3), _by_layer(2, 5, 9), _by_layer(3, 2, 1)])},
+        {},
+        [1 / 3],
+    ),
     "a peak": ("peak", {"x": _one_cell(3, 3, 10) + _one_cell(0, 1, 4)}, {}, [6]),
     "a peak elsewhere": ("peak", {"x": _one_cell(3, 3, 10) + _one_cell(0, 1, 12)}, {}, [-2]),
     "a step": ("step", {"x": _one_cell(3, 3, 10) + _one_cell(2, 3, 4) + _one_cell(0, 3, 9)}, {}, [2]),
@@ -232,6 +237,22 @@ def test_reliability_is_stepped_up_to_the_whole():
     r = 1 - 6 * 450 / (16 * 255)
     assert reliability(halves) == pytest.approx(2 * r / (1 + r))
     assert reliability(np.stack([halves[0], -halves[0]])) == -1
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_class_with_a_number_missing_says_nothing(name):
+    """Its summaries have a NaN, and those of the others none: it is left out as a whole, never taken for zero."""
+    estimand, columns, part, _ = KNOWN[name]
+    grid = np.shape(next(iter(columns.values())))[-2:] or (4, 4)
+    columns = {key: np.broadcast_to(np.asarray(v, float), (3, 3, *grid)).copy() for key, v in columns.items()}
+    for key, values in columns.items():
+        # Cells that decode well are chosen by numbers that are there.
+        if not key.startswith("r"):
+            values[1] = np.nan
+    if name == "nothing decodes well":
+        return
+    summaries = ESTIMANDS[estimand].summary(lambda column, half="": columns[column + half], {"of": "x", **part})
+    assert np.isnan(summaries).any(-1).tolist() == [False, True, False]
 
 
 def test_the_largest_share_the_last_place():

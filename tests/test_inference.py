@@ -26,7 +26,9 @@ def test_the_jackknife_of_a_ratio_deletes_each_class():
     """By the definition: statistics without one class, and (K - 1) / K times their squares about their mean."""
     summaries = np.random.default_rng(0).uniform(1, 2, (7, 2))
     found, _ = inference.jackknife([summaries], [1.0], _ratio)
-    left_out = np.array([np.delete(summaries, k, 0)[:, 0].mean() / np.delete(summaries, k, 0)[:, 1].mean() for k in range(7)])
+    left_out = np.array(
+        [np.delete(summaries, k, 0)[:, 0].mean() / np.delete(summaries, k, 0)[:, 1].mean() for k in range(7)]
+    )
     assert found.value == pytest.approx(summaries[:, 0].mean() / summaries[:, 1].mean())
     assert found.variance == pytest.approx(6 / 7 * ((left_out - left_out.mean()) ** 2).sum())
 

@@ -26,10 +26,15 @@ def ranks(x: np.ndarray) -> np.ndarray:
     return sum(np.sign(x - x[..., i, None]) for i in range(x.shape[-1])) / 2
 
 
+def _ratio(part: np.ndarray, whole: np.ndarray, otherwise: float = 0.0, least: float = 0.0) -> np.ndarray:
+    """A part as a share of a whole; something else where the whole is nothing, and NaN where it is NaN."""
+    out = np.where(np.isnan(whole), np.nan, otherwise)
+    return np.divide(part, whole, out=out, where=whole > least)
+
+
 def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Correlation of centred rows; 0 where either is constant."""
-    scale = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
-    return np.divide((a * b).sum(-1), scale, out=np.zeros_like(scale), where=scale > 0)
+    return _ratio((a * b).sum(-1), np.sqrt((a**2).sum(-1) * (b**2).sum(-1)))
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -118,7 +123,7 @@ def _spared(read: Read, part: Mapping, region: Callable[[np.ndarray], np.ndarray
     chosen, effects = (each.reshape(*each.shape[:-2], -1) for each in (chosen, effects))  # layers too
     count = chosen.sum(-1, keepdims=True)
     total = np.where(chosen, effects, 0.0).sum(-1, keepdims=True)
-    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return _ratio(total, count.astype(float), np.nan)
 
 
 def _spared_against(read: Read, part: Mapping) -> np.ndarray:
@@ -144,14 +149,15 @@ def _relation_given(read: Read, part: Mapping) -> np.ndarray:
     ab, ac, bc = _correlation(one, other), _correlation(one, given), _correlation(other, given)
     left = np.sqrt(np.maximum(0, (1 - ac**2) * (1 - bc**2)))
     # Where what is given leaves nothing of either there is nothing to relate.
-    return np.divide(ab - ac * bc, left, out=np.zeros_like(ab), where=left > 1e-6).mean(-1, keepdims=True)
+    return _ratio(ab - ac * bc, left, least=1e-6).mean(-1, keepdims=True)
 
 
 def top(values: np.ndarray, count: int) -> np.ndarray:
     """Membership of each cell among the `count` largest; cells that tie for the last places share them."""
     last = np.sort(values, axis=-1)[..., -count, None]
     above, tied = values > last, values == last
-    return above + tied * (count - above.sum(-1, keepdims=True)) / tied.sum(-1, keepdims=True)
+    places = count - above.sum(-1, keepdims=True)
+    return np.where(np.isnan(last), np.nan, above + tied * places / np.maximum(1, tied.sum(-1, keepdims=True)))
 
 
 def _overlap(read: Read, part: Mapping) -> np.ndarray:
@@ -221,9 +227,7 @@ def _step(means: np.ndarray, count: np.ndarray) -> np.ndarray:
 
 
 def _concentration(means: np.ndarray, count: np.ndarray) -> np.ndarray:
-    total = means.sum(-1, keepdims=True)
-    even = np.full(total.shape, 1 / means.shape[-1])
-    return np.divide(means[..., -1:], total, out=even, where=total > 0)
+    return _ratio(means[..., -1:], means.sum(-1, keepdims=True), 1 / means.shape[-1])
 
 
 def _products(read: Read, part: Mapping) -> np.ndarray:
@@ -238,8 +242,7 @@ def _products(read: Read, part: Mapping) -> np.ndarray:
 
 def _product(means: np.ndarray, count: np.ndarray) -> np.ndarray:
     product, s, m, squares = np.split(means, 4, -1)
-    numerator = product**2 - np.maximum(s**2, m**2)
-    return np.divide(numerator, squares, out=np.zeros_like(squares), where=squares > 0)
+    return _ratio(product**2 - np.maximum(s**2, m**2), squares)
 
 
 # ---- all of them
@@ -312,7 +315,8 @@ ESTIMANDS: dict[str, Estimand] = {
 def reliability(halves: np.ndarray) -> np.ndarray:
     """Reliability [...] of a measure over the cells of a grid, from its two halves [2, ..., K, L, S, M].
 
-    Rank correlation between halves, mean over classes and layers, stepped up to the whole (Spearman and Brown).
+    Rank correlation between halves, mean over classes (those that have both) and layers, stepped up to the whole
+    (Spearman and Brown).
     """
-    half = spearman(flat(halves[0]), flat(halves[1])).mean((-2, -1))
-    return np.divide(2 * half, 1 + half, out=np.full_like(half, -1.0), where=half > -1)
+    half = np.nanmean(spearman(flat(halves[0]), flat(halves[1])).mean(-1), axis=-1)
+    return _ratio(2 * half, 1 + half, -1.0)
