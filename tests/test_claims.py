@@ -426,7 +426,7 @@ def _paper(corner):
 
 def _opposite(corner):
     """s3 is read worst; the least selective cells of low magnitude matter most, in the first layer of every class."""
-    auroc = _by_strip(0.97, 0.94, 0.91, 0.86) - 0.003 * M - 0.002 * (S - 2.5) * (M - 2.5)
+    auroc = _by_strip(0.97, 0.94, 0.91, 0.86) - 0.003 * M - 0.003 * (S - 2.5) * (M - 2.5)
     return _world(10 * (auroc - 0.8) - 0.1 * LAYER + corner * CORNER, auroc, growing=-0.01, null=0.0)
 
 
@@ -466,7 +466,7 @@ def test_every_claim_holds_in_the_papers_world(paper_rows):
 
 def test_no_claim_holds_in_the_opposite_world():
     """The negative control of the registry: each test can also say no."""
-    assert _unlike(_judged(_opposite, (0.0, 0.0, 0.3, 0.3)), "does not hold") == []
+    assert _unlike(_judged(_opposite, (0.0, 0.0, 0.25, 0.25)), "does not hold") == []
 
 
 def test_rows_come_in_the_registrys_order(paper_rows):

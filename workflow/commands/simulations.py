@@ -1,7 +1,7 @@
-"""Simulates every test of the claims in worlds whose truth is known, and writes docs/simulations.md: `make simulations`.
+"""Tries every test of the claims in worlds whose truth is known, and writes docs/simulations.md: `make simulations`.
 
-A test that errs at a number of classes gives no verdict there: `least_classes` in workflow/claims.yaml, which is compared
-with what the simulations show.
+A test that errs at a number of classes gives no verdict there: `least_classes` in workflow/claims.yaml, which is
+compared with what the simulations show.
 """
 
 import argparse
@@ -12,7 +12,8 @@ from pathlib import Path
 
 import yaml
 
-from readout import claims, worlds
+from readout import worlds
+from readout.verdicts import OPEN
 
 ROOT = Path(__file__).resolve().parents[2]
 REGISTRY = ROOT / "workflow" / "claims.yaml"
@@ -72,7 +73,7 @@ def page(entries: Sequence[worlds.Entry], classes: Sequence[int]) -> str:
             lines.append("| world | truth | " + " | ".join(f"K = {count}" for count in classes) + " |")
             lines.append("|---" * (len(classes) + 2) + "|")
             for (world,), each in _by(rows, "world").items():
-                truth = "at the bound" if each[0].truth == claims.OPEN else each[0].truth
+                truth = "at the bound" if each[0].truth == OPEN else each[0].truth
                 lines.append(f"| {world} | {truth} | " + " | ".join(map(_said, each)) + " |")
     return "\n".join(lines) + "\n"
 

@@ -14,14 +14,8 @@ import numpy as np
 
 from readout import inference
 from readout.estimands import ESTIMANDS, Undefined, reliability
+from readout.verdicts import CONFIRMATION, EVERY, FAILS, HOLDS, NONE, OPEN, POOLED
 
-POOLED = "all"
-"""The network of a row that pools the networks."""
-EVERY, CONFIRMATION = "all", "confirmation"
-"""The `targets` of a row: all that the networks have, or those with which no bound was settled."""
-HOLDS, FAILS, OPEN, NONE = "holds", "does not hold", "inconclusive", "no verdict"
-VERDICTS = (HOLDS, FAILS, OPEN, NONE)
-"""NONE is said at a number of classes at which simulations show that the test errs."""
 BY_INTERVENTION = frozenset(
     f"{prefix}{name}"
     for prefix in ("", "mismatched_", "others_")

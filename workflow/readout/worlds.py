@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from readout import claims
+from readout.verdicts import FAILS, HOLDS, OPEN
 
 LAYERS, STRIPS, MAGNITUDES = 4, 4, 4
 PSEUDO = 8
@@ -181,7 +182,7 @@ def _peaking(common: np.ndarray | float, own: float, noise: float = 0.05) -> Wor
     """
     loss = Measure(0.2 + 0.3 * CORNER + common, 0.0, noise, {"layer": own})
     columns = {"rank_deficit": loss, **_each("separation_loss", loss)}
-    return World(columns, halves=True, truth=None if own else claims.FAILS)
+    return World(columns, halves=True, truth=None if own else FAILS)
 
 
 def _concentrated(first: float, second: float, replicates: int = 1) -> World:
@@ -369,7 +370,7 @@ def simulate(
                         # What is fixed to one class of K is no draw from many: its expectation is the worlds' mean.
                         _coverage(low, high, np.nanmean(value, 0) if world.different else expected),
                         _wrong(verdicts, right),
-                        float(np.mean(verdicts == right)) if right != claims.OPEN else float("nan"),
+                        float(np.mean(verdicts == right)) if right != OPEN else float("nan"),
                     )
 
 
@@ -396,5 +397,5 @@ def _coverage(low: np.ndarray, high: np.ndarray, expected: np.ndarray) -> float:
 
 
 def _wrong(verdicts: np.ndarray, right: str) -> float:
-    shares = {verdict: float(np.mean(verdicts == verdict)) for verdict in (claims.HOLDS, claims.FAILS)}
+    shares = {verdict: float(np.mean(verdicts == verdict)) for verdict in (HOLDS, FAILS)}
     return max(share for verdict, share in shares.items() if verdict != right)
