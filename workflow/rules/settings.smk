@@ -222,7 +222,7 @@ def by_cell(network, paths):
 
 def controlled(pattern):
     """A layer's files of controls, one for each target, where there are any."""
-    return lambda w: of_targets(pattern)(w) if w.layer in STUDY.controlled(w.network) else []
+    return lambda w: of_targets(pattern)(w) if STUDY.has_groups and w.layer in STUDY.controlled(w.network) else []
 
 
 def contrasts(network):
@@ -264,4 +264,4 @@ def pseudo_grids():
 
 def controlled_grids():
     """All (network, layer, target) with controls."""
-    return [grid for grid in STUDY.grids() if grid[1] in STUDY.controlled(grid[0])]
+    return [grid for grid in STUDY.grids() if STUDY.has_groups and grid[1] in STUDY.controlled(grid[0])]
