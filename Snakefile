@@ -33,6 +33,7 @@ include: "workflow/rules/cells.smk"
 include: "workflow/rules/probes.smk"
 include: "workflow/rules/ablations.smk"
 include: "workflow/rules/controls.smk"
+include: "workflow/rules/pseudo.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/claims.smk"
 include: "workflow/rules/figures.smk"
@@ -42,6 +43,7 @@ rule all:
     default_target: True
     input:
         expand(ACCURACY, network=STUDY.networks),
+        [TRUTH.format(network=network.name) for network in STUDY.networks.values() if network.planted],
         expand(rules.others.output, network=STUDY.networks),
         rules.tables.output,
         rules.group_tables.output if controlled_grids() else [],

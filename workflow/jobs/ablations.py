@@ -65,13 +65,13 @@ class Grid:
     device: str
 
 
-def _listed(grid: Grid) -> dict[str, np.ndarray]:
-    """The images of a grid's ablations before any of them, fold after fold, by column [images].
+def _listed(grid: Grid) -> tuple[dict[str, np.ndarray], list[int]]:
+    """The images of a grid's ablations before any of them, fold after fold, by column [images]; and their outputs.
 
-    Those of `images.parquet` and of the baseline, and `side`, 0 for the target's images and 1 + i for the i-th other
-    class's.
+    Columns of `images.parquet` and of the baseline, and `side`, 0 for the target's images and 1 + i for the i-th other
+    class's; the outputs are in the order of the sides.
     """
-    parts = []
+    parts, outputs = [], []
     per_fold = folds.others_per_fold(len(grid.others))
     for side, (class_id, path) in enumerate(
         zip((grid.class_id, *grid.others), (grid.path_to_baseline, *grid.paths_to_others), strict=True)
@@ -83,11 +83,12 @@ def _listed(grid: Grid) -> dict[str, np.ndarray]:
         columns = {name: rows[name] for name in ("image_id", "class_id", "fold", "source")}
         columns |= {"label": rows["label"].astype(np.int64), "rank": rank, "log_p": log_p}
         columns["side"] = np.full(len(z), side)
+        outputs.append(int(rows["label"][0]))
         chosen = slice(None) if side == 0 else folds.sample(rows["class_id"], rows["fold"], per_fold)
         parts.append({name: column[chosen] for name, column in columns.items()})
     listed = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     order = np.argsort(listed["fold"], kind="stable")
-    return {name: column[order] for name, column in listed.items()}
+    return {name: column[order] for name, column in listed.items()}, outputs
 
 
 def _alive(
@@ -98,20 +99,36 @@ def _alive(
     device: torch.device,
 ) -> tuple[torch.Tensor, ...]:
     """The tensors alive at a cut, for the `count` images that `load` gives by slices."""
-    kept = [prefix(networks.to_device(load(batch), device)) for batch in networks.batches(count, layers.values())]
-    return tuple(tensors[0] if len(tensors) == 1 else torch.cat(tensors) for tensors in zip(*kept, strict=True))
+    whole: list[torch.Tensor] = []
+    for batch in networks.batches(count, layers.values()):
+        parts = prefix(networks.to_device(load(batch), device))
+        if not whole:
+            # Room for all at once: to join the batches in the end would take them twice.
+            whole = [
+                torch.empty((count, *part.shape[1:]), dtype=part.dtype, device=device, memory_format=_layout(part))
+                for part in parts
+            ]
+        for tensor, part in zip(whole, parts, strict=True):
+            tensor[batch] = part
+    return tuple(whole)
+
+
+def _layout(tensor: torch.Tensor) -> torch.memory_format:
+    last = tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The images of a grid's ablations at its layer, ready for any of them.
+    """Images at a layer, ready for any ablation there.
 
-    `listed` are their columns (`_listed`), `alive` the tensors alive at the cut for all of them, `tail` gives scores of
-    these, as many images at once as `batches` says. `key` tells them from those of other grids.
+    `listed` are their columns (`_listed`); `outputs` those of the sides, in their order; `alive` the tensors alive at
+    the cut for all images, `tail` gives scores of these, as many images at once as `batches` says. `key` tells the
+    sample from others.
     """
 
-    grid: Grid
     listed: Mapping[str, np.ndarray]
+    outputs: Sequence[int]
     tail: Callable[..., torch.Tensor]
     alive: tuple[torch.Tensor, ...]
     batches: Callable[[int], list[slice]]
@@ -128,9 +145,9 @@ class Sample:
     def _check(self, how: How) -> None:
         for group, _ in how:
             if group.layer_units != self.layer_units:
-                path = self.grid.path_to_cells
                 raise StudyError(
-                    f"{path}: {group.layer_units} units, but the layer has {self.layer_units}; {parquet.again(path)}"
+                    f"{group.name}: its grid is of {group.layer_units} units, but the layer has {self.layer_units}; "
+                    "make the cells of this layer again"
                 )
 
     def _replaced(self, first: torch.Tensor, how: How, places: np.ndarray) -> torch.Tensor:
@@ -192,9 +209,6 @@ class Sample:
         published = protocol == "published"
         places = np.flatnonzero(self.is_target) if published else np.arange(len(self.listed["fold"]))
         labels = torch.from_numpy(self.listed["label"][places]).to(self.alive[0].device)
-        outputs = [
-            int(self.listed["label"][self.listed["side"] == side][0]) for side in range(len(self.grid.others) + 1)
-        ]
         logits, removed = [], []
         for batch in self.batches(len(places)):
             first, *rest = self._alive_at(places[batch])
@@ -204,11 +218,10 @@ class Sample:
         scored = torch.cat(logits)
         count = len(places)
         z = pa.nulls(count, SCHEMA.field("z_ablated").type)
-        if not published:
-            values = scores.log_odds(scored)[:, outputs].cpu().numpy().astype(np.float32)
-            z = pa.ListArray.from_arrays(
-                np.arange(0, values.size + 1, len(outputs), dtype=np.int32), values.reshape(-1)
-            )
+        if not published and self.outputs:
+            values = scores.log_odds(scored)[:, self.outputs].cpu().numpy().astype(np.float32)
+            ends = np.arange(0, values.size + 1, values.shape[1], dtype=np.int32)
+            z = pa.ListArray.from_arrays(ends, values.reshape(-1))
         differences = dict.fromkeys(("difference_before", "difference_after"), pa.nulls(count, pa.float64()))
         if intervention == "erase":
             pair = self.differences(how)
@@ -234,38 +247,58 @@ class Sample:
         return pa.table(columns, schema=SCHEMA).take(order)
 
 
-def prepare(grid: Grid) -> Sample:
-    """The images of a grid's ablations at its layer; what the grid's jobs share is made once per process."""
-    where = networks.torch_device(grid.device)
-    source = networks.prepared(grid.source)
-    paths = (grid.path_to_baseline, *grid.paths_to_others)
-    # Baselines are made anew with the weights, the images and the layers.
-    key = (*map(cache.stamp, paths), str(grid.source), grid.layer, grid.device)
-    listed = cache.shared(("listed", *key), lambda: _listed(grid))
-    count = len(listed["source"])
-    layers = networks.layer_nodes(grid.path_to_layers, [grid.layer])
+def sampled(
+    listed: Mapping[str, np.ndarray],
+    outputs: Sequence[int],
+    *,
+    path_to_layers: str,
+    layer: str,
+    source: NetworkSource,
+    device: str,
+    key: tuple,
+) -> Sample:
+    """The `listed` images, fold after fold, at a layer; `key` tells them from the images of other samples."""
+    where = networks.torch_device(device)
+    prepared = networks.prepared(source)
+    layers = networks.layer_nodes(path_to_layers, [layer])
+    key = (*key, str(source), layer, device)
 
     def cut_there() -> tuple:
-        traced = networks.engine(grid.source, device=grid.device)
-        layers = networks.layer_nodes(grid.path_to_layers, [grid.layer], traced)
-        parts = cut(traced, layers[grid.layer]["node"])
+        traced = networks.engine(source, device=device)
+        layers = networks.layer_nodes(path_to_layers, [layer], traced)
+        parts = cut(traced, layers[layer]["node"])
 
         def load(batch: slice) -> torch.Tensor:
-            return images.load(listed["source"][batch], source)
+            return images.load(listed["source"][batch], prepared)
 
-        alive = _alive(parts.prefix, layers, count, load, where)
-        if grid.device != "openvino":
+        alive = _alive(parts.prefix, layers, len(listed["source"]), load, where)
+        if device != "openvino":
             # Not as a module: its weights are the network's, and are counted there.
             return partial(parts.tail), alive
         # Compiling takes seconds, and serves the layer's other targets too.
-        file = weights.file(grid.source.model, grid.source.weights)
-        stamp = cache.stamp(file) if file else None
-        made_for = ("tail", grid.network, stamp, str(grid.source), grid.layer, grid.device)
+        file = weights.file(source.model, source.weights)
+        made_for = ("tail", cache.stamp(file) if file else None, str(source), layer, device)
         return cache.shared(made_for, lambda: openvino.Tail(parts.tail, alive)), alive
 
     tail, alive = cache.shared(("cut", *key), cut_there)
-    deeper = [row for row in layers.values() if row["depth"] >= layers[grid.layer]["depth"]]
-    return Sample(grid, listed, tail, alive, partial(networks.batches, rows=deeper), key)
+    deeper = [row for row in layers.values() if row["depth"] >= layers[layer]["depth"]]
+    return Sample(listed, outputs, tail, alive, partial(networks.batches, rows=deeper), key)
+
+
+def prepare(grid: Grid) -> Sample:
+    """The images of a grid's ablations at its layer; what the grid's jobs share is made once per process."""
+    # Baselines are made anew with the weights, the images and the layers.
+    key = tuple(map(cache.stamp, (grid.path_to_baseline, *grid.paths_to_others)))
+    listed, outputs = cache.shared(("listed", *key, grid.source.outputs), lambda: _listed(grid))
+    return sampled(
+        listed,
+        outputs,
+        path_to_layers=grid.path_to_layers,
+        layer=grid.layer,
+        source=grid.source,
+        device=grid.device,
+        key=key,
+    )
 
 
 def replacements(name: str, path_to_cells: str) -> list[Intervention]:

@@ -229,7 +229,7 @@ def mean(path: str, fold: int | None = None) -> np.ndarray:
 
 
 def baseline(path: str, image_id: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """z [images, outputs], rank and log-probability [images] of a class's study images, which are those of `image_id`."""
+    """z [images, outputs], rank and log-probability [images] of a class, whose study images are those of `image_id`."""
 
     def read() -> tuple[np.ndarray, ...]:
         table = parquet.read(path, BASELINE)

@@ -1,14 +1,14 @@
 """Step `tables`: the rows of all cells and other groups gathered, a layer at a time and then for the study."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, groupby
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs import ablations, activations, cells, controls, images, networks, probes
+from jobs import ablations, activations, cells, controls, images, networks, probes, pseudo
 from readout import StudyError, folds, outcomes
 from readout.folds import FOLDS
 from readout.probes import auroc
@@ -123,7 +123,7 @@ class Reference:
         return cls(image_id[order], fold[order], before.part(order))
 
     def places(self, image_id: np.ndarray, path: str) -> np.ndarray:
-        """Where these images are; StudyError that names the file at `path` for one that is not there, or there twice."""
+        """Where these images are; StudyError that names the file at `path` if one is not there, or is there twice."""
         found = np.searchsorted(self.image_id, image_id).clip(max=len(self.image_id) - 1)
         if not np.array_equal(self.image_id[found], image_id) or len(np.unique(found)) < len(found):
             raise StudyError(f"{path}: is not of the study's images of this target; {parquet.again(path)}")
@@ -140,10 +140,13 @@ class Ablated:
     rows: pa.Table
 
     @classmethod
-    def of(cls, rows: pa.Table, reference: Reference, path: str) -> "Ablated":
+    def of(cls, rows: pa.Table, reference: Reference, path: str, drawn: bool = False) -> "Ablated":
+        """`drawn` says that all rows are of a pseudo-target's images, whatever their side in the reference."""
         places = reference.places(rows["image_id"].to_numpy(), path)
         before = reference.images.part(places)
-        if (before.side == 0).sum() != (reference.images.side == 0).sum():
+        if drawn:
+            before = replace(before, side=np.zeros(len(places), int))
+        elif (before.side == 0).sum() != (reference.images.side == 0).sum():
             raise StudyError(f"{path}: lacks images of the target; {parquet.again(path)}")
         rank, log_p = (rows[f"{name}_ablated"].to_numpy() for name in ("rank", "log_p"))
         # Not of the published protocol.
@@ -237,6 +240,30 @@ def _groups(
         if coordinates.items() - head.items():
             raise StudyError(f"{path}: is not of {', '.join(coordinates.values())}; {parquet.again(path)}")
         yield head | Ablated.of(rows, reference, path).both_sides() | {"auroc": None}
+
+
+def _pseudo(
+    path: str, origin: Mapping[str, str], coordinates: Mapping[str, str], reference: Reference
+) -> Iterator[dict]:
+    """The rows of `GROUPS` of a pseudo-target at a layer, but for the depth; `reference` is of all classes."""
+    table = _read(path, pseudo.SCHEMA, origin, ablations.OPTIONAL)
+    for head, rows in _runs(table, controls.GROUP.names, path):
+        if coordinates.items() - head.items():
+            raise StudyError(f"{path}: is not of {', '.join(coordinates.values())}; {parquet.again(path)}")
+        done = Ablated.of(rows, reference, path, drawn=True)
+        energy = outcomes.energies(
+            *(rows[name].to_numpy() for name in ("energy", "energy_layer")), done.before.side == 0
+        )
+        yield (
+            dict.fromkeys(GROUP_OUTCOMES)
+            | head
+            | done.published()
+            | {
+                "energy": energy["energy"],
+                "energy_target": energy["energy"],
+                "auroc": rows["auroc"][0].as_py(),
+            }
+        )
 
 
 def _decisions(p: np.ndarray) -> np.ndarray:
@@ -349,8 +376,8 @@ def gather_layer(
 
     Files are given by target, those of baselines by class, those of probes and of ablations by target and cell; without
     controls (no file) the columns that need them are missing. `others` are the classes that each target is contrasted
-    with. `origins` says for each step what its files must carry: the study and the digest of the step's settings. Raises
-    StudyError for the first file that does not.
+    with. `origins` says for each step what its files must carry: the study and the digest of the step's settings.
+    Raises StudyError for the first file that does not.
     """
     depth = networks.layer_nodes(path_to_layers, [layer])[layer]["depth"]
     rows = []
@@ -396,23 +423,31 @@ def gather_groups(
     *,
     path_to_images: str,
     paths_to_controls: Mapping[tuple[str, str, str], str],
+    paths_to_pseudo: Mapping[tuple[str, str, str], str],
     paths_to_layers: Mapping[str, str],
     paths_to_baselines: Mapping[str, Mapping[str, str]],
     others: Mapping[str, Mapping[str, Sequence[str]]],
-    origins: Mapping[str, Mapping[str, str]],
+    origins: Mapping[str, Mapping[str, Mapping[str, str]]],
     made: str | None = None,
 ) -> str:
     """Write `tables/groups.parquet`: a row per group that is no cell, or is ablated as no cell is, and intervention.
 
-    `paths_to_controls` are by network, layer and target; `paths_to_layers` (the tables of all layers) and `origins`,
-    what the controls must carry, by network; `paths_to_baselines` by network and class, `others` by network and target.
+    `paths_to_controls` are by network, layer and target, `paths_to_pseudo` by network, layer and pseudo-target;
+    `paths_to_layers` (the tables of all layers) by network, `paths_to_baselines` by network and class, `others` by
+    network and target; `origins` by network and step, what its files must carry.
     """
     rows = []
     for (network, layer, target), path in paths_to_controls.items():
         depth = networks.layer_nodes(paths_to_layers[network], [layer])[layer]["depth"]
         at = {"network": network, "layer": layer, "class_id": target}
         reference = Reference.of(path_to_images, paths_to_baselines[network], target, others[network][target])
-        rows += [{"depth": depth} | group for group in _groups(path, origins[network], at, reference)]
+        rows += [{"depth": depth} | group for group in _groups(path, origins[network]["controls"], at, reference)]
+    for (network, layer, drawn), path in paths_to_pseudo.items():
+        depth = networks.layer_nodes(paths_to_layers[network], [layer])[layer]["depth"]
+        at = {"network": network, "layer": layer, "class_id": drawn}
+        first, *rest = paths_to_baselines[network]
+        reference = Reference.of(path_to_images, paths_to_baselines[network], first, rest)
+        rows += [{"depth": depth} | group for group in _pseudo(path, origins[network]["pseudo"], at, reference)]
     # Stable: the groups of a grid stay in the order of its controls.
     rows.sort(key=lambda row: (row["network"], row["depth"], row["class_id"]))
     parquet.write(path_to_table, rows, GROUPS, made)

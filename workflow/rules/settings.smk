@@ -4,6 +4,7 @@ ACTIVATIONS = f"{R}/activations/{{network}}/{{layer}}/{{class_id}}.parquet"
 MEANS = f"{R}/means/{{network}}/{{layer}}/{{class_id}}.parquet"
 BASELINE = f"{R}/baseline/{{network}}/{{class_id}}.parquet"
 ACCURACY = f"{R}/networks/{{network}}/accuracy.parquet"
+TRUTH = f"{R}/networks/{{network}}/truth.parquet"
 GRID = {"bins": STUDY.bins, "folds": STUDY.folds}
 EXTRACTION = {**STUDY.config["activations"], "folds": STUDY.folds}
 
@@ -17,6 +18,11 @@ def weights(network):
     """The file of a network's weights, trained here or the user's, where there is one."""
     made = [STUDY.trained(network.name)] if network.trained else []
     return [network.file] if network.file else made
+
+
+def truth(wildcards):
+    """The roles of a network's units, where they are known."""
+    return [TRUTH.format(network=wildcards.network)] if STUDY.networks[wildcards.network].planted else []
 
 
 def architecture(wildcards):
@@ -81,6 +87,36 @@ def control(network):
     return {"source": STUDY.source(STUDY.networks[network]), "seed": STUDY.seed, **kinds}
 
 
+def drawing(network):
+    """How pseudo-targets of a network are treated; those of its classes that give the images count, too."""
+    probes = STUDY.config["probes"]["crossfit"]
+    return {
+        "source": STUDY.source(STUDY.networks[network]),
+        "bins": STUDY.bins,
+        "C": probes and probes["C"],
+        "interventions": [name for name in ("zero", "mean") if name in STUDY.interventions],
+        "seed": STUDY.seed,
+    }
+
+
+def of_pool(pattern):
+    """A network's files, at a layer if there is one, one for each class of its pool."""
+    return lambda w: [pattern.format(**w, class_id=class_id) for class_id in STUDY.networks[w.network].classes]
+
+
+def of_all(network, paths):
+    """The inputs of a pseudo-target by class."""
+    classes = STUDY.networks[network].classes
+    return {
+        "path_to_images": paths.path_to_images,
+        "path_to_layers": paths.path_to_layers,
+        **{
+            f"paths_to_{name}": dict(zip(classes, paths[name], strict=True))
+            for name in ("activations", "means", "baselines")
+        },
+    }
+
+
 def others(wildcards):
     """The classes whose images an ablation looks at beside the target's."""
     return STUDY.others(wildcards.network, wildcards.class_id) if "crossfit" in STUDY.protocols else ()
@@ -99,7 +135,12 @@ def grid(files, wildcards):
     named = {name: files[name] for name in ("path_to_cells", "path_to_baseline", "path_to_images", "path_to_layers")}
     source = STUDY.source(STUDY.networks[wildcards.network])
     return Grid(
-        **at, **named, others=others(wildcards), paths_to_others=tuple(files.paths_to_others), source=source, device=DEVICE
+        **at,
+        **named,
+        others=others(wildcards),
+        paths_to_others=tuple(files.paths_to_others),
+        source=source,
+        device=DEVICE,
     )
 
 
@@ -116,6 +157,7 @@ def listed(params):
 def origins(network):
     """What the files of a layer must carry to be gathered in one table."""
     steps = {"cells": GRID, "probes": probing(network), "ablations": ablation(network), "controls": control(network)}
+    steps |= {"pseudo": drawing(network)}
     return {step: {"study": STUDY.name, "settings": provenance.digest(s)} for step, s in steps.items()}
 
 
@@ -208,10 +250,16 @@ def of_grids(paths):
     return {
         "path_to_images": paths.images,
         "paths_to_controls": dict(zip(controlled_grids(), paths.controls, strict=True)),
+        "paths_to_pseudo": dict(zip(pseudo_grids(), paths.pseudo, strict=True)),
         "paths_to_layers": dict(zip(STUDY.networks, paths.layers, strict=True)),
         "paths_to_baselines": {n.name: {c: next(left) for c in n.classes} for n in STUDY.networks.values()},
         "others": {network: contrasts(network) for network in STUDY.networks},
     }
+
+
+def pseudo_grids():
+    """All (network, layer, pseudo-target)."""
+    return [(n, layer, pseudo) for n in STUDY.networks for layer in STUDY.controlled(n) for pseudo in STUDY.pseudo]
 
 
 def controlled_grids():

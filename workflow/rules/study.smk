@@ -46,6 +46,7 @@ wildcard_constraints:
     layer=r"[^/]+",
     class_id=r"[^/]+",
     cell=r"[^/]+",
+    pseudo=r"pseudo[0-9]+",
 
 
 def claim(cluster=False):

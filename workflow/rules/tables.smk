@@ -54,6 +54,7 @@ rule group_tables:
     input:
         images=rules.images.output[0],
         controls=[rules.controls.output[0].format(network=n, layer=l, class_id=t) for n, l, t in controlled_grids()],
+        pseudo=[rules.pseudo.output[0].format(network=n, layer=l, pseudo=p) for n, l, p in pseudo_grids()],
         layers=expand(rules.layers.output[0], network=STUDY.networks),
         baselines=[BASELINE.format(network=n.name, class_id=c) for n in STUDY.networks.values() for c in n.classes],
     output:
@@ -61,7 +62,7 @@ rule group_tables:
     log:
         f"{R}/logs/tables/groups.log",
     params:
-        origins={n: origins(n)["controls"] for n in STUDY.networks},
+        origins={n: {step: origins(n)[step] for step in ("controls", "pseudo")} for n in STUDY.networks},
         code=digest("tables"),
     run:
         from jobs import tables
