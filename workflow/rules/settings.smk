@@ -71,14 +71,16 @@ def ablation(network):
     }
 
 
-def ablated(params):
-    """What a job on a group does with it."""
-    return {name: params.settings[name] for name in ("protocols", "interventions")}
+def ablating(files, wildcards, params):
+    """What the job of a cell, or of another group, does with it."""
+    does = {name: params.settings[name] for name in ("protocols", "interventions")}
+    return {"grid": grid(files, wildcards), "cell": wildcards.cell, **params.group, **does}
 
 
-def controlling(params):
+def controlling(files, wildcards, params):
     """What the job of a grid's controls does."""
-    return {name: value for name, value in params.settings.items() if name != "source"}
+    does = {name: value for name, value in params.settings.items() if name != "source"}
+    return {"grid": grid(files, wildcards), **does}
 
 
 def control(network):
