@@ -2,15 +2,21 @@
 
 import re
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from scipy import stats
 
-from readout import claims, inference
+from jobs import claims as job
+from jobs import tables
+from readout import StudyError, claims, inference, page
 from readout.estimands import ESTIMANDS, Undefined
+from runtime import parquet
 
 WORKFLOW = Path(__file__).parents[1] / "workflow"
 REGISTRY = yaml.safe_load((WORKFLOW / "claims.yaml").read_text())
@@ -177,8 +183,8 @@ def test_too_few_classes_give_no_verdict():
     rows = _evaluate({"a": _outcomes([5, 6, 7])}, *(t | {"measure": str(i)} for i, t in enumerate(tests)))[::2]
     assert [row["verdict"] for row in rows] == ["no verdict", "holds", "no verdict", "holds"]
     assert (rows[0]["p_holds"], rows[0]["p_fails"], rows[0]["p"], rows[0]["classes"]) == (1, 1, None, 3)
-    assert rows[0]["reason"] == "simulations show that this test errs with fewer than 4 classes"
-    assert rows[2]["reason"] == "simulations show that this test errs"
+    assert rows[0]["reason"] == "simulations bear this test out from 4 classes on"
+    assert rows[2]["reason"] == "simulations bear this test out nowhere"
     assert rows[0]["estimate"] == 6 and rows[1]["reason"] is None
 
 
@@ -583,3 +589,131 @@ def test_bounds_are_the_rules_values(rule, expected):
     found = claims.bounds(rule)
     assert found == expected
     assert all(bound is None or type(bound) is float for bound in found)
+
+
+# ---- the job
+
+
+CELLS = [(s, m) for s in range(4) for m in range(4)]
+
+
+def _written(folder, world, targets, layers=("z", "y", "x")):
+    """Layer tables of a network's outcomes, rows in any order, and the table of groups with its pseudo-targets."""
+    paths = []
+    for i, layer in enumerate(layers):
+        rows = []
+        for k, target in enumerate(targets):
+            for s, m in CELLS:
+                row = dict.fromkeys(tables.LAYER.names)
+                row |= {"network": "net", "layer": layer, "depth": i, "class_id": target, "cell": f"s{s}m{m}"}
+                row |= {"selectivity_bin": s, "magnitude_bin": m}
+                found = {name: float(values[k, i, s, m]) for name, values in world.columns.items()}
+                row |= {name: None if np.isnan(value) else value for name, value in found.items()}
+                rows.append(
+                    {name: 0 if row[name] is None and name not in tables.OPTIONAL else row[name] for name in row}
+                )
+        paths.append(str(folder / "tables" / "net" / f"{layer}.parquet"))
+        schema = pa.schema([field for field in tables.LAYER if field.name != "held_out"])
+        order = np.random.default_rng(i).permutation(len(rows))
+        table = pa.Table.from_pylist([rows[j] for j in order], schema=schema)
+        parquet.write(
+            paths[-1],
+            {**dict(zip(schema.names, table.columns, strict=True)), "held_out": [None] * len(rows)},
+            tables.LAYER,
+        )
+    rows = []
+    for p, i, (s, m), how in product(range(3), world.pseudo_layers, CELLS, ("zero", "mean")):
+        row = dict.fromkeys(tables.GROUPS.names, 0) | dict.fromkeys(tables.GROUP_OUTCOMES)
+        row |= {"network": "net", "layer": layers[i], "class_id": f"pseudo{p}", "group": f"s{s}m{m}", "kind": "pseudo"}
+        row |= {"protocol": "crossfit", "intervention": how, "auroc": world.pseudo["auroc"][p, i, s, m]}
+        row |= {name: world.pseudo[f"{name}_{how}"][p, i, s, m] for name in job.PSEUDO}
+        rows.append(row)
+    # Other groups and other networks' are there too.
+    rows += [row | {"network": "other", "rank_change": 99.0} for row in rows]
+    rows += [row | {"kind": "random", "group": "random0"} for row in rows[:1]]
+    path = str(folder / "tables" / "groups.parquet")
+    parquet.write(path, [rows[j] for j in np.random.default_rng(9).permutation(len(rows))], tables.GROUPS)
+    return paths, path
+
+
+@pytest.fixture
+def stored():
+    """Outcomes of two classes whose names are not in the order of the targets; pseudo-targets on two of three layers."""
+    generator = np.random.default_rng(0)
+    names = ["auroc", "rank_deficit", "separation_loss_zero", "separation_loss_zero_a", "log_p_change_mean"]
+    columns = {name: generator.random((2, 3, 4, 4)) for name in names}
+    # One number is missing.
+    columns["separation_loss_zero"][1] = np.nan
+    pseudo = {f"{name}_{how}": generator.random((3, 3, 4, 4)) for name in job.PSEUDO for how in ("zero", "mean")}
+    pseudo |= {"auroc": generator.random((3, 3, 4, 4))}
+    return claims.Outcomes(("b", "a"), columns, 11, "alexnet", False, pseudo, (0, 2))
+
+
+DESCRIBED = {"targets": ["b", "a"], "outputs": 11, "model": "alexnet", "untrained": False}
+
+
+def test_the_job_reads_layer_tables_and_pseudo_targets(tmp_path, stored):
+    """Rows in any order; columns without a number are left out; pseudo-targets lie on the layers that they have."""
+    paths, groups = _written(tmp_path, stored, ["b", "a"])
+    found = job.outcomes(paths, groups, "net", (4, 4), **DESCRIBED)
+    for name, values in stored.columns.items():
+        assert np.array_equal(found.columns[name], values, equal_nan=True), name
+    assert "rank_change" not in found.columns and "use_zero" not in found.columns
+    assert found.pseudo_layers == (0, 2)
+    assert found.pseudo.keys() == stored.pseudo.keys()
+    for name, values in stored.pseudo.items():
+        assert np.array_equal(found.pseudo[name], values[:, [0, 2]]), name
+    assert (found.targets, found.outputs, found.model, found.untrained) == (("b", "a"), 11, "alexnet", False)
+    assert job.outcomes(paths, None, "net", (4, 4), **DESCRIBED).pseudo == {}
+    assert job.outcomes(paths, groups, "third", (4, 4), **DESCRIBED).pseudo == {}
+
+
+def test_the_job_refuses_tables_that_are_not_whole(tmp_path, stored):
+    """It names the file; a number that is none is no number."""
+    paths, groups = _written(tmp_path, stored, ["b", "a"])
+    with pytest.raises(StudyError, match=r"z\.parquet: has not all targets and cells of the study"):
+        job.outcomes(paths, groups, "net", (4, 4), **(DESCRIBED | {"targets": ["b", "a", "c"]}))
+    table = pq.read_table(groups)
+    pq.write_table(table.slice(1), groups)
+    with pytest.raises(StudyError, match=r"groups\.parquet: has not every cell of every pseudo-target of (net|other)"):
+        for network in ("net", "other"):
+            job.outcomes(paths, groups, network, (4, 4), **DESCRIBED)
+    stored.columns["auroc"][0, 0, 0, 0] = np.inf
+    paths, groups = _written(tmp_path, stored, ["b", "a"])
+    with pytest.raises(StudyError, match=r"z\.parquet: auroc is not finite"):
+        job.outcomes(paths, groups, "net", (4, 4), **DESCRIBED)
+
+
+def test_the_job_writes_the_table_and_the_page(tmp_path, stored):
+    """What `evaluate` gives, with the classes of this data set with which bounds were settled."""
+    paths, groups = _written(tmp_path, stored, ["b", "a"])
+    (tmp_path / "registry.yaml").write_text(yaml.safe_dump(REGISTRY | {"settled_on": {"digits": ["a"]}}))
+    for dataset, settled_on in (("digits", ["a"]), ("folder", [])):
+        job.judge(
+            tmp_path / "claims.parquet",
+            tmp_path / "claims.html",
+            paths_to_layers={"net": paths},
+            path_to_groups=groups,
+            path_to_registry=str(tmp_path / "registry.yaml"),
+            networks={"net": DESCRIBED},
+            bins=[4, 4],
+            dataset=dataset,
+            confidence=0.9,
+        )
+        world = {"net": job.outcomes(paths, groups, "net", (4, 4), **DESCRIBED)}
+        expected = claims.evaluate(world, CLAIMS, confidence=0.9, settled_on=settled_on)
+        found = parquet.read(tmp_path / "claims.parquet", job.SCHEMA, optional=job.OPTIONAL).to_pylist()
+        assert found == [{name: row[name] for name in job.SCHEMA.names} for row in expected]
+        assert ("confirmation" in {row["targets"] for row in found}) == (dataset == "digits")
+        text = (tmp_path / "claims.html").read_text(encoding="utf-8")
+        assert text == page.render(expected, CLAIMS, networks=["net"], confidence=0.9)
+
+
+def test_the_table_keeps_its_columns(paper_rows):
+    """What readers of the table rely on: names, order and types; new columns come last, and a row has them all."""
+    old = ["claim", "network", "measure", "estimate", "ci_low", "ci_high", "test", "p", "verdict", "rule", "statement"]
+    assert job.SCHEMA.names[:14] == [*old, "section", "lower", "upper"]
+    assert {str(job.SCHEMA.field(name).type) for name in ("estimate", "p", "lower", "upper")} == {"double"}
+    assert all(set(row) == set(job.SCHEMA.names) for row in paper_rows)
+    empty = {name for row in paper_rows for name, value in row.items() if value is None}
+    assert empty <= set(job.OPTIONAL)

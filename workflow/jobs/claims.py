@@ -69,7 +69,7 @@ def _grids(paths: Sequence[str], targets: Sequence[str], bins: tuple[int, int]) 
     layers, parts = [], []
     for path in paths:
         # Rows by target and cell, s0m0 first.
-        names = ["layer", "class_id", "cell", *NUMBERS]
+        names = ["layer", "class_id", "cell", "selectivity_bin", "magnitude_bin", *NUMBERS]
         table = parquet.read(path, tables.LAYER, columns=names, optional=tables.OPTIONAL).sort_by(
             [("class_id", "ascending"), ("selectivity_bin", "ascending"), ("magnitude_bin", "ascending")]
         )
@@ -98,7 +98,7 @@ def _pseudo(path: str, network: str, layers: Sequence[str], bins: tuple[int, int
     _finite(path, table)
     rows = {tuple(row[key] for key in (*keys[1:4], "intervention")): row for row in table.to_pylist()}
     found = [layer for layer in layers if any(key[0] == layer for key in rows)]
-    names = list(dict.fromkeys(key[1] for key in rows))
+    names = sorted({key[1] for key in rows})
     interventions = sorted({key[3] for key in rows})
     expected = {(lay, p, c, i) for lay in found for p in names for c in cells.names(bins) for i in interventions}
     if rows.keys() != expected or len(table) != len(rows):

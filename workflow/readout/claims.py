@@ -313,7 +313,7 @@ def _by_interval(found: Contrasts, confidence: float, least: int | None) -> tupl
     verdict = str(verdicts(found, confidence))
     at = int(np.argmin(found.p_fails) if verdict == FAILS else np.argmax(found.p_holds))
     if least is None or found.classes < least:
-        return NONE, at, "simulations show that this test errs" + (f" with fewer than {least} classes" if least else "")
+        return NONE, at, f"simulations bear this test out {f'from {least} classes on' if least else 'nowhere'}"
     return verdict, at, "; ".join(found.reasons) or None if verdict == OPEN else None
 
 
