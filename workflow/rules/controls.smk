@@ -28,7 +28,6 @@ rule controls:
             controls.control,
             grid=grid(input, wildcards),
             path_to_controls=output[0],
-            path_to_truth=next(iter(input.truth), None),
-            **controlling(params),
+            **controlling(input, params),
             made=made("controls", params.settings),
         )

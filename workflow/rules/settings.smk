@@ -76,9 +76,10 @@ def ablated(params):
     return {name: params.settings[name] for name in ("protocols", "interventions")}
 
 
-def controlling(params):
+def controlling(files, params):
     """What the job of a grid's controls does."""
-    return {name: value for name, value in params.settings.items() if name != "source"}
+    settings = {name: value for name, value in params.settings.items() if name != "source"}
+    return settings | {"path_to_truth": next(iter(files.truth), None)}
 
 
 def control(network):
