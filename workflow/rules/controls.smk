@@ -26,8 +26,7 @@ rule controls:
         logs.run(
             log[0],
             controls.control,
-            grid=grid(input, wildcards),
             path_to_controls=output[0],
-            **controlling(input, params),
+            **controlling(input, wildcards, params),
             made=made("controls", params.settings),
         )
