@@ -80,7 +80,7 @@ def ablating(files, wildcards, params):
 def controlling(files, wildcards, params):
     """What the job of a grid's controls does."""
     does = {name: value for name, value in params.settings.items() if name != "source"}
-    return {"grid": grid(files, wildcards), **does}
+    return {"grid": grid(files, wildcards), "path_to_truth": next(iter(files.truth), None), **does}
 
 
 def control(network):
