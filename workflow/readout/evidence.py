@@ -1,0 +1,472 @@
+"""Figures of what stands up: reading against needing, what the controls say, and what replaces a cell's units.
+
+Data frames in, matplotlib figures out, in the look of `readout.figures`. `cells` and `groups` have the columns of
+`tables/cells.parquet` and `tables/groups.parquet`. What a study leaves out is missing there; panels that need it are
+left out here. Networks among `untrained` are controls: they are drawn apart, and no scale follows them.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.transforms import Bbox
+from scipy import stats
+
+from readout.figures import CONTROL, MARKERS, NETWORKS, cell_colours, shown_intervention, there
+
+BINS = ["selectivity_bin", "magnitude_bin"]
+INTERVENTIONS = {
+    "zero": {"color": "#333333", "marker": "o"},
+    "mean": {"color": "#0072b2", "marker": "s"},
+    "erase": {"color": "#d55e00", "marker": "^"},
+}
+CONFIDENCE = 0.95
+"""Of the intervals over targets."""
+BOUNDS = 0.3, 0.999
+"""Between these the axis of AUROC is drawn; what is beyond stands at its end."""
+
+
+def _ordered(networks: Sequence[str], untrained: Sequence[str]) -> list[str]:
+    """The networks, controls last."""
+    return [*(name for name in networks if name not in untrained), *untrained]
+
+
+def _looks(networks: Sequence[str], untrained: Sequence[str]) -> dict[str, dict]:
+    """Colour and marker of each network; those of controls are grey."""
+    trained = [name for name in networks if name not in untrained]
+    looks = {
+        n: {"color": NETWORKS[i % len(NETWORKS)], "marker": MARKERS[i % len(MARKERS)]} for i, n in enumerate(trained)
+    }
+    return looks | {name: {"color": CONTROL, "marker": "X"} for name in untrained}
+
+
+# ---- reading against needing
+
+
+def _faults(at: np.ndarray, half: np.ndarray, taken: Sequence[tuple[np.ndarray, np.ndarray]], frame: Bbox) -> int:
+    """How many boxes (centre and half of their sides, in pixels) this one lies over; many more outside the frame."""
+    inside = (at - half >= (frame.x0, frame.y0)).all() and (at + half <= (frame.x1, frame.y1)).all()
+    return sum((np.abs(at - other) < half + own).all() for other, own in taken) + len(taken) * (not inside)
+
+
+def _place_names(
+    axes: Axes, points: np.ndarray, places: Sequence[int], names: Sequence[str], colours: np.ndarray, size: float
+) -> None:
+    """Write names beside some of the points [points, 2] so that none lies over another or over a point.
+
+    Each takes the nearest place around its point that the fewest others hold, the highest points first; a line leads to
+    one that is far off.
+    """
+    pixels = axes.transData.transform(points)
+    scale = axes.figure.dpi / 72
+    frame = axes.get_window_extent()
+    taken = [(at, np.full(2, 4.0 * scale)) for at in pixels]
+    angles = np.deg2rad([90, 0, 180, 270, 45, 135, 315, 225])
+    for i, name in sorted(zip(places, names, strict=True), key=lambda pair: -pixels[pair[0], 1]):
+        half = np.array([0.34 * size * len(name), 0.55 * size]) * scale
+        # Ellipses around the point, since names are wider than high.
+        candidates = [
+            (radius, scale * np.array([(radius + 8) * np.cos(angle), radius * np.sin(angle)]))
+            for radius in (12, 18, 26, 36, 48)
+            for angle in angles
+        ]
+        counts = [_faults(pixels[i] + offset, half, taken, frame) for _, offset in candidates]
+        radius, offset = candidates[int(np.argmin(counts))]
+        taken.append((pixels[i] + offset, half))
+        look = {"ha": "center", "va": "center", "fontsize": size, "color": colours[i], "weight": "bold"}
+        lead = (
+            {"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3} if radius > 18 else None
+        )
+        axes.annotate(name, points[i], offset / scale, textcoords="offset points", arrowprops=lead, **look)
+
+
+def _named(pixels: np.ndarray, s: np.ndarray, m: np.ndarray) -> list[tuple[int, str]]:
+    """A point and a name for each place where points lie: neighbours of a strip at one place share a name, `s2m0–2`."""
+    found = []
+    for i in np.lexsort((m, s)):
+        if found:
+            last, first = found[-1]
+            together = s[i] == s[last] and m[i] == m[last] + 1 and np.hypot(*(pixels[i] - pixels[last])) < 6
+            if together:
+                found[-1] = (i, first)
+                continue
+        found.append((i, m[i]))
+    return [(i, f"s{s[i]}m{m[i]}" if m[i] == first else f"s{s[i]}m{first}–{m[i]}") for i, first in found]
+
+
+def _band(groups: pd.DataFrame | None, column: str, by: str, **which: str) -> tuple[float, float] | None:
+    """The least and the largest of the means by `by` of the groups of this network, kind and intervention."""
+    if groups is None or not there(groups, column):
+        return None
+    for name, value in which.items():
+        groups = groups[groups[name] == value]
+    means = groups.groupby(by)[column].mean().dropna()
+    return (means.min(), means.max()) if len(means) else None
+
+
+def _draw_key(axes: Axes, colours: np.ndarray, sizes: np.ndarray, bands: bool) -> None:
+    """The cells in the paper's axes with the looks of their points."""
+    bins_s, bins_m = colours.shape[:2]
+    for s, m in np.ndindex(bins_s, bins_m):
+        axes.scatter(m, s, s=sizes[m], color=colours[s, m], edgecolor="0.2", linewidths=0.6)
+    axes.set(xlim=(-0.7, bins_m - 0.3), ylim=(-0.7, bins_s - 0.3))
+    axes.set_xticks(range(bins_m), [f"m{m}" for m in range(bins_m)])
+    axes.set_yticks(range(bins_s), [f"s{s}" for s in range(bins_s)])
+    axes.set_xlabel("magnitude", fontsize=11)
+    axes.set_ylabel("selectivity", fontsize=11)
+    axes.set_title("cells", fontsize=12, loc="left")
+    entries = [Line2D([], [], marker=".", markersize=5, color="0.6", linestyle="", label="one layer")]
+    if bands:
+        entries += [
+            Patch(facecolor="0.82", label="random groups of as many units:\nleast to largest loss"),
+            Patch(facecolor="#f3dfb5", label="pseudo-targets (nothing to read):\nleast to largest AUROC"),
+        ]
+    axes.legend(handles=entries, loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False, fontsize=9.5)
+
+
+def reading_needing(
+    cells: pd.DataFrame, groups: pd.DataFrame | None, networks: Sequence[str], untrained: Sequence[str] = ()
+) -> Figure:
+    """Each cell a point: how well a probe reads the target from it (x), and what separation its ablation costs (y).
+
+    Points are means over targets and layers, small ones over targets. The AUROC of random groups is not known, so their
+    losses are a band across the panel; that of pseudo-targets is a band upright.
+    """
+    shown = shown_intervention(cells)
+    loss = f"separation_loss_{shown}"
+    rows = _ordered(networks, untrained)
+    bins_s, bins_m = (int(cells[name].max()) + 1 for name in BINS)
+    colours, sizes = cell_colours(bins_s, bins_m), np.linspace(28, 110, bins_m)
+    columns = math.ceil(math.sqrt(len(rows) + 1))
+    lines = math.ceil((len(rows) + 1) / columns)
+    # In inches; fixed, so that names can be placed.
+    wide, high, gap_x, gap_y = 3.9, 3.3, 0.35, 0.55
+    width, height = 0.85 + columns * (wide + gap_x), 0.75 + lines * (high + gap_y)
+    figure = plt.figure(figsize=(width, height))
+
+    def panel(i: int, **shares: object) -> Axes:
+        left, top = 0.75 + i % columns * (wide + gap_x), 0.35 + i // columns * (high + gap_y)
+        return figure.add_axes((left / width, 1 - (top + high) / height, wide / width, high / height), **shares)
+
+    means = cells.groupby(["network", *BINS])[["auroc", loss]].mean()
+    of_layers = cells.groupby(["network", "layer", *BINS])[["auroc", loss]].mean()
+    leading = means[~means.index.get_level_values("network").isin(untrained)] if len(untrained) < len(rows) else means
+    low, high_loss = leading[loss].min(), leading[loss].max()
+    bands = False
+    for i, network in enumerate(rows):
+        axes = panel(i)
+        axes.set_xscale("logit")
+        axes.set_yscale("asinh", linear_width=0.03)
+        top = 1.35 * max(high_loss, 0.05)
+        axes.set(xlim=(0.4, BOUNDS[1]), ylim=(min(-0.012, 1.3 * low), top))
+        random = _band(groups, "separation_loss", "group", network=network, kind="random", intervention=shown)
+        pseudo = _band(groups, "auroc", "group", network=network, kind="pseudo")
+        bands |= random is not None or pseudo is not None
+        if pseudo is not None:
+            axes.axvspan(*pseudo, color="#f3dfb5", linewidth=0, zorder=0)
+        if random is not None:
+            axes.axhspan(*random, color="0.82", linewidth=0, zorder=0.5)
+        axes.axhline(0, color="0.5", linewidth=0.8, zorder=1)
+        for table, of_points in ((of_layers.loc[network], False), (means.loc[network], True)):
+            x, y = table["auroc"].clip(*BOUNDS).to_numpy(), table[loss].to_numpy()
+            s, m = (table.index.get_level_values(name).to_numpy(int) for name in BINS)
+            if of_points:
+                axes.scatter(x, y, s=sizes[m], color=colours[s, m], edgecolor="0.2", linewidths=0.6, zorder=3)
+            else:
+                axes.scatter(x, y.clip(*axes.get_ylim()), s=7, color=colours[s, m], alpha=0.45, linewidths=0, zorder=2)
+        known = np.isfinite(y)
+        if known.any():
+            points = np.column_stack([x, y])[known]
+            places, names = zip(*_named(axes.transData.transform(points), s[known], m[known]), strict=True)
+            ink = 0.8 * colours[s, -1][known]
+            _place_names(axes, points, places, names, ink, 9)
+        else:
+            axes.text(0.5, 0.5, "cannot be told", transform=axes.transAxes, ha="center", fontsize=11)
+        ticks = [0.5, 0.7, 0.9, 0.97, 0.99]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+        ticks = [tick for tick in (0, 0.03, 0.1, 0.3, 1) if tick <= top]
+        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+        axes.tick_params(labelsize=10)
+        control = network in untrained
+        title = f"{network} (control)" if control else network
+        axes.set_title(title, fontsize=12, weight="bold", color=CONTROL if control else "black")
+        if i % columns == 0:
+            axes.set_ylabel(f"needing: separation loss under {shown}", fontsize=11)
+        else:
+            axes.tick_params(labelleft=False)
+        if i + columns > len(rows) - 1:
+            axes.set_xlabel("reading: probe AUROC", fontsize=11)
+        sns.despine(ax=axes)
+    left, top = 1.15 + len(rows) % columns * (wide + gap_x), 0.35 + len(rows) // columns * (high + gap_y)
+    side = 1.5
+    key = figure.add_axes((left / width, 1 - (top + 0.3 + side) / height, side / width, side / height))
+    _draw_key(key, colours, sizes, bands)
+    sns.despine(ax=key)
+    return figure
+
+
+# ---- controls
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A control: its question in plain words, and what answers it.
+
+    `found` has a row for each network, place on x (`at`) and one of two `series`: mean over targets and half the width
+    of its interval (missing for one target). `series` names the two, filled and open. `null` is where nothing is.
+    """
+
+    question: str
+    value: str
+    found: pd.DataFrame
+    series: tuple[str, str]
+    null: float
+    note: str = ""
+
+
+def interval(values: pd.Series) -> tuple[float, float]:
+    """Mean over targets, and half the width of its t interval; NaN for a single one."""
+    values = values.dropna()
+    if len(values) < 2:
+        return (float(values.mean()) if len(values) else math.nan), math.nan
+    width = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+    return float(values.mean()), float(width)
+
+
+def _answers(parts: Sequence[tuple[str, str, pd.DataFrame, str]]) -> pd.DataFrame:
+    """Rows as `Panel.found` of parts (place on x, series, rows of a table, column), by network."""
+    rows = []
+    for at, series, table, column in parts:
+        if column not in table:
+            continue
+        by_target = table.groupby(["network", "class_id"], sort=False)[column].mean().dropna()
+        for network, values in by_target.groupby("network", sort=False):
+            mean, half = interval(values)
+            rows.append({"network": network, "at": at, "series": series, "mean": mean, "half": half})
+    return pd.DataFrame(rows, columns=["network", "at", "series", "mean", "half"])
+
+
+def _kind(groups: pd.DataFrame, kind: str, intervention: str = "", group: str = "") -> pd.DataFrame:
+    """The rows of a kind, an intervention (by its beginning: donors and directions are numbered) and a group."""
+    chosen = (groups["kind"] == kind) & groups["intervention"].str.startswith(intervention)
+    return groups[chosen & ((groups["group"] == group) | (group == ""))]
+
+
+def pairs(groups: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Parts of the last cell beside their partners of equal energy, and how many parts there are.
+
+    A row a pair: network, layer, class_id, fraction, and separation_loss of either. Partners are named after their
+    part, `..._matched`.
+    """
+    key = ["network", "layer", "class_id", "group"]
+    parts, matched = (_kind(groups, kind)[[*key, "separation_loss"]] for kind in ("part", "matched"))
+    matched = matched.assign(group=matched["group"].str.removesuffix("_matched"))
+    joined = parts.merge(matched, on=key, suffixes=("", "_matched"))
+    fraction = joined["group"].str.extract(r"_([a-z]+)\d+$")[0]
+    return joined.assign(fraction=fraction), len(parts)
+
+
+def controls_of(cells: pd.DataFrame, groups: pd.DataFrame, untrained: Sequence[str] = ()) -> list[Panel]:
+    """The controls that the tables have, in the order in which they are drawn.
+
+    Losses are those of the layers with controls. Those of an untrained network, which has no gap to lose, are left out;
+    it has a panel of its own.
+    """
+    own = groups[["network", "layer"]].drop_duplicates()
+    every, cells = cells, cells.merge(own, on=["network", "layer"])
+    cells, losses = (table[~table["network"].isin(untrained)] for table in (cells, groups))
+    last_s, last_m = (int(every[name].max()) for name in BINS)
+    last, first = f"s{last_s}m{last_m}", "s0m0"
+    top, bottom = (cells[cells["cell"] == name] for name in (last, first))
+    loss = "separation loss"
+    panels = []
+
+    ways = [i for i in INTERVENTIONS if there(cells, f"separation_loss_{i}")]
+    parts = [(i, name, table, f"separation_loss_{i}") for name, table in ((last, top), (first, bottom)) for i in ways]
+    parts += [("resample", name, _kind(losses, "cell", "resample", name), "separation_loss") for name in (last, first)]
+    panels.append(Panel("Does the loss depend on\nwhat replaces the units?", loss, _answers(parts), (last, first), 0))
+
+    random = [i for i in ("zero", "mean") if there(cells, f"separation_loss_{i}") and len(_kind(losses, "random", i))]
+    series = last, "random groups of as many units"
+    parts = [(i, last, top, f"separation_loss_{i}") for i in random]
+    parts += [(i, series[1], _kind(losses, "random", i), "separation_loss") for i in random]
+    panels.append(Panel("Would any units\ndo as well?", loss, _answers(parts), series, 0))
+
+    paired, count = pairs(losses)
+    series = f"part of {last}", "units outside it, equal energy"
+    parts = [
+        (fraction, name, paired[paired["fraction"] == fraction], column)
+        for fraction in dict.fromkeys(paired["fraction"])
+        for name, column in zip(series, ("separation_loss", "separation_loss_matched"), strict=True)
+    ]
+    note = f"{len(paired)} of {count} draws have a match"
+    panels.append(
+        Panel("Is it only the energy\nthat is taken away?", f"{loss}, zero", _answers(parts), series, 0, note)
+    )
+
+    if there(cells, "separation_loss_erase"):
+        series = "what the probe reads (erase)", "random directions, equal energy"
+        parts = [(name, series[0], table, "separation_loss_erase") for name, table in ((last, top), (first, bottom))]
+        parts += [
+            (name, series[1], _kind(losses, "cell", "direction", name), "separation_loss") for name in (last, first)
+        ]
+        parts = [part for part in parts if len(_kind(losses, "cell", "direction"))]
+        panels.append(Panel("Is it what is read, or\nany direction in a cell?", loss, _answers(parts), series, 0))
+
+    series = "whole layer", last
+    parts = [("zero", series[0], _kind(losses, "all"), "separation_loss"), ("zero", last, top, "separation_loss_zero")]
+    panels.append(Panel("Does taking all units\ntake all there is?", loss, _answers(parts), series, 0))
+
+    pseudo, names = _kind(groups, "pseudo"), list(dict.fromkeys(sorted(every["cell"])))
+    probes = pseudo[~pseudo["network"].isin(untrained)].drop_duplicates(["network", "layer", "class_id", "group"])
+    series = "targets", "pseudo-targets"
+    parts = [(name, series[0], cells[cells["cell"] == name], "auroc") for name in names]
+    parts += [(name, series[1], probes[probes["group"] == name], "auroc") for name in names]
+    parts = [part for part in parts if len(probes)]
+    panels.append(Panel("Does a probe read\nwhere nothing is?", "probe AUROC", _answers(parts), series, 0.5))
+
+    parts = [(i, series[0], top, f"rank_change_{i}") for i in random or ways]
+    parts += [(i, series[1], _kind(pseudo, "pseudo", i, last), "rank_change") for i in random or ways]
+    found = _answers([part for part in parts if len(probes)])
+    question = "Do images lose ranks\nwhere there is no target?"
+    panels.append(Panel(question, f"rank change, {last}", found[~found["network"].isin(untrained)], series, 0))
+
+    if untrained and there(every, "auroc"):
+        series = "trained", "untrained"
+        learnt = ~every["network"].isin(untrained)
+        parts = [
+            (name, side, every[(every["cell"] == name) & chosen], "auroc")
+            for side, chosen in zip(series, (learnt, ~learnt), strict=True)
+            for name in names
+        ]
+        question = "Does a probe read where\nnothing has been learnt?"
+        panels.append(Panel(question, "probe AUROC", _answers(parts), series, 0.5))
+    # Without the second series there is no control.
+    return [panel for panel in panels if set(panel.series) <= set(panel.found["series"])]
+
+
+def _draw_panel(axes: Axes, panel: Panel, looks: Mapping[str, Mapping]) -> None:
+    """Means with their intervals, networks side by side at each place; lines where there are many places."""
+    places = list(dict.fromkeys(panel.found["at"]))
+    networks = [name for name in looks if name in set(panel.found["network"])]
+    many = len(places) > 4
+    slots = np.linspace(-0.3, 0.3, len(networks)) if len(networks) > 1 else np.zeros(1)
+    axes.axhline(panel.null, color="0.6", linewidth=0.9, zorder=0)
+    for (k, series), (slot, network) in itertools.product(enumerate(panel.series), zip(slots, networks, strict=True)):
+        rows = panel.found[(panel.found["network"] == network) & (panel.found["series"] == series)].set_index("at")
+        if rows.empty:
+            continue
+        rows = rows.reindex(places)
+        x = np.arange(len(places)) + (0 if many else slot + 0.05 * (2 * k - 1))
+        filled = {"markerfacecolor": looks[network]["color"] if k == 0 else "white"}
+        look = {**looks[network], **filled, "markersize": 4 if many else 6.5, "linewidth": 1.2}
+        if many:
+            axes.plot(x, rows["mean"], **look, linestyle="-" if k == 0 else ":")
+        else:
+            axes.errorbar(x, rows["mean"], rows["half"].fillna(0), **(look | {"linestyle": ""}), zorder=3 - k)
+    axes.set_xticks(range(len(places)), places, fontsize=8.5 if many else 10, rotation=90 if many else 0)
+    axes.set_xlim(-0.55, len(places) - 0.45)
+    axes.tick_params(axis="y", labelsize=10)
+    axes.set_ylabel(panel.value, fontsize=11)
+    axes.set_title(panel.question, loc="left", fontsize=12, weight="bold", pad=36, x=-0.12)
+    entries = [
+        Line2D([], [], color="0.25", marker="o", markersize=6, linestyle="", markerfacecolor=face, label=name)
+        for name, face in zip(panel.series, ("0.25", "white"), strict=True)
+    ]
+    legend = {"loc": "lower left", "bbox_to_anchor": (-0.16, 0.985), "fontsize": 10, "frameon": False}
+    axes.legend(handles=entries, handletextpad=0.1, labelspacing=0.25, borderpad=0.2, **legend)
+    if panel.note:
+        axes.annotate(
+            panel.note, (0.98, 0.97), xycoords="axes fraction", ha="right", va="top", fontsize=9.5, color="0.3"
+        )
+    sns.despine(ax=axes)
+
+
+def controls(
+    cells: pd.DataFrame, groups: pd.DataFrame, networks: Sequence[str], untrained: Sequence[str] = ()
+) -> Figure:
+    """What each control says: its question above, and the effect beside what it is compared with, by network."""
+    panels = controls_of(cells, groups, untrained)
+    # In inches; above each panel its question and its series, below it the names of its places.
+    wide, high, left, above, below = 2.75, 2.5, 0.75, 1.05, 0.6
+    columns = max(1, math.ceil(len(panels) / (1 + (len(panels) > 3))))
+    lines = max(1, math.ceil(len(panels) / columns))
+    width, height = columns * (wide + left) + 0.2, lines * (high + above + below) + 0.45
+    figure = plt.figure(figsize=(width, height))
+    looks = _looks(networks, untrained)
+    for i, panel in enumerate(panels):
+        x, y = left + i % columns * (wide + left), 0.45 + below + (lines - 1 - i // columns) * (high + above + below)
+        _draw_panel(figure.add_axes((x / width, y / height, wide / width, high / height)), panel, looks)
+    if not panels:
+        figure.text(0.5, 0.5, "This study has no controls.", ha="center", fontsize=12)
+    entries = [
+        Line2D([], [], **look, linestyle="", markersize=7, label=f"{name} (control)" if name in untrained else name)
+        for name, look in looks.items()
+    ]
+    figure.legend(handles=entries, loc="lower center", ncols=min(len(entries), 6), frameon=False, fontsize=11)
+    return figure
+
+
+# ---- interventions
+
+
+def interventions(cells: pd.DataFrame, networks: Sequence[str], untrained: Sequence[str] = ()) -> Figure:
+    """Rank deficit and separation loss of each cell under each intervention of the cross-fitted protocol.
+
+    Means over targets and layers; a line joins what the interventions do to one cell. What another intervention leaves
+    of the effect of zero in the last cell is written beside.
+    """
+    rows = _ordered(networks, untrained)
+    outcomes = [("rank_deficit", "rank deficit"), ("separation_loss", "separation loss")]
+    ways = {
+        value: {i: look for i, look in INTERVENTIONS.items() if there(cells, f"{value}_{i}")} for value, _ in outcomes
+    }
+    size = 2.75 * len(rows) + 1.0, 9.0
+    figure, axes = plt.subplots(
+        2, len(rows), figsize=size, squeeze=False, sharey=True, sharex="row", layout="constrained"
+    )
+    names = [f"s{s}m{m}" for s, m in np.ndindex(*(int(cells[name].max()) + 1 for name in BINS))]
+    for (i, (value, label)), (j, network) in itertools.product(enumerate(outcomes), enumerate(rows)):
+        frame = cells[cells["network"] == network]
+        means = frame.groupby("cell")[[f"{value}_{way}" for way in ways[value]]].mean().reindex(names)
+        axis = axes[i, j]
+        axis.axvline(0, color="0.6", linewidth=0.8, zorder=0)
+        axis.hlines(range(len(names)), means.min(axis=1), means.max(axis=1), color="0.75", linewidth=1.2, zorder=1)
+        for way, look in ways[value].items():
+            axis.plot(
+                means[f"{value}_{way}"], range(len(names)), linestyle="", markersize=6, **look, label=way, zorder=2
+            )
+        axis.set_yticks(range(len(names)), names, fontsize=9)
+        axis.tick_params(axis="x", labelsize=9)
+        axis.set_xlabel(label if i else f"{label} (ranks)", fontsize=11)
+        sns.despine(ax=axis)
+        last = means.iloc[-1]
+        left = [
+            f"{way} {100 * last[f'{value}_{way}'] / last[f'{value}_zero']:.0f} %"
+            for way in ways[value]
+            if way != "zero" and last.get(f"{value}_zero", 0) > 0
+        ]
+        if left and network not in untrained:
+            text = f"{names[-1]}, of zero's:\n" + "\n".join(left)
+            axis.text(0.97, 0.5, text, transform=axis.transAxes, ha="right", va="center", fontsize=10)
+    for axis, network in zip(axes[0], rows, strict=True):
+        control = network in untrained
+        title = f"{network} (control)" if control else network
+        axis.set_title(title, fontsize=12, weight="bold", color=CONTROL if control else "black")
+    entries = [
+        Line2D([], [], **look, linestyle="", markersize=7, label=way) for way, look in ways["separation_loss"].items()
+    ]
+    figure.legend(handles=entries, loc="outside lower center", ncols=3, frameon=False, fontsize=11)
+    return figure
