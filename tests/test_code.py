@@ -148,6 +148,8 @@ def copy(tmp_path):
         ("jobs/figures.py", {"figures"}),
         ("inputs/study.py", set()),
         ("readout/relatives.py", set(STEPS) - {"images", "figures"}),
+        ("readout/planted.py", set(STEPS) - {"figures"}),
+        ("readout/planted_network.py", set(STEPS) - {"images", "figures"}),
         ("readout/layer_names.py", set()),
         ("readout/layers.py", set(STEPS) - {"images", "figures"}),
         ("inputs/weights.py", set(STEPS) - {"images", "figures"}),

@@ -53,6 +53,8 @@ def test_every_table_has_the_columns_of_the_documentation(finished):
             _, file, columns, _, _ = (part.strip() for part in line.split("|"))
             documented[file.strip("`")] = columns.replace("`", "").split(", ")
     assert len(documented) >= 14
+    # No network of this study is planted: tests/test_planted.py has that table.
+    del documented["networks/{network}/truth.parquet"]
     for pattern, columns in documented.items():
         path = finished.results / pattern.format(network="alexnet", layer="dense1", class_id="0", cell="s3m3")
         assert pq.read_schema(path).names == columns, pattern

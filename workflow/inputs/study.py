@@ -18,7 +18,7 @@ import yaml
 
 from inputs import datasets, weights
 from inputs.sources import ImageSource, NetworkSource
-from readout import StudyError, cells, groups, layer_names
+from readout import StudyError, cells, groups, layer_names, planted
 from readout.folds import FOLDS
 from runtime import provenance
 
@@ -34,8 +34,8 @@ IMAGENET = 1000
 class Network:
     """One network of a study.
 
-    `weights` is a file, torchvision's name of its weights, `shipped-<hash>`, `random-<seed>`, or None where a rule
-    trains the network by `training`; `transform` is None where torchvision says how to prepare the images of its
+    `weights` is a file, torchvision's name of its weights, `shipped-<hash>`, `random-<seed>`, `planted`, or None where
+    a rule trains the network by `training`; `transform` is None where torchvision says how to prepare the images of its
     weights.
     """
 
@@ -52,6 +52,11 @@ class Network:
     @property
     def trained(self) -> bool:
         return self.weights is None
+
+    @property
+    def planted(self) -> bool:
+        """Whether each unit's role is known."""
+        return self.weights == weights.PLANTED
 
     @property
     def file(self) -> str | None:
@@ -257,6 +262,8 @@ class Study:
                 raise StudyError(f"class {class_id}: output {self.labels[class_id]}, but {name} has {outputs} outputs")
         if len(pool) < 2:
             raise StudyError(f"networks: {name}: classes: a target needs at least one other class to contrast it with")
+        if entry["weights"] == weights.PLANTED or entry["model"] in planted.MODELS:
+            self._check_planted(entry, outputs)
         try:
             chosen = layer_names.select(entry["model"], entry["layers"])
         except StudyError as error:
@@ -309,6 +316,27 @@ class Study:
                 f"networks: {name}: transform is missing; only torchvision's own weights say how to prepare images"
             )
         return network
+
+    def _check_planted(self, entry: Mapping, outputs: int) -> None:
+        """Refuse a planted network with anything but its own weights and images: its truth would be none."""
+        name = f"networks: {entry['name']}"
+        if entry["model"] not in planted.MODELS:
+            raise StudyError(
+                f"{name}: weights: planted: only {' and '.join(planted.MODELS)} have them; choose one of these as "
+                f"`model`, or other weights for {entry['model']}"
+            )
+        if entry["weights"] != weights.PLANTED:
+            raise StudyError(f"{name}: weights: {entry['model']} has its own alone; set it to {weights.PLANTED}")
+        given = self.config["images"]
+        if given["dataset"] != "planted" or given["labels"] is not None:
+            raise StudyError(
+                f"{name}: model: {entry['model']} sees the images made for it alone; set images.dataset to planted and "
+                "images.labels to null, or choose another model"
+            )
+        if outputs != len(self.classes):
+            raise StudyError(f"{name}: outputs: {outputs}, but {entry['model']} has {len(self.classes)}; leave it out")
+        if entry.get("transform") != planted.TRANSFORM:
+            raise StudyError(f"{name}: transform: {entry['model']} needs its own: {planted.TRANSFORM}")
 
     def _weights(self, entry: Mapping) -> str:
         """Weights that are not trained here, as jobs name them."""

@@ -626,3 +626,39 @@ def supplement_claims(claims: pd.DataFrame) -> Figure:
             figure.text(verdict / width, top - i * line / height, text, **(plain | look))
         y += own
     return figure
+
+
+def leak(readings: pd.DataFrame) -> Figure:
+    """What probes read on noise, by the procedure that gave them their units: by strip, and by cell.
+
+    `readings` has a row per world, number of units (a row of the figure), procedure (a colour and a grid) and cell:
+    world, units, procedure, selectivity_bin, magnitude_bin, accuracy.
+    """
+    procedures, sizes = readings["procedure"].unique(), readings["units"].unique()
+    colours = dict(zip(procedures, (VERDICTS["does not hold"], STRIPS[0]), strict=True))
+    shape = {"width_ratios": [1.35, 1, 1], "wspace": 0.4, "hspace": 0.4}
+    figure, axes = plt.subplots(len(sizes), 3, figsize=(10.5, 3.3 * len(sizes)), gridspec_kw=shape, squeeze=False)
+    for row, units in zip(axes, sizes, strict=True):
+        part = readings[readings["units"] == units]
+        strips = part.groupby(["procedure", "world", "selectivity_bin"], as_index=False)["accuracy"].mean()
+        for i, (procedure, colour) in enumerate(colours.items()):
+            of = strips[strips["procedure"] == procedure]
+            bins = np.sort(of["selectivity_bin"].unique())
+            x = 0.3 * (i - 0.5)
+            worlds = [of.loc[of["selectivity_bin"] == s, "accuracy"].to_numpy() for s in bins]
+            for s, values in zip(bins, worlds, strict=True):
+                # One beside the other, so that each world is seen.
+                row[0].plot(s + x + np.linspace(-0.1, 0.1, len(values)), values, ".", color=colour, alpha=0.35, ms=4)
+            means = [values.mean() for values in worlds]
+            row[0].plot(bins + x, means, "o", color=colour, ms=6, markeredgecolor="white", label=procedure)
+        row[0].axhline(0.5, color="0.4", linewidth=0.8, linestyle="--", label="chance", zorder=0)
+        row[0].set(ylim=(0.2, 1), xlabel="strip", ylabel="balanced accuracy")
+        row[0].set_xticks(bins, [f"s{s}" for s in bins])
+        row[0].set_title(f"{units:,} units of noise: strips", loc="left", fontsize=10)
+        sns.despine(ax=row[0])
+        for place, procedure in zip(row[1:], procedures, strict=True):
+            grid = _grid(part[part["procedure"] == procedure], "accuracy")
+            _annotated(place, grid, "vlag", "balanced accuracy", vmin=0.1, vmax=0.9)
+            place.set_title(procedure, loc="left", fontsize=8)
+    axes[0, 0].legend(frameon=False, fontsize=8, loc="upper center")
+    return figure

@@ -4,6 +4,7 @@ ACTIVATIONS = f"{R}/activations/{{network}}/{{layer}}/{{class_id}}.parquet"
 MEANS = f"{R}/means/{{network}}/{{layer}}/{{class_id}}.parquet"
 BASELINE = f"{R}/baseline/{{network}}/{{class_id}}.parquet"
 ACCURACY = f"{R}/networks/{{network}}/accuracy.parquet"
+TRUTH = f"{R}/networks/{{network}}/truth.parquet"
 GRID = {"bins": STUDY.bins, "folds": STUDY.folds}
 EXTRACTION = {**STUDY.config["activations"], "folds": STUDY.folds}
 
@@ -17,6 +18,11 @@ def weights(network):
     """The file of a network's weights, trained here or the user's, where there is one."""
     made = [STUDY.trained(network.name)] if network.trained else []
     return [network.file] if network.file else made
+
+
+def truth(wildcards):
+    """The roles of a network's units, where they are known."""
+    return [TRUTH.format(network=wildcards.network)] if STUDY.networks[wildcards.network].planted else []
 
 
 def architecture(wildcards):
