@@ -22,6 +22,7 @@ from matplotlib.patches import Patch
 from matplotlib.transforms import Bbox
 from scipy import stats
 
+from readout import StudyError
 from readout.figures import CONTROL, MARKERS, NETWORKS, cell_colours, shown_intervention, there
 
 BINS = ["selectivity_bin", "magnitude_bin"]
@@ -143,6 +144,11 @@ def reading_needing(
     losses are a band across the panel; that of pseudo-targets is a band upright.
     """
     shown = shown_intervention(cells)
+    if shown is None or not there(cells, "auroc"):
+        raise StudyError(
+            "reading_needing: the table of cells has no separation loss or no AUROC; these are of the cross-fitted "
+            "protocol: put crossfit among ablations.protocols, and give probes.crossfit its settings"
+        )
     loss = f"separation_loss_{shown}"
     rows = _ordered(networks, untrained)
     bins_s, bins_m = (int(cells[name].max()) + 1 for name in BINS)
@@ -278,7 +284,7 @@ def pairs(groups: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     return joined.assign(fraction=fraction), len(parts)
 
 
-def controls_of(cells: pd.DataFrame, groups: pd.DataFrame, untrained: Sequence[str] = ()) -> list[Panel]:
+def panels_of(cells: pd.DataFrame, groups: pd.DataFrame, untrained: Sequence[str] = ()) -> list[Panel]:
     """The controls that the tables have, in the order in which they are drawn.
 
     Losses are those of the layers with controls. Those of an untrained network, which has no gap to lose, are left out;
@@ -394,23 +400,26 @@ def _draw_panel(axes: Axes, panel: Panel, looks: Mapping[str, Mapping]) -> None:
     sns.despine(ax=axes)
 
 
-def controls(
+def supplement_controls(
     cells: pd.DataFrame, groups: pd.DataFrame, networks: Sequence[str], untrained: Sequence[str] = ()
 ) -> Figure:
     """What each control says: its question above, and the effect beside what it is compared with, by network."""
-    panels = controls_of(cells, groups, untrained)
+    panels = panels_of(cells, groups, untrained)
+    if not panels:
+        raise StudyError(
+            "supplement_controls: the tables have no controls; give `controls` its settings, and put crossfit among "
+            "ablations.protocols"
+        )
     # In inches; above each panel its question and its series, below it the names of its places.
     wide, high, left, above, below = 2.75, 2.5, 0.75, 1.05, 0.6
-    columns = max(1, math.ceil(len(panels) / (1 + (len(panels) > 3))))
-    lines = max(1, math.ceil(len(panels) / columns))
+    columns = math.ceil(len(panels) / (1 + (len(panels) > 3)))
+    lines = math.ceil(len(panels) / columns)
     width, height = columns * (wide + left) + 0.2, lines * (high + above + below) + 0.45
     figure = plt.figure(figsize=(width, height))
     looks = _looks(networks, untrained)
     for i, panel in enumerate(panels):
         x, y = left + i % columns * (wide + left), 0.45 + below + (lines - 1 - i // columns) * (high + above + below)
         _draw_panel(figure.add_axes((x / width, y / height, wide / width, high / height)), panel, looks)
-    if not panels:
-        figure.text(0.5, 0.5, "This study has no controls.", ha="center", fontsize=12)
     entries = [
         Line2D([], [], **look, linestyle="", markersize=7, label=f"{name} (control)" if name in untrained else name)
         for name, look in looks.items()
@@ -422,12 +431,17 @@ def controls(
 # ---- interventions
 
 
-def interventions(cells: pd.DataFrame, networks: Sequence[str], untrained: Sequence[str] = ()) -> Figure:
+def supplement_interventions(cells: pd.DataFrame, networks: Sequence[str], untrained: Sequence[str] = ()) -> Figure:
     """Rank deficit and separation loss of each cell under each intervention of the cross-fitted protocol.
 
     Means over targets and layers; a line joins what the interventions do to one cell. What another intervention leaves
     of the effect of zero in the last cell is written beside.
     """
+    if shown_intervention(cells) is None:
+        raise StudyError(
+            "supplement_interventions: the table of cells has none of the cross-fitted protocol's interventions; put "
+            "crossfit among ablations.protocols, and some of zero, mean and erase among ablations.interventions"
+        )
     rows = _ordered(networks, untrained)
     outcomes = [("rank_deficit", "rank deficit"), ("separation_loss", "separation loss")]
     ways = {
