@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from readout import cells as grids
-from readout import claims, figures
+from readout import StudyError, claims, evidence, figures
 from workflow import ROOT
 
 REGISTRY = yaml.safe_load((ROOT / "workflow" / "claims.yaml").read_text())
@@ -31,7 +31,14 @@ def style():
     plt.close("all")
 
 
-def _cells(value=lambda s, m: 10 * s + m, bins=(4, 4), network="alexnet", classes=("0", "1"), layers=LAYERS):
+PUBLISHED = ("score_published", "rank_deficit")
+LOSSES = tuple(f"{kind}separation_loss_{i}" for i in ("zero", "mean", "erase") for kind in ("", "mismatched_"))
+CROSSFIT = ("auroc", "auroc_fixed", *LOSSES, *(f"rank_deficit_{i}" for i in ("zero", "mean", "erase")))
+
+
+def _cells(
+    value=lambda s, m: 10 * s + m, bins=(4, 4), network="alexnet", classes=("0", "1"), layers=LAYERS, columns=PUBLISHED
+):
     """A table of cells in which every measure is a function of the bins."""
     rows = [
         {
@@ -39,9 +46,10 @@ def _cells(value=lambda s, m: 10 * s + m, bins=(4, 4), network="alexnet", classe
             "layer": layer,
             "depth": depth,
             "class_id": class_id,
+            "cell": f"s{s}m{m}",
             "selectivity_bin": s,
             "magnitude_bin": m,
-            **dict.fromkeys(("score_published", "accuracy", "rank_deficit"), value(s, m)),
+            **dict.fromkeys(columns, value(s, m)),
         }
         for depth, layer in enumerate(layers)
         for class_id in classes
@@ -86,27 +94,125 @@ def _labels(axis):
     }
 
 
-def _bars(figure):
-    """Tick labels of the colour bars."""
-    return [_labels(axes.yaxis) for axes in figure.axes if axes.get_label() == "<colorbar>"]
+def _sheet(figure):
+    """The grids of figure 3's sheet by measure, in the order in which they were drawn; titles on one line."""
+    grids = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
+    titles = [axes.get_title().replace("\n", " ") for axes in grids if axes.get_title()]
+    return {title: grids[i :: len(titles)] for i, title in enumerate(titles)}
 
 
 def test_figure3_has_selectivity_upwards_and_magnitude_to_the_right():
     """s3m0 is top left and s0m3 bottom right: a value of its own for each, in three rows and five columns too."""
     for bins in ((4, 4), (3, 5)):
         top, right = bins[0] - 1, bins[1] - 1
-        figure = figures.figure3(_cells(lambda s, m: 1 + 10 * s + m, bins), ["alexnet"])
-        for axes in figure.axes[:3]:
+        cells = _cells(lambda s, m: 0.01 + (10 * s + m) / 100, bins, columns=(*PUBLISHED, *CROSSFIT))
+        cells["mismatched_separation_loss_mean"] *= 0.5
+        sheet = _sheet(figures.figure3(cells, ["alexnet"]))
+        assert list(sheet) == [
+            "probe score",
+            "rank deficit under zero",
+            "probe AUROC",
+            *(f"separation loss under {i}" for i in ("zero", "mean", "erase")),
+            "own less mismatched under mean",
+        ]
+        for title, (axes,) in sheet.items():
+            factor = 0.5 if title.startswith("own") else 1
             drawn = _drawn_at(axes, axes.get_images()[0])
-            assert drawn[0, top] == pytest.approx(1 + 10 * top)
-            assert drawn[right, 0] == pytest.approx(1 + right)
-            assert drawn == pytest.approx({(m, s): 1 + 10 * s + m for s in range(bins[0]) for m in range(bins[1])})
+            expected = {
+                (m, s): factor * (0.01 + (10 * s + m) / 100) for s in range(bins[0]) for m in range(bins[1])
+            }
+            assert drawn == pytest.approx(expected)
+            assert drawn[0, top] > drawn[right, 0]
             assert _labels(axes.xaxis) == {m: f"m{m}" for m in range(bins[1])}
-            assert _labels(axes.yaxis) == {s: f"s{s}" for s in range(bins[0])}
-            assert axes.get_ylabel() == "selectivity"
-        assert figure.axes[2].get_xlabel() == "magnitude"
-        texts = {text.get_position(): text.get_text() for text in figure.axes[1].texts}
-        assert texts[0, top] == f"{1 + 10 * top:.2f}"
+            assert axes.get_xlabel() == "magnitude"
+        (first,) = sheet["probe score"]
+        assert _labels(first.yaxis) == {s: f"s{s}" for s in range(bins[0])}
+        assert first.get_ylabel() == "selectivity"
+        texts = {text.get_position(): text.get_text() for text in sheet["separation loss under mean"][0].texts}
+        assert texts[0, top] == f"{0.01 + top / 10:.2f}".lstrip("0")
+
+
+def _of_kind(sheet, kind):
+    return [axes.get_images()[0] for title, column in sheet.items() if kind in title for axes in column]
+
+
+def test_figure3_shares_scales_between_networks_and_not_with_controls():
+    """By hand: losses up to 0.33 and 0.66 in two networks, 33 in an untrained one, which no scale follows."""
+    columns = (*PUBLISHED, *CROSSFIT)
+    parts = [
+        _cells(lambda s, m, by=by: by * (10 * s + m) / 100, network=network, columns=columns)
+        for network, by in {"one": 1, "two": 2, "random": 100}.items()
+    ]
+    figure = figures.figure3(pd.concat(parts), ["one", "random", "two"], ["random"])
+    sheet = _sheet(figure)
+    for kind, limits in {
+        "loss": (-0.66, 0.66),
+        "own": (-0.66, 0.66),
+        "deficit": (0, 0.66),
+        "score": (0, 0.66),
+        "AUROC": (0, 1),
+    }.items():
+        assert {image.get_clim() for image in _of_kind(sheet, kind)} == {limits}
+    # The control is the last row, apart from the others, and says so.
+    names = {text.get_text(): axes for axes in sheet["probe score"] for text in axes.texts}
+    heights = [names[name].get_position().y0 for name in ("one", "two", "random\n(control)")]
+    assert heights[0] - heights[1] < heights[1] - heights[2]
+
+
+@pytest.mark.parametrize(
+    ("columns", "titles", "headings", "bars"),
+    [
+        (PUBLISHED, ["probe score", "rank deficit under zero"], {"a   As published"}, 2),
+        (
+            ("score_published", "auroc", "separation_loss_zero", "mismatched_separation_loss_zero"),
+            ["probe score", "probe AUROC", "separation loss under zero", "own less mismatched under zero"],
+            {"a   As published", "b   Corrected: cross-fitted, on both sides"},
+            3,
+        ),
+        (
+            ("score_published", "separation_loss_erase"),
+            ["probe score", "separation loss under erase"],
+            {"a   As published", "b   Corrected: cross-fitted, on both sides"},
+            2,
+        ),
+    ],
+)
+def test_figure3_draws_what_the_study_has(columns, titles, headings, bars):
+    """A protocol, an intervention or a probe that is switched off takes its grids with it; missing is as good as gone."""
+    cells = _cells(lambda s, m: (10 * s + m) / 100, columns=columns)
+    for table in (cells, cells.assign(**dict.fromkeys(set(CROSSFIT) - set(columns), np.nan))):
+        figure = figures.figure3(table, ["alexnet"])
+        assert list(_sheet(figure)) == titles
+        assert headings <= {text.get_text() for axes in figure.axes for text in axes.texts}
+        # One for each kind: losses and their differences share theirs.
+        assert sum(axes.get_label() == "<colorbar>" for axes in figure.axes) == bars
+
+
+def test_figure3_says_where_nothing_can_be_told():
+    """A network without a gap has no separation loss, and keeps its place."""
+    cells = pd.concat([_cells(network=n, columns=(*PUBLISHED, *CROSSFIT)) for n in ("alexnet", "random")])
+    cells.loc[cells["network"] == "random", list(LOSSES)] = np.nan
+    sheet = _sheet(figures.figure3(cells, ["alexnet", "random"], ["random"]))
+    _, empty = sheet["separation loss under mean"]
+    assert [text.get_text() for text in empty.texts] == ["cannot\nbe told"]
+
+
+def test_figure3_writes_no_minus_zero():
+    """Numbers are short: no digit before the point, a true minus, and none before zero."""
+    grid = np.array([[-0.004, -0.123], [0.5, 1.0]])
+    assert figures._numbers("loss", grid).tolist() == [[".00", "−.12"], [".50", "1.00"]]
+
+
+@pytest.mark.parametrize("count", [1, 5, 12])
+def test_figure3_is_readable(count):
+    """No text over another or outside, however long the networks' names are."""
+    names = [f"mobilenet_v2_{i}" for i in range(count)]
+    cells = pd.concat(
+        [_cells(lambda s, m: (s - m) / 7, network=name, columns=(*PUBLISHED, *CROSSFIT)) for name in names]
+    )
+    figure = figures.figure3(cells, names, names[4:5])
+    _no_overlap(figure)
+    assert min(text.get_fontsize() for text in _texts(figure)) >= 7
 
 
 def test_figure2_has_selectivity_upwards_and_magnitude_to_the_right():
@@ -246,17 +352,19 @@ def test_a_grid_without_deficits_is_white():
     """It has a scale all the same."""
     assert (_deficit_colours([0.0, 0.0]) == 1).all()
     figure = figures.figure3(_cells(lambda s, m: 0.0), ["alexnet"])
-    assert {text.get_text() for text in figure.axes[2].texts} == {"0", "c"}
+    (axes,) = _sheet(figure)["rank deficit under zero"]
+    assert {text.get_text() for text in axes.texts} == {"0"}
 
 
 def test_deficits_are_written_so_that_only_zero_is_zero():
     """Down to half a hundredth as numbers."""
     values = {(3, 3): 1.046, (3, 2): 0.017, (0, 1): 0.0014}
     figure = figures.figure3(_cells(lambda s, m: values.get((s, m), 0.0)), ["alexnet"])
-    texts = {text.get_position(): text.get_text() for text in figure.axes[2].texts}
-    assert (texts[3, 3], texts[2, 3], texts[1, 0], texts[0, 0]) == ("1.05", "0.02", "<0.01", "0")
+    (axes,) = _sheet(figure)["rank deficit under zero"]
+    texts = {text.get_position(): text.get_text() for text in axes.texts}
+    assert (texts[3, 3], texts[2, 3], texts[1, 0], texts[0, 0]) == ("1.05", ".02", "<.01", "0")
     # Black on white, white on the darkest.
-    inks = {text.get_position(): text.get_color() for text in figure.axes[2].texts}
+    inks = {text.get_position(): text.get_color() for text in axes.texts}
     assert (inks[3, 3], inks[0, 0]) == ("white", "black")
 
 
@@ -272,7 +380,8 @@ def test_deficits_are_written_so_that_only_zero_is_zero():
 def test_bars_of_deficits_have_readable_ticks(largest, expected):
     """Ranks at their places: powers of ten from a thirtieth of the largest to less than half of it, and the largest."""
     figure = figures.figure3(_cells(lambda s, m: largest * (s == m == 3)), ["alexnet"])
-    found = _bars(figure)[2]
+    axes = [axes for axes in figure.axes if axes.get_label() == "<colorbar>"][1]
+    found = _labels(axes.xaxis)
     assert list(found) == pytest.approx(list(expected))
     assert list(found.values()) == list(expected.values())
 
