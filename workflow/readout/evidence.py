@@ -22,8 +22,17 @@ from matplotlib.patches import Patch
 from matplotlib.transforms import Bbox
 from scipy import stats
 
-from readout import StudyError
-from readout.figures import CONTROL, MARKERS, NETWORKS, cell_colours, shown_intervention, there
+from readout.figures import (
+    CONTROL,
+    MARKERS,
+    NETWORKS,
+    NO_GAP,
+    cell_colours,
+    message,
+    shown_intervention,
+    there,
+    without_gaps,
+)
 
 BINS = ["selectivity_bin", "magnitude_bin"]
 INTERVENTIONS = {
@@ -33,6 +42,8 @@ INTERVENTIONS = {
 }
 CONFIDENCE = 0.95
 """Of the intervals over targets."""
+RANDOM, PSEUDO = "0.82", "#f3dfb5"
+"""Colours of the bands of random groups and of pseudo-targets."""
 BOUNDS = 0.3, 0.999
 """Between these the axis of AUROC is drawn; what is beyond stands at its end."""
 
@@ -72,13 +83,13 @@ def _place_names(
     scale = axes.figure.dpi / 72
     frame = axes.get_window_extent()
     taken = [(at, np.full(2, 4.0 * scale)) for at in pixels]
-    angles = np.deg2rad([90, 0, 180, 270, 45, 135, 315, 225])
+    angles = np.deg2rad([90, 0, 180, 270, 45, 135, 315, 225, 20, 160, 340, 200])
     for i, name in sorted(zip(places, names, strict=True), key=lambda pair: -pixels[pair[0], 1]):
         half = np.array([0.34 * size * len(name), 0.55 * size]) * scale
         # Ellipses around the point, since names are wider than high.
         candidates = [
             (radius, scale * np.array([(radius + 8) * np.cos(angle), radius * np.sin(angle)]))
-            for radius in (12, 18, 26, 36, 48)
+            for radius in (12, 18, 26, 36, 48, 62)
             for angle in angles
         ]
         counts = [_faults(pixels[i] + offset, half, taken, frame) for _, offset in candidates]
@@ -129,10 +140,46 @@ def _draw_key(axes: Axes, colours: np.ndarray, sizes: np.ndarray, bands: bool) -
     entries = [Line2D([], [], marker=".", markersize=5, color="0.6", linestyle="", label="one layer")]
     if bands:
         entries += [
-            Patch(facecolor="0.82", label="random groups of as many units:\nleast to largest loss"),
-            Patch(facecolor="#f3dfb5", label="pseudo-targets (nothing to read):\nleast to largest AUROC"),
+            Patch(facecolor=RANDOM, label="random groups of as many units:\nleast to largest loss"),
+            Patch(facecolor=PSEUDO, label="pseudo-targets (nothing to read):\nleast to largest AUROC"),
         ]
     axes.legend(handles=entries, loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False, fontsize=9.5)
+
+
+def _draw_cells(
+    axes: Axes, means: pd.DataFrame, of_layers: pd.DataFrame, colours: np.ndarray, sizes: np.ndarray
+) -> None:
+    """Points of the cells with their names, and small ones of single layers; columns x and y, indexed by bins.
+
+    Where no y is known each strip of cells has a row, and only x counts.
+    """
+    known = bool(means["y"].notna().any())
+    if not known:
+        strip = means.index.get_level_values("selectivity_bin")
+        heights = np.column_stack([np.zeros(len(strip)), 0.1 + 0.5 * strip / max(1, strip.max())])
+        means = means.assign(y=axes.transData.inverted().transform(axes.transAxes.transform(heights))[:, 1])
+        axes.text(0.5, 0.85, NO_GAP, transform=axes.transAxes, ha="center", va="center", fontsize=12, color=CONTROL)
+    for table, look in (
+        (of_layers, {"alpha": 0.45, "linewidths": 0}),
+        (means, {"edgecolor": "0.2", "linewidths": 0.6}),
+    ):
+        table = table.dropna()
+        s, m = (table.index.get_level_values(name).to_numpy(int) for name in BINS)
+        points = np.column_stack([table["x"].clip(*BOUNDS), table["y"].clip(*axes.get_ylim())])
+        axes.scatter(*points.T, s=sizes[m] if table.index.nlevels == 2 else 8, color=colours[s, m], zorder=3, **look)
+    places, names = zip(*_named(axes.transData.transform(points), s, m), strict=True)
+    _place_names(axes, points, places, names, 0.8 * colours[s, -1], 9)
+
+
+def _draw_bands(axes: Axes, groups: pd.DataFrame | None, network: str, shown: str) -> bool:
+    """The bands of random groups and of pseudo-targets, and whether there are any."""
+    random = _band(groups, "separation_loss", "group", network=network, kind="random", intervention=shown)
+    pseudo = _band(groups, "auroc", "group", network=network, kind="pseudo")
+    if random is not None:
+        axes.axhspan(*random, color=RANDOM, linewidth=0, zorder=0.5)
+    if pseudo is not None:
+        axes.axvspan(*pseudo, color=PSEUDO, linewidth=0, zorder=0)
+    return random is not None or pseudo is not None
 
 
 def reading_needing(
@@ -143,67 +190,47 @@ def reading_needing(
     Points are means over targets and layers, small ones over targets. The AUROC of random groups is not known, so their
     losses are a band across the panel; that of pseudo-targets is a band upright.
     """
+    cells = without_gaps(cells, untrained)
     shown = shown_intervention(cells)
     if shown is None or not there(cells, "auroc"):
-        raise StudyError(
-            "reading_needing: the table of cells has no separation loss or no AUROC; these are of the cross-fitted "
-            "protocol: put crossfit among ablations.protocols, and give probes.crossfit its settings"
+        return message(
+            "Reading against needing: the table of cells has no separation loss or no AUROC; these are of the "
+            "cross-fitted protocol: put crossfit among ablations.protocols, and give probes.crossfit its settings"
         )
-    loss = f"separation_loss_{shown}"
+    if groups is not None:
+        groups = without_gaps(groups, untrained)
     rows = _ordered(networks, untrained)
     bins_s, bins_m = (int(cells[name].max()) + 1 for name in BINS)
     colours, sizes = cell_colours(bins_s, bins_m), np.linspace(28, 110, bins_m)
     columns = math.ceil(math.sqrt(len(rows) + 1))
     lines = math.ceil((len(rows) + 1) / columns)
     # In inches; fixed, so that names can be placed.
-    wide, high, gap_x, gap_y = 3.9, 3.3, 0.35, 0.55
+    wide, high, gap_x, gap_y = 3.9, 3.3, 0.35, 0.6
     width, height = 0.85 + columns * (wide + gap_x), 0.75 + lines * (high + gap_y)
     figure = plt.figure(figsize=(width, height))
 
-    def panel(i: int, **shares: object) -> Axes:
-        left, top = 0.75 + i % columns * (wide + gap_x), 0.35 + i // columns * (high + gap_y)
-        return figure.add_axes((left / width, 1 - (top + high) / height, wide / width, high / height), **shares)
-
-    means = cells.groupby(["network", *BINS])[["auroc", loss]].mean()
-    of_layers = cells.groupby(["network", "layer", *BINS])[["auroc", loss]].mean()
-    leading = means[~means.index.get_level_values("network").isin(untrained)] if len(untrained) < len(rows) else means
-    low, high_loss = leading[loss].min(), leading[loss].max()
+    points = cells.rename(columns={"auroc": "x", f"separation_loss_{shown}": "y"})
+    means = points.groupby(["network", *BINS])[["x", "y"]].mean()
+    of_layers = points.groupby(["network", "layer", *BINS])[["x", "y"]].mean()
+    bottom, top = min(-0.02, 1.3 * means["y"].min()), 1.35 * max(means["y"].max(), 0.05)
     bands = False
     for i, network in enumerate(rows):
-        axes = panel(i)
+        x, y = 0.75 + i % columns * (wide + gap_x), 0.35 + i // columns * (high + gap_y)
+        axes = figure.add_axes((x / width, 1 - (y + high) / height, wide / width, high / height))
         axes.set_xscale("logit")
         axes.set_yscale("asinh", linear_width=0.03)
-        top = 1.35 * max(high_loss, 0.05)
-        axes.set(xlim=(0.4, BOUNDS[1]), ylim=(min(-0.012, 1.3 * low), top))
-        random = _band(groups, "separation_loss", "group", network=network, kind="random", intervention=shown)
-        pseudo = _band(groups, "auroc", "group", network=network, kind="pseudo")
-        bands |= random is not None or pseudo is not None
-        if pseudo is not None:
-            axes.axvspan(*pseudo, color="#f3dfb5", linewidth=0, zorder=0)
-        if random is not None:
-            axes.axhspan(*random, color="0.82", linewidth=0, zorder=0.5)
-        axes.axhline(0, color="0.5", linewidth=0.8, zorder=1)
-        for table, of_points in ((of_layers.loc[network], False), (means.loc[network], True)):
-            x, y = table["auroc"].clip(*BOUNDS).to_numpy(), table[loss].to_numpy()
-            s, m = (table.index.get_level_values(name).to_numpy(int) for name in BINS)
-            if of_points:
-                axes.scatter(x, y, s=sizes[m], color=colours[s, m], edgecolor="0.2", linewidths=0.6, zorder=3)
-            else:
-                axes.scatter(x, y.clip(*axes.get_ylim()), s=7, color=colours[s, m], alpha=0.45, linewidths=0, zorder=2)
-        known = np.isfinite(y)
-        if known.any():
-            points = np.column_stack([x, y])[known]
-            places, names = zip(*_named(axes.transData.transform(points), s[known], m[known]), strict=True)
-            ink = 0.8 * colours[s, -1][known]
-            _place_names(axes, points, places, names, ink, 9)
-        else:
-            axes.text(0.5, 0.5, "cannot be told", transform=axes.transAxes, ha="center", fontsize=11)
+        axes.set(xlim=(0.42, BOUNDS[1]), ylim=(bottom, top))
+        bands |= _draw_bands(axes, groups, network, shown)
+        gap = bool(means.loc[network, "y"].notna().any())
+        if gap:
+            axes.axhline(0, color="0.5", linewidth=0.8, zorder=1)
+        _draw_cells(axes, means.loc[network], of_layers.loc[network], colours, sizes)
         ticks = [0.5, 0.7, 0.9, 0.97, 0.99]
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
-        ticks = [tick for tick in (0, 0.03, 0.1, 0.3, 1) if tick <= top]
+        ticks = [tick for tick in (0, 0.03, 0.1, 0.3, 1) if tick <= top and gap]
         axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-        axes.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_minor_locator(matplotlib.ticker.NullLocator())
         axes.tick_params(labelsize=10)
         control = network in untrained
         title = f"{network} (control)" if control else network
@@ -212,12 +239,12 @@ def reading_needing(
             axes.set_ylabel(f"needing: separation loss under {shown}", fontsize=11)
         else:
             axes.tick_params(labelleft=False)
-        if i + columns > len(rows) - 1:
+        if i + columns >= len(rows):
             axes.set_xlabel("reading: probe AUROC", fontsize=11)
         sns.despine(ax=axes)
-    left, top = 1.15 + len(rows) % columns * (wide + gap_x), 0.35 + len(rows) // columns * (high + gap_y)
+    x, y = 1.15 + len(rows) % columns * (wide + gap_x), 0.65 + len(rows) // columns * (high + gap_y)
     side = 1.5
-    key = figure.add_axes((left / width, 1 - (top + 0.3 + side) / height, side / width, side / height))
+    key = figure.add_axes((x / width, 1 - (y + side) / height, side / width, side / height))
     _draw_key(key, colours, sizes, bands)
     sns.despine(ax=key)
     return figure
@@ -406,8 +433,8 @@ def supplement_controls(
     """What each control says: its question above, and the effect beside what it is compared with, by network."""
     panels = panels_of(cells, groups, untrained)
     if not panels:
-        raise StudyError(
-            "supplement_controls: the tables have no controls; give `controls` its settings, and put crossfit among "
+        return message(
+            "Controls: the tables have no controls; give `controls` its settings, and put crossfit among "
             "ablations.protocols"
         )
     # In inches; above each panel its question and its series, below it the names of its places.
@@ -437,9 +464,10 @@ def supplement_interventions(cells: pd.DataFrame, networks: Sequence[str], untra
     Means over targets and layers; a line joins what the interventions do to one cell. What another intervention leaves
     of the effect of zero in the last cell is written beside.
     """
+    cells = without_gaps(cells, untrained)
     if shown_intervention(cells) is None:
-        raise StudyError(
-            "supplement_interventions: the table of cells has none of the cross-fitted protocol's interventions; put "
+        return message(
+            "Interventions: the table of cells has none of the cross-fitted protocol's interventions; put "
             "crossfit among ablations.protocols, and some of zero, mean and erase among ablations.interventions"
         )
     rows = _ordered(networks, untrained)
@@ -466,6 +494,8 @@ def supplement_interventions(cells: pd.DataFrame, networks: Sequence[str], untra
         axis.tick_params(axis="x", labelsize=9)
         axis.set_xlabel(label if i else f"{label} (ranks)", fontsize=11)
         sns.despine(ax=axis)
+        if not means.notna().any(axis=None):
+            axis.text(0.5, 0.5, NO_GAP, transform=axis.transAxes, ha="center", va="center", fontsize=11, color=CONTROL)
         last = means.iloc[-1]
         left = [
             f"{way} {100 * last[f'{value}_{way}'] / last[f'{value}_zero']:.0f} %"

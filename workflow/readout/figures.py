@@ -27,6 +27,8 @@ from readout import page
 PROBES, DEFICITS, LOSSES = "viridis", "magma_r", "RdBu_r"
 CONTROL = "0.45"
 """Colour of what is a control: untrained networks, random groups, pseudo-targets."""
+NO_GAP = "no gap\nto lose"
+"""Where a network does not tell the target from the others, no share of what tells them apart can be lost."""
 ZERO = "white"
 """Colour of a deficit of exactly zero; no other deficit has it."""
 STRIPS = ("#2f5fa8", "#2a9d8f", "#c98a12", "#b5332e")
@@ -328,6 +330,20 @@ def shown_intervention(cells: pd.DataFrame) -> str | None:
     return next((name for name in ("mean", "zero", "erase") if there(cells, f"separation_loss_{name}")), None)
 
 
+def without_gaps(cells: pd.DataFrame, untrained: Sequence[str]) -> pd.DataFrame:
+    """The table without the separation losses of untrained networks: without a gap, they are shares of nothing."""
+    drawn = cells["network"].isin(untrained)
+    return cells.assign(**{name: cells[name].mask(drawn) for name in cells if "separation_loss" in name})
+
+
+def message(text: str) -> Figure:
+    """In place of a figure for which a study has no numbers: what is missing, and the way out."""
+    figure = plt.figure(figsize=(8, 2))
+    lines = textwrap.fill(text, 80)
+    figure.text(0.5, 0.5, lines, ha="center", va="center", fontsize=11)
+    return figure
+
+
 def _measures3(cells: pd.DataFrame) -> list[tuple[str, str, str]]:
     """Columns of figure 3's sheet that the table has numbers for: kind, title and column of the table."""
     found = [("score", "probe score", "score_published"), ("deficit", "rank deficit\nunder zero", "rank_deficit")]
@@ -374,7 +390,7 @@ def _sheet_grid(axes: Axes, grid: np.ndarray, kind: str, scale: Sequence[np.ndar
         image = axes.imshow(grid, origin="lower", **_shared(kind, scale))
     axes.set_aspect("auto")
     if np.isnan(grid).all():
-        axes.text(0.5, 0.5, "cannot\nbe told", transform=axes.transAxes, ha="center", va="center", fontsize=10)
+        axes.text(0.5, 0.5, NO_GAP, transform=axes.transAxes, ha="center", va="center", fontsize=10, color=CONTROL)
     elif max(grid.shape) <= MOST_NUMBERS:
         _write(axes, image, _numbers(kind, grid), 9.5)
     return image
@@ -399,9 +415,10 @@ def figure3(cells: pd.DataFrame, networks: Sequence[str], untrained: Sequence[st
     the cross-fitted probe, separation loss by intervention, and own less mismatched loss. Grids of a kind share a
     scale. Networks among `untrained` are controls and stand apart; scales do not follow them.
     """
-    if (shown := shown_intervention(cells)) is not None:
-        own, mismatched = (cells[f"{name}separation_loss_{shown}"] for name in ("", "mismatched_"))
-        cells = cells.assign(own_less_mismatched=own - mismatched)
+    cells = without_gaps(cells, untrained)
+    own, mismatched = (f"{kind}separation_loss_{shown_intervention(cells)}" for kind in ("", "mismatched_"))
+    if there(cells, mismatched):
+        cells = cells.assign(own_less_mismatched=cells[own] - cells[mismatched])
     measures = _measures3(cells)
     rows = [*(name for name in networks if name not in untrained), *untrained]
     first_control = len(rows) - len(untrained)
@@ -470,6 +487,7 @@ def supplement_depth(cells: pd.DataFrame, networks: Sequence[str], untrained: Se
     Means over classes. The corrected probe has equally many units in every cell of a network, so that layers can be
     compared. Networks among `untrained` are controls and stand last; scales do not follow them.
     """
+    cells = without_gaps(cells, untrained)
     shown = shown_intervention(cells)
     measures = [
         ("score_published", "published\nprobe score", None),
@@ -490,6 +508,8 @@ def supplement_depth(cells: pd.DataFrame, networks: Sequence[str], untrained: Se
             axis.plot(range(len(layers)), means, marker="o", markersize=4.5, color=colour, label=name)
         if null is not None:
             axis.axhline(null, color="0.7", linewidth=0.8, linestyle="--", zorder=0)
+        if not there(frame, value):
+            axis.text(0.5, 0.5, NO_GAP, transform=axis.transAxes, ha="center", va="center", fontsize=10, color=CONTROL)
         shown_layers = range(0, len(layers), -(-len(layers) // MOST_LABELS))
         names = [layers[k] for k in shown_layers] if i == len(measures) - 1 else []
         axis.set_xticks(shown_layers, names or [""] * len(shown_layers), rotation=60, ha="right", fontsize=9)
