@@ -386,7 +386,8 @@ def cell_activations(mean: float, factors: int, scale: float) -> tuple[np.ndarra
 
 def published(x: np.ndarray, is_target: np.ndarray, draws: int) -> probes.Published:
     """The workflow's way."""
-    return probes.published(x, is_target, draws=draws, units=DRAWN, C=1.0, generator=np.random.default_rng(6))
+    group, generator = np.arange(x.shape[1]), np.random.default_rng(6)
+    return probes.published(x, group, is_target, draws=draws, units=DRAWN, C=1.0, generator=generator)
 
 
 def scikit_learn(x: np.ndarray, is_target: np.ndarray, draws: int) -> np.ndarray:

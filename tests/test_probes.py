@@ -396,7 +396,8 @@ def test_too_few_steps_are_an_error():
 
 
 def _published(x, is_target, draws, units, C, seed=0):
-    return probes.published(x, is_target, draws=draws, units=units, C=C, generator=np.random.default_rng(seed))
+    group, generator = np.arange(x.shape[1]), np.random.default_rng(seed)
+    return probes.published(x, group, is_target, draws=draws, units=units, C=C, generator=generator)
 
 
 def _published_plainly(x, is_target, draws, units, C, seed=0) -> tuple[list[float], list[float]]:
@@ -427,6 +428,16 @@ def test_the_published_probe_equals_a_plain_loop(images, size, units, C):
     assert found.accuracy == pytest.approx(np.mean(accuracies), abs=1e-12)
     assert found.score == pytest.approx(np.mean(scores), rel=1e-9)
     assert found.draws == 6
+
+
+def test_the_published_probe_looks_at_its_group_alone():
+    """The same draws as of an array that holds nothing else, wherever its units lie."""
+    x, is_target, _ = _data(90, 60, shift=0.3)
+    group = np.random.default_rng(1).permutation(60)[:30]
+    settings = {"draws": 6, "units": 10, "C": 1.0}
+    found = probes.published(x, group, is_target, **settings, generator=np.random.default_rng(0))
+    assert found == _published(x[:, group], is_target, **settings)
+    assert found != _published(x[:, np.sort(group)], is_target, **settings)
 
 
 def test_the_published_probe_differs_between_draws():
@@ -772,7 +783,7 @@ def test_the_job_fits_the_cells_units(group):
     # Six units are the smallest cell, too, so that every draw is the cell.
     assert (row["units_fixed"], row["auroc_fixed"]) == (6, pytest.approx(found.auroc, abs=1e-12))
     # The published probe has the units of the grid of all images.
-    whole = probes.published(group.x[:, 1::2], is_target, draws=1, units=6, C=1.0, generator=np.random.default_rng(0))
+    whole = _published(group.x[:, 1::2], is_target, 1, 6, 1.0)
     assert group.run("s1m0", units=6)["score_published"] == pytest.approx(whole.score)
 
 

@@ -214,6 +214,8 @@ class Study:
         # Of layers alone it says nothing.
         self.controls: dict[str, int] = {name: controls[name] for name in CONTROLS}
         self.random = groups.random_names(self.controls["random"])
+        # Pseudo-targets are no groups of a target's grid.
+        self.has_groups: bool = any(count for name, count in self.controls.items() if name != "pseudo")
         self.pseudo = tuple(f"pseudo{i}" for i in range(self.controls["pseudo"]))
         # Whether anything asks for grids that have not seen the images of a fold.
         self.folds: bool = crossfit or config["probes"]["crossfit"] is not None or any(self.controls.values())

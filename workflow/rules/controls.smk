@@ -26,9 +26,7 @@ rule controls:
         logs.run(
             log[0],
             controls.control,
-            grid=grid(input, wildcards),
             path_to_controls=output[0],
-            path_to_truth=next(iter(input.truth), None),
-            **controlling(params),
+            **controlling(input, wildcards, params),
             made=made("controls", params.settings),
         )
