@@ -44,7 +44,7 @@ CONFIDENCE = 0.95
 """Of the intervals over targets."""
 RANDOM, PSEUDO = "0.82", "#f3dfb5"
 """Colours of the bands of random groups and of pseudo-targets."""
-BOUNDS = 0.3, 0.999
+BOUNDS = 0.4, 0.999
 """Between these the axis of AUROC is drawn; what is beyond stands at its end."""
 
 
@@ -85,7 +85,7 @@ def _place_names(
     taken = [(at, np.full(2, 4.0 * scale)) for at in pixels]
     angles = np.deg2rad([90, 0, 180, 270, 45, 135, 315, 225, 20, 160, 340, 200])
     for i, name in sorted(zip(places, names, strict=True), key=lambda pair: -pixels[pair[0], 1]):
-        half = np.array([0.34 * size * len(name), 0.55 * size]) * scale
+        half = np.array([0.37 * size * len(name), 0.55 * size]) * scale
         # Ellipses around the point, since names are wider than high.
         candidates = [
             (radius, scale * np.array([(radius + 8) * np.cos(angle), radius * np.sin(angle)]))
@@ -212,14 +212,14 @@ def reading_needing(
     points = cells.rename(columns={"auroc": "x", f"separation_loss_{shown}": "y"})
     means = points.groupby(["network", *BINS])[["x", "y"]].mean()
     of_layers = points.groupby(["network", "layer", *BINS])[["x", "y"]].mean()
-    bottom, top = min(-0.02, 1.3 * means["y"].min()), 1.35 * max(means["y"].max(), 0.05)
+    bottom, top = min(-0.025, 1.3 * of_layers["y"].min()), 1.2 * max(of_layers["y"].max(), 0.05)
     bands = False
     for i, network in enumerate(rows):
         x, y = 0.75 + i % columns * (wide + gap_x), 0.35 + i // columns * (high + gap_y)
         axes = figure.add_axes((x / width, 1 - (y + high) / height, wide / width, high / height))
         axes.set_xscale("logit")
         axes.set_yscale("asinh", linear_width=0.03)
-        axes.set(xlim=(0.42, BOUNDS[1]), ylim=(bottom, top))
+        axes.set(xlim=BOUNDS, ylim=(bottom, top))
         bands |= _draw_bands(axes, groups, network, shown)
         gap = bool(means.loc[network, "y"].notna().any())
         if gap:
@@ -311,82 +311,92 @@ def pairs(groups: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     return joined.assign(fraction=fraction), len(parts)
 
 
-def panels_of(cells: pd.DataFrame, groups: pd.DataFrame, untrained: Sequence[str] = ()) -> list[Panel]:
-    """The controls that the tables have, in the order in which they are drawn.
-
-    Losses are those of the layers with controls. Those of an untrained network, which has no gap to lose, are left out;
-    it has a panel of its own.
-    """
-    own = groups[["network", "layer"]].drop_duplicates()
-    every, cells = cells, cells.merge(own, on=["network", "layer"])
-    cells, losses = (table[~table["network"].isin(untrained)] for table in (cells, groups))
-    last_s, last_m = (int(every[name].max()) for name in BINS)
-    last, first = f"s{last_s}m{last_m}", "s0m0"
-    top, bottom = (cells[cells["cell"] == name] for name in (last, first))
+def _loss_panels(cells: pd.DataFrame, groups: pd.DataFrame, last: str, first: str) -> list[Panel]:
+    """Separation losses against those of other replacements, other units, other directions and the whole layer."""
     loss = "separation loss"
+    ends = [(name, cells[cells["cell"] == name]) for name in (last, first)]
+    top = ends[0][1]
+    ways = [i for i in INTERVENTIONS if there(cells, f"separation_loss_{i}")]
     panels = []
 
-    ways = [i for i in INTERVENTIONS if there(cells, f"separation_loss_{i}")]
-    parts = [(i, name, table, f"separation_loss_{i}") for name, table in ((last, top), (first, bottom)) for i in ways]
-    parts += [("resample", name, _kind(losses, "cell", "resample", name), "separation_loss") for name in (last, first)]
+    parts = [(i, name, table, f"separation_loss_{i}") for name, table in ends for i in ways]
+    parts += [("resample", name, _kind(groups, "cell", "resample", name), "separation_loss") for name, _ in ends]
     panels.append(Panel("Does the loss depend on\nwhat replaces the units?", loss, _answers(parts), (last, first), 0))
 
-    random = [i for i in ("zero", "mean") if there(cells, f"separation_loss_{i}") and len(_kind(losses, "random", i))]
+    drawn = [i for i in ways if len(_kind(groups, "random", i))]
     series = last, "random groups of as many units"
-    parts = [(i, last, top, f"separation_loss_{i}") for i in random]
-    parts += [(i, series[1], _kind(losses, "random", i), "separation_loss") for i in random]
+    parts = [(i, last, top, f"separation_loss_{i}") for i in drawn]
+    parts += [(i, series[1], _kind(groups, "random", i), "separation_loss") for i in drawn]
     panels.append(Panel("Would any units\ndo as well?", loss, _answers(parts), series, 0))
 
-    paired, count = pairs(losses)
+    paired, count = pairs(groups)
     series = f"part of {last}", "units outside it, equal energy"
     parts = [
         (fraction, name, paired[paired["fraction"] == fraction], column)
         for fraction in dict.fromkeys(paired["fraction"])
         for name, column in zip(series, ("separation_loss", "separation_loss_matched"), strict=True)
     ]
-    note = f"{len(paired)} of {count} draws have a match"
-    panels.append(
-        Panel("Is it only the energy\nthat is taken away?", f"{loss}, zero", _answers(parts), series, 0, note)
-    )
+    question, note = "Is it only the energy\nthat is taken away?", f"{len(paired)} of {count} draws have a match"
+    panels.append(Panel(question, f"{loss}, zero", _answers(parts), series, 0, note))
 
-    if there(cells, "separation_loss_erase"):
-        series = "what the probe reads (erase)", "random directions, equal energy"
-        parts = [(name, series[0], table, "separation_loss_erase") for name, table in ((last, top), (first, bottom))]
-        parts += [
-            (name, series[1], _kind(losses, "cell", "direction", name), "separation_loss") for name in (last, first)
-        ]
-        parts = [part for part in parts if len(_kind(losses, "cell", "direction"))]
-        panels.append(Panel("Is it what is read, or\nany direction in a cell?", loss, _answers(parts), series, 0))
+    series = "what the probe reads (erase)", "random directions, equal energy"
+    directed = [(name, _kind(groups, "cell", "direction", name)) for name, _ in ends]
+    directed = [(name, table) for name, table in directed if len(table)]
+    parts = [(name, series[0], dict(ends)[name], "separation_loss_erase") for name, _ in directed]
+    parts += [(name, series[1], table, "separation_loss") for name, table in directed]
+    panels.append(Panel("Is it what is read, or\nany direction in a cell?", loss, _answers(parts), series, 0))
 
     series = "whole layer", last
-    parts = [("zero", series[0], _kind(losses, "all"), "separation_loss"), ("zero", last, top, "separation_loss_zero")]
-    panels.append(Panel("Does taking all units\ntake all there is?", loss, _answers(parts), series, 0))
+    parts = [("zero", series[0], _kind(groups, "all"), "separation_loss"), ("zero", last, top, "separation_loss_zero")]
+    found = _answers(parts)
+    # Where nothing leads around a layer, its step has seen to it that all is lost.
+    whole = found.loc[found["series"] == series[0], "mean"]
+    note = "below 1: a path leads around a layer" if (whole < 0.99).any() else ""
+    panels.append(Panel("Does taking all units\ntake all there is?", f"{loss}, zero", found, series, 0, note))
+    return panels
 
-    pseudo, names = _kind(groups, "pseudo"), list(dict.fromkeys(sorted(every["cell"])))
-    probes = pseudo[~pseudo["network"].isin(untrained)].drop_duplicates(["network", "layer", "class_id", "group"])
+
+def _pseudo_panels(cells: pd.DataFrame, pseudo: pd.DataFrame, names: Sequence[str]) -> list[Panel]:
+    """AUROC and rank changes of targets against those of pseudo-targets."""
     series = "targets", "pseudo-targets"
+    probed = pseudo.drop_duplicates(["network", "layer", "class_id", "group"])
     parts = [(name, series[0], cells[cells["cell"] == name], "auroc") for name in names]
-    parts += [(name, series[1], probes[probes["group"] == name], "auroc") for name in names]
-    parts = [part for part in parts if len(probes)]
-    panels.append(Panel("Does a probe read\nwhere nothing is?", "probe AUROC", _answers(parts), series, 0.5))
-
-    parts = [(i, series[0], top, f"rank_change_{i}") for i in random or ways]
-    parts += [(i, series[1], _kind(pseudo, "pseudo", i, last), "rank_change") for i in random or ways]
-    found = _answers([part for part in parts if len(probes)])
+    parts += [(name, series[1], probed[probed["group"] == name], "auroc") for name in names]
+    panels = [Panel("Does a probe read\nwhere nothing is?", "probe AUROC", _answers(parts), series, 0.5)]
+    ways = list(dict.fromkeys(pseudo["intervention"]))
+    top = cells[cells["cell"] == names[-1]]
+    parts = [(i, series[0], top, f"rank_change_{i}") for i in ways]
+    parts += [(i, series[1], _kind(pseudo, "pseudo", i, names[-1]), "rank_change") for i in ways]
     question = "Do images lose ranks\nwhere there is no target?"
-    panels.append(Panel(question, f"rank change, {last}", found[~found["network"].isin(untrained)], series, 0))
+    return [*panels, Panel(question, f"rank change, {names[-1]}", _answers(parts), series, 0)]
 
-    if untrained and there(every, "auroc"):
-        series = "trained", "untrained"
-        learnt = ~every["network"].isin(untrained)
-        parts = [
-            (name, side, every[(every["cell"] == name) & chosen], "auroc")
-            for side, chosen in zip(series, (learnt, ~learnt), strict=True)
-            for name in names
-        ]
-        question = "Does a probe read where\nnothing has been learnt?"
-        panels.append(Panel(question, "probe AUROC", _answers(parts), series, 0.5))
-    # Without the second series there is no control.
+
+def _untrained_panel(cells: pd.DataFrame, untrained: Sequence[str], names: Sequence[str]) -> Panel:
+    """AUROC of trained networks against that of untrained ones."""
+    series = "trained", "untrained"
+    learnt = ~cells["network"].isin(untrained)
+    parts = [
+        (name, side, cells[(cells["cell"] == name) & chosen], "auroc")
+        for side, chosen in zip(series, (learnt, ~learnt), strict=True)
+        for name in names
+    ]
+    return Panel("Does a probe read where\nnothing has been learnt?", "probe AUROC", _answers(parts), series, 0.5)
+
+
+def panels_of(cells: pd.DataFrame, groups: pd.DataFrame, untrained: Sequence[str] = ()) -> list[Panel]:
+    """The controls that the tables have, in the order in which they are drawn.
+
+    Cells are those of the layers with controls. An untrained network, which has no gap to lose, has a panel of its own.
+    """
+    names = cells.sort_values(BINS)["cell"].drop_duplicates().tolist()
+    trained, groups = (table[~table["network"].isin(untrained)] for table in (cells, groups))
+    controlled = trained.merge(groups[["network", "layer"]].drop_duplicates(), on=["network", "layer"])
+    panels = [
+        *_loss_panels(controlled, groups, names[-1], names[0]),
+        *_pseudo_panels(controlled, _kind(groups, "pseudo"), names),
+        _untrained_panel(cells, untrained, names),
+    ]
+    # Where one of the two is missing, nothing is compared.
     return [panel for panel in panels if set(panel.series) <= set(panel.found["series"])]
 
 
@@ -421,9 +431,11 @@ def _draw_panel(axes: Axes, panel: Panel, looks: Mapping[str, Mapping]) -> None:
     legend = {"loc": "lower left", "bbox_to_anchor": (-0.16, 0.985), "fontsize": 10, "frameon": False}
     axes.legend(handles=entries, handletextpad=0.1, labelspacing=0.25, borderpad=0.2, **legend)
     if panel.note:
-        axes.annotate(
-            panel.note, (0.98, 0.97), xycoords="axes fraction", ha="right", va="top", fontsize=9.5, color="0.3"
-        )
+        # Above what is drawn.
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high + 0.12 * (high - low))
+        look = {"ha": "right", "va": "top", "fontsize": 9.5, "color": "0.3"}
+        axes.annotate(panel.note, (0.98, 0.99), xycoords="axes fraction", **look)
     sns.despine(ax=axes)
 
 
@@ -498,12 +510,12 @@ def supplement_interventions(cells: pd.DataFrame, networks: Sequence[str], untra
             axis.text(0.5, 0.5, NO_GAP, transform=axis.transAxes, ha="center", va="center", fontsize=11, color=CONTROL)
         last = means.iloc[-1]
         left = [
-            f"{way} {100 * last[f'{value}_{way}'] / last[f'{value}_zero']:.0f} %"
+            f"{way} leaves {100 * last[f'{value}_{way}'] / last[f'{value}_zero']:.0f} %"
             for way in ways[value]
             if way != "zero" and last.get(f"{value}_zero", 0) > 0
         ]
         if left and network not in untrained:
-            text = f"{names[-1]}, of zero's:\n" + "\n".join(left)
+            text = f"of zero's effect on {names[-1]}\n" + "\n".join(left)
             axis.text(0.97, 0.5, text, transform=axis.transAxes, ha="right", va="center", fontsize=10)
     for axis, network in zip(axes[0], rows, strict=True):
         control = network in untrained
