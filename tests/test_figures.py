@@ -17,10 +17,11 @@ from matplotlib.text import Text
 
 from jobs import figures as job
 from readout import cells as grids
-from readout import claims, evidence, figures
+from readout import claims, figures
+from readout.verdicts import VERDICTS
 from workflow import ROOT
 
-REGISTRY = yaml.safe_load((ROOT / "workflow" / "claims.yaml").read_text())
+REGISTRY = yaml.safe_load((ROOT / "workflow" / "claims.yaml").read_text())["claims"]
 LAYERS = ("conv1", "conv2", "dense1")
 
 
@@ -772,14 +773,17 @@ def _claims(networks):
     rows = []
     for claim in REGISTRY:
         for test in claim["tests"]:
-            lower, upper = claims.bounds(test)
+            lower, upper = claims.bounds(test["parts"][0])
             named = ["all"] if "contrast" in test else test.get("networks", [*networks, "all"])
             for network in named:
                 low, estimate, high = np.sort(generator.normal(size=3)) / 7
                 head = {name: claim[name] for name in ("claim", "statement", "section")}
                 numbers = {"estimate": estimate, "ci_low": low, "ci_high": high, "lower": lower, "upper": upper}
-                says = {"measure": test["measure"], "rule": claims.rule_text(test), "network": network}
-                rows.append(head | numbers | says | {"verdict": claims.verdict(low, high, test)})
+                says = {"measure": test["measure"], "rule": claims.test_text(test), "network": network}
+                says |= {"role": test["role"], "verdict": generator.choice(VERDICTS), "targets": "all"}
+                rows.append(head | numbers | says)
+            if test["role"] == "corrected":
+                rows.append(rows[-1] | {"targets": "confirmation"})
     return pd.DataFrame(rows).astype({"lower": float, "upper": float})
 
 
@@ -831,7 +835,8 @@ def test_claims_have_a_panel_for_each_test_and_a_mark_for_each_row():
     """Every interval and estimate at its values; the pooled row is the last and the widest."""
     table = _claims(NETWORKS[4])
     figure = figures.supplement_claims(table)
-    tests = [part for _, part in table.groupby(["claim", "measure"], sort=False)]
+    shown = table[(table["role"] != "beside") & (table["targets"] == "all")]
+    tests = [part for _, part in shown.groupby(["claim", "measure"], sort=False)]
     assert len(figure.axes) == len(tests)
     for axes, rows in zip(figure.axes, tests, strict=True):
         lines = [line for line in axes.lines if line.get_linestyle() == "-"]
@@ -849,6 +854,7 @@ def _panel(**given):
     """The panel of one test with one row, estimated 0.5 with the interval 0.25 to 0.75."""
     row = {"claim": 1, "network": "all", "measure": "m", "estimate": 0.5, "ci_low": 0.25, "ci_high": 0.75}
     row |= {"verdict": "holds", "rule": "above 0", "statement": "s", "section": "1", "lower": 0.0, "upper": np.nan}
+    row |= {"role": "corrected", "targets": "all"}
     figure = figures.supplement_claims(pd.DataFrame([row | given]))
     return figure.axes[0], {text.get_text() for text in figure.texts}
 

@@ -31,7 +31,6 @@ TINY = {
     ],
     "probes": {"published": {"draws": 2, "units": 10}},
     "controls": {"random": 3},
-    "claims": {"replicates": 100},
     "figures": {"target": "0"},
     "device": "cpu",
 }

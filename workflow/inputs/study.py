@@ -54,6 +54,11 @@ class Network:
         return self.weights is None
 
     @property
+    def untrained(self) -> bool:
+        """Whether its weights are random: a control."""
+        return self.weights is not None and weights.DRAWN.fullmatch(self.weights) is not None
+
+    @property
     def planted(self) -> bool:
         """Whether each unit's role is known."""
         return self.weights == weights.PLANTED

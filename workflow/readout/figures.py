@@ -22,7 +22,7 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from readout import page
+from readout import page, verdicts
 
 PROBES, DEFICITS, LOSSES = "viridis", "magma_r", "RdBu_r"
 CONTROL = "0.45"
@@ -33,7 +33,7 @@ ZERO = "white"
 """Colour of a deficit of exactly zero; no other deficit has it."""
 STRIPS = ("#2f5fa8", "#2a9d8f", "#c98a12", "#b5332e")
 """Hues of the strips, from the least to the most selective; other numbers of strips take hues between these."""
-VERDICTS = {"holds": "#1b7837", "does not hold": "#b2182b", "inconclusive": "#666666"}
+VERDICTS = {"holds": "#1b7837", "does not hold": "#b2182b", "inconclusive": "#666666", "no verdict": "#999999"}
 NETWORKS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8c510a")
 MARKERS = "os^vDP"
 GROUPS = ("#7b3294", "#c2a5cf", "#999999", "#008837")
@@ -534,7 +534,10 @@ def supplement_depth(cells: pd.DataFrame, networks: Sequence[str], untrained: Se
 
 
 def _draw_test(axes: Axes, rows: Sequence[Mapping], looks: Mapping[str, Mapping]) -> None:
-    """The estimates of one test, networks from top to bottom and their pooled row last, on a scale of their own."""
+    """The estimates of one test, networks from top to bottom and their pooled row last, on a scale of their own.
+
+    The bounds are the last row's: rows of a test with several contrasts may show different ones.
+    """
     if all(page.missing(row["estimate"]) for row in rows):
         axes.text(0.5, 0.5, page.UNKNOWN, transform=axes.transAxes, ha="center", va="center", fontsize=7, color="0.35")
         axes.set_axis_off()
@@ -542,7 +545,7 @@ def _draw_test(axes: Axes, rows: Sequence[Mapping], looks: Mapping[str, Mapping]
     low, high = page.scale(rows)
     margin = 0.04 * (high - low)
     axes.set(xlim=(low - margin, high + margin), ylim=(len(rows) + 0.2, -0.8))
-    lower, upper = rows[0]["lower"], rows[0]["upper"]
+    lower, upper = rows[-1]["lower"], rows[-1]["upper"]
     ends = [end if page.missing(bound) else bound for bound, end in zip((lower, upper), axes.get_xlim(), strict=True)]
     axes.axvspan(*ends, color=VERDICTS["holds"], alpha=0.1, linewidth=0)
     for bound in (lower, upper):
@@ -591,17 +594,19 @@ def _conclusion(rows: Sequence[Mapping]) -> list[tuple[str, dict]]:
 
 
 def supplement_claims(claims: pd.DataFrame) -> Figure:
-    """One page with every test of the claims: its statement, its networks' estimates and intervals, and its verdict.
+    """One page with the claims as published and corrected: estimates and intervals of networks, and the verdict.
 
-    Each test has a scale of its own. The bounds of its rule are dashed, and the range in which the claim holds is
-    shaded. `claims` has the columns and the order of the table of claims.
+    Each test has a scale of its own. The bounds of its last row are dashed, and the range in which the claim holds is
+    shaded. `claims` has the columns and the order of the table of claims; tests beside these and
+    confirmations are on its page.
     """
+    claims = claims[(claims["role"] != "beside") & (claims["targets"] == verdicts.EVERY)]
     # In inches, from the left: the statement, the test, the drawing, the verdict. A letter's width is the average.
     statement, measure, drawing, verdict, width = 0.1, 2.6, 5.4, 9.35, 11.1
     line, letter = 0.125, 0.57 * 7 / 72
     plain = {"fontsize": 7, "va": "top", "linespacing": line * 72 / 7 / 1.2}
 
-    tests = [part.to_dict("records") for _, part in claims.groupby(["claim", "measure", "rule"], sort=False)]
+    tests = [part.to_dict("records") for _, part in claims.groupby(["claim", "measure"], sort=False)]
     networks = [name for name in claims.dropna(subset="estimate")["network"].unique() if name != page.POOLED]
     looks = _looks(networks)
     slot = 0.055 if len(networks) <= 6 else 0.04
@@ -614,10 +619,12 @@ def supplement_claims(claims: pd.DataFrame) -> Figure:
             said, used = "{claim}  {statement} ({section})".format(**rows[0]), 0.0
             # Bold letters are a tenth wider.
             said = textwrap.wrap(said, int((measure - statement - 0.15) / (1.1 * letter)))
-        measures.append(textwrap.wrap(rows[0]["measure"], int((drawing - measure - 0.15) / letter)))
+        room = int((drawing - measure - 0.15) / letter)
+        said_of_test = "{role}: {measure}".format(**rows[0])
+        measures.append((textwrap.wrap(said_of_test, room), textwrap.wrap(rows[0]["rule"], room)))
         statements.append(said if first else [])
         plots.append(max(0.26, slot * len(rows) + 0.1))
-        height = max(plots[-1] + 0.17, line * max(len(measures[-1]) + 1, 3)) + 0.08
+        height = max(plots[-1] + 0.17, line * max(sum(map(len, measures[-1])), 3)) + 0.08
         used += height
         heights.append(height + max(0, line * len(said) + 0.1 - used) * last)
 
@@ -633,13 +640,13 @@ def supplement_claims(claims: pd.DataFrame) -> Figure:
     figure = plt.figure(figsize=(width, height))
     legend = {"loc": "upper center", "bbox_to_anchor": (0.5, 1), "fontsize": 7, "frameon": False}
     figure.legend(handles=entries, ncols=-(-len(entries) // lines), **legend)
-    for rows, said, words, plot, own in zip(tests, statements, measures, plots, heights, strict=True):
+    for rows, said, (words, rule), plot, own in zip(tests, statements, measures, plots, heights, strict=True):
         top = 1 - (y + 0.06) / height
         if said:
             figure.add_artist(Line2D([0.01, 0.99], [1 - y / height] * 2, color="0.6", linewidth=0.6))
             figure.text(statement / width, top, "\n".join(said), **plain, weight="bold")
         figure.text(measure / width, top, "\n".join(words), **plain)
-        figure.text(measure / width, top - line * len(words) / height, rows[0]["rule"], **plain, color="0.35")
+        figure.text(measure / width, top - line * len(words) / height, "\n".join(rule), **plain, color="0.35")
         box = drawing / width, top - plot / height, (verdict - drawing - 0.2) / width, plot / height
         _draw_test(figure.add_axes(box), rows, looks)
         for i, (text, look) in enumerate(_conclusion(rows)):
