@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from readout.tables import effect
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
@@ -26,7 +27,6 @@ from readout import StudyError, activations, cuts, engine, layers, openvino, sco
 from readout.ablations import Intervention, ablate, constant
 from readout.groups import Group
 from readout.relatives import BUILDERS
-from readout.tables import effect
 from runtime import cache, parquet
 
 NONE = np.array([], np.int64)

@@ -1,7 +1,6 @@
 """The headline of a study: one line per claim, by hand; where it is printed, and where not."""
 
 import re
-import subprocess
 import sys
 
 import pyarrow as pa
@@ -12,7 +11,7 @@ from commands import headline
 from crashes import undo
 from readout import StudyError
 from runtime import parquet
-from workflow import ROOT
+from workflow import ROOT, ran
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "inconclusive"
 
@@ -114,13 +113,7 @@ def test_a_table_that_cannot_be_read_is_named(results, tmp_path):
 
 def command(*arguments):
     """The command by hand, in a folder that is not the project's."""
-    return subprocess.run(
-        [sys.executable, "-m", "commands.headline", *arguments],
-        env={"PYTHONPATH": str(ROOT / "workflow")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return ran([sys.executable, "-m", "commands.headline", *arguments], env={"PYTHONPATH": str(ROOT / "workflow")})
 
 
 def test_the_command_prints_the_same(results):

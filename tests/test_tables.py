@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from readout.tables import against, effect
 from scipy.stats import t as student
 
 from conftest import NO_ORIGINS
 from jobs import ablations, activations, controls, networks, probes
 from jobs import tables as job
 from readout import StudyError
-from readout.tables import against, effect
 from runtime import parquet
 
 
