@@ -1,7 +1,6 @@
 """Figures: the paper's axes, scales on which cells and small deficits are seen, and one page of claims."""
 
 import json
-import subprocess
 import sys
 from itertools import combinations
 
@@ -18,8 +17,7 @@ from matplotlib.text import Text
 from jobs import figures as job
 from readout import cells as grids
 from readout import claims, figures
-from readout.verdicts import VERDICTS
-from workflow import ROOT
+from workflow import ROOT, ran
 
 REGISTRY = yaml.safe_load((ROOT / "workflow" / "claims.yaml").read_text())["claims"]
 LAYERS = ("conv1", "conv2", "dense1")
@@ -914,7 +912,5 @@ from readout import figures
 changed = [name for name, value in matplotlib.rcParams.items() if value != before[name]]
 print(json.dumps([matplotlib.get_backend(), changed]))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program], env={"PYTHONPATH": str(ROOT / "workflow")}, capture_output=True, check=True
-    )
+    done = ran([sys.executable, "-c", program], env={"PYTHONPATH": str(ROOT / "workflow")}, check=True)
     assert json.loads(done.stdout) == ["svg", []]
