@@ -19,6 +19,7 @@ from torch import nn
 
 from inputs.sources import ImageSource, NetworkSource
 from jobs import activations, cells, images, networks
+from jobs.ablations import Grid
 from readout import models
 from runtime import parquet, process
 from workflow import TINY, Project, written
@@ -33,7 +34,7 @@ set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "hypothesis")
 hypothesis.settings.register_profile("study", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("study")
 
-NO_ORIGINS = {step: {} for step in ("cells", "probes", "ablations", "controls")}
+NO_ORIGINS = {step: {} for step in ("cells", "probes", "ablations", "controls", "pseudo")}
 """Of files made outside of a study, which carry nothing of what made them."""
 
 
@@ -110,8 +111,8 @@ def toy_others() -> torch.Tensor:
 def toy_study(tmp_path, toy_model, toy, toy_target, toy_others) -> SimpleNamespace:
     """The toy through the jobs, as far as the 2 x 2 cells of class a against class b, two images each.
 
-    Files by what they hold (`baseline` is a's, `activations` are by class), and `grid`: the keywords that the jobs of
-    ablations and of controls share.
+    Files by what they hold (`activations` and `baselines` are by class), and `grid`, which the jobs of ablations and of
+    controls share.
     """
     for class_id, pictures in (("a", toy_target), ("b", toy_others)):
         (tmp_path / "data" / class_id).mkdir(parents=True)
@@ -141,23 +142,33 @@ def toy_study(tmp_path, toy_model, toy, toy_target, toy_others) -> SimpleNamespa
             class_id=class_id,
             source=source,
             dtype="float32",
+            folds=True,
             device="cpu",
         )
-    means = by_class["means"]
-    cells.assign(file["cells"], path_to_target=means["a"], paths_to_others=[means["b"]], layer="conv1", bins=[2, 2])
-    grid = {
-        "path_to_cells": file["cells"],
-        "path_to_baseline": by_class["baseline"]["a"],
-        "path_to_images": file["images"],
-        "path_to_layers": file["layers"],
-        "network": "toy",
-        "layer": "conv1",
-        "class_id": "a",
-        "source": source,
-        "device": "cpu",
-    }
-    paths = {**file, "activations": by_class["activations"], "baseline": by_class["baseline"]["a"]}
-    return SimpleNamespace(**paths, grid=grid, tmp=tmp_path)
+    means, baselines = by_class["means"], by_class["baseline"]
+    cells.assign(
+        file["cells"],
+        path_to_target=means["a"],
+        paths_to_others=[means["b"]],
+        layer="conv1",
+        bins=[2, 2],
+        folds=True,
+    )
+    grid = Grid(
+        network="toy",
+        layer="conv1",
+        class_id="a",
+        others=("b",),
+        path_to_cells=file["cells"],
+        path_to_baseline=baselines["a"],
+        paths_to_others=(baselines["b"],),
+        path_to_images=file["images"],
+        path_to_layers=file["layers"],
+        source=source,
+        device="cpu",
+    )
+    paths = {**file, "activations": by_class["activations"], "means": means, "baselines": baselines}
+    return SimpleNamespace(**paths, baseline=baselines["a"], grid=grid, tmp=tmp_path)
 
 
 def randomised(model: str, outputs: int) -> nn.Module:

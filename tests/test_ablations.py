@@ -24,8 +24,9 @@ from jobs import groups as groups_job
 from jobs import images as images_job
 from jobs import networks as networks_job
 from readout import StudyError, activations, cuts, engine, layers, openvino, scores, tracing
-from readout.ablations import Intervention, ablate, constant
-from readout.groups import Group
+from readout.ablations import ZERO, Constant, ablate, mean
+from readout.folds import FOLDS
+from readout.outcomes import Images, one_sided
 from readout.relatives import BUILDERS
 from runtime import cache, parquet
 
@@ -69,7 +70,9 @@ def test_ranks_by_hand(toy, toy_target, units, value, logits, ranks, deficit, ch
     found, ablated = _toy_ranks(toy, toy_target, units, value)
     assert found.tolist() == logits
     assert ablated.tolist() == ranks
-    assert effect(baseline.numpy(), ablated.numpy()) == (deficit, change)
+    own, none = np.zeros(2, int), np.zeros(2)
+    found = one_sided(*(Images(own, none, rank.numpy(), none) for rank in (baseline, ablated)))
+    assert (found["rank_deficit"], found["rank_change"]) == (deficit, change)
 
 
 FORMATS = {
@@ -145,45 +148,40 @@ def test_values_of_another_layer_are_an_error():
             ablate(torch.ones(2, 4), np.array([1]), np.zeros(count))
 
 
-@pytest.mark.parametrize(
-    ("value", "name"),
-    [
-        (0.0, "zero"),
-        (0, "zero"),
-        (-0.0, "zero"),
-        (0.5, "constant 0.5"),
-        (-1.0, "constant -1"),
-        (1e-7, "constant 1e-07"),
-    ],
-)
-def test_names_of_interventions(value, name):
-    """`zero` is the paper's; any other number is named."""
-    assert constant(value) == Intervention(name, value)
-
-
 def test_interventions_on_one_cut_by_hand(toy_study):
     """A job may run any number of them, also with a value per unit, on what was made once; none leaves a trace."""
-    target = job.prepare(**toy_study.grid)
-    at = {key: toy_study.grid[key] for key in ("network", "layer", "class_id")}
+    sample = job.prepare(toy_study.grid)
+    at = {"network": "toy", "layer": "conv1", "class_id": "a"}
     group = groups_job.find(toy_study.cells, "s1m1", "cell", **at, seed=None)
     assert group.units.tolist() == [0, 4]
-    mean = Intervention("mean", np.array([2, 1, 0.5, 0.5, 1, 1, 0, 0.5]))
+    # (t + o) / 2 of test_cells' means.
+    middle = mean(np.array([3.0, 1, 0, 1, 2, 0, 0, 0]), np.array([1.0, 1, 1, 0, 0, 2, 0, 1]))
+    assert middle.name == "mean" and middle.value.tolist() == [2, 1, 0.5, 0.5, 1, 1, 0, 0.5]
     # As above; with 1.5 the scores are [3 3 2] too, but for roundings of the pixels, and so 1.75.
-    ranks = {"zero": [2, 2], "constant 1.75": [0, 1], "half the mean": [2, 1]}
-    half = Intervention("half the mean", mean.value / 2)
-    for intervention in (constant(0.0), constant(1.75), half, constant(1.75), constant(0.0)):
-        effects = target.effects(group, intervention)
-        assert list(effects) == job.SCHEMA.names
-        assert effects["rank_ablated"].tolist() == ranks[intervention.name]
-        assert effects["rank_baseline"].tolist() == [0, 1]
+    ranks = {"zero": [2, 2], "1.75": [0, 1], "half the mean": [2, 1]}
+    # (4 - x)^2 + (1 - y)^2 and (2 - x)^2 + (3 - y)^2.
+    removed = {"zero": [17, 13], "1.75": [5.625, 1.625], "half the mean": [9.25, 7.25]}
+    other, half = Constant("1.75", 1.75), Constant("half the mean", middle.value / 2)
+    for intervention in (ZERO, other, half, other, ZERO):
+        how = [(group, intervention)] * FOLDS
+        effects = sample.effects("published", how, energy_layer=sample.layer_energy(how))
+        assert effects.schema == job.SCHEMA
+        assert effects["intervention"].to_pylist() == [intervention.name] * 2
+        assert effects["rank_ablated"].to_pylist() == ranks[intervention.name]
+        assert effects["rank_baseline"].to_pylist() == [0, 1]
+        assert effects["energy"].to_pylist() == pytest.approx(removed[intervention.name], rel=1e-5)
+        assert effects["z_ablated"].null_count == 2
+    # Of the whole layer: 16 + 4 + 1 and 4 + 4 + 9.
+    assert effects["energy_layer"].to_pylist() == pytest.approx([21, 17], rel=1e-5)
 
 
-def test_a_group_of_another_layer_is_an_error(toy_study):
-    """Its units would be others."""
-    target = job.prepare(**toy_study.grid)
-    group = Group("s0m0", "cell", np.array([0, 1]), 16)
+def test_cells_of_another_layer_are_an_error(toy_study):
+    """Their units would be others."""
+    table = parquet.read(toy_study.cells, cells_job.FOLDS_SCHEMA)
+    twice = {name: column.to_pylist() * 2 for name, column in zip(table.column_names, table.columns, strict=True)}
+    parquet.write(toy_study.cells, twice | {"unit": list(range(16))}, cells_job.FOLDS_SCHEMA)
     with pytest.raises(StudyError, match=r"cells\.parquet: 16 units, but the layer has 8; make it again"):
-        target.effects(group, constant(0.0))
+        job.prepare(toy_study.grid)
 
 
 def test_a_unit_that_is_not_there_is_an_error():
@@ -341,9 +339,11 @@ def test_a_cut_in_batches_gives_the_bits_of_a_whole_pass(monkeypatch):
     monkeypatch.setattr(networks_job, "BATCH_BYTES", 4 * 17 * rows["conv1"]["units"])
     for name in ("conv3", "conv5", "dense1"):
         parts = cuts.cut(traced, rows[name]["node"])
-        kept = job.alive(parts.prefix, name, rows, len(x), x.__getitem__, torch.device("cpu"))
-        assert len(kept) == 1
-        assert torch.equal(torch.cat([parts.tail(*batch) for batch in kept]), whole), name
+        (kept,) = job._alive(parts.prefix, rows, len(x), x.__getitem__, torch.device("cpu"))
+        deeper = [row for row in rows.values() if row["depth"] >= rows[name]["depth"]]
+        batches = networks_job.batches(len(x), rows.values()), networks_job.batches(len(x), deeper)
+        assert list(map(len, batches)) == [2, 1]
+        assert torch.equal(torch.cat([parts.tail(kept[batch]) for batch in batches[1]]), whole), name
 
 
 @pytest.mark.parametrize("model", BUILDERS)
@@ -412,6 +412,7 @@ def test_an_ablation_of_dead_units_changes_nothing(tmp_path, monkeypatch, random
         class_id="a",
         source=source,
         dtype="float32",
+        folds=False,
         device="cpu",
     )
     activation = activations_job.load(file).values
@@ -424,20 +425,24 @@ def test_an_ablation_of_dead_units_changes_nothing(tmp_path, monkeypatch, random
     columns |= {"magnitude_bin": [0] * 16 + [1] * (count - 16)}
     parquet.write(given["path_to_cells"], columns, cells_job.SCHEMA)
 
+    grid = job.Grid(
+        network="n", layer="conv3", class_id="a", others=(), paths_to_others=(), **given, source=source, device="cpu"
+    )
     out = str(tmp_path / "ablation.parquet")
-    given |= {"path_to_ablation": out, "network": "n", "layer": "conv3", "class_id": "a"}
-    given |= {"kind": "cell", "seed": None, "value": 0.0, "source": source, "device": "cpu"}
-    job.ablate(**given, cell="s0m0")
-    table = parquet.read(out, job.SCHEMA).to_pydict()
+    how = {"kind": "cell", "seed": None, "protocols": ["published"], "interventions": []}
+    job.ablate(grid, path_to_ablation=out, cell="s0m0", **how)
+    table = parquet.read(out, job.SCHEMA, optional=job.OPTIONAL).to_pydict()
     assert table["rank_ablated"] == table["rank_baseline"]
     assert table["image_id"] == images_job.rows(given["path_to_images"])["image_id"].tolist()
     assert table["log_p_ablated"] == table["log_p_baseline"]
+    assert set(table["energy"]) == {0.0}
     # The tail's weights are the network's: what is kept for a grid counts its activations alone.
     baseline = cache.stamp(given["path_to_baseline"])
     (kept,) = (value for key, value in cache._store.items() if key[0] == "cut" and key[1] == baseline)
     assert cache._size(kept) < 1.1 * 4 * activation.size
 
-    # Negative control: the rest of the layer is needed.
-    job.ablate(**given, cell="s0m1")
-    table = parquet.read(out, job.SCHEMA).to_pydict()
+    # Negative control: the rest of the layer is needed, and holds all its energy.
+    job.ablate(grid, path_to_ablation=out, cell="s0m1", **how)
+    table = parquet.read(out, job.SCHEMA, optional=job.OPTIONAL).to_pydict()
     assert table["rank_ablated"] != table["rank_baseline"]
+    assert table["energy"] == table["energy_layer"] and min(table["energy"]) > 0

@@ -251,6 +251,7 @@ def extract(tmp_path, toy, toy_model):
             class_id="a",
             source=source,
             dtype=dtype,
+            folds=True,
             device="cpu",
         )
         return [pq.read_table(path).to_pydict() for path in (*written, file["baseline"])]

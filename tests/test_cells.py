@@ -182,7 +182,7 @@ def test_cells_follow_from_the_means(tmp_path):
         write_means(tmp_path / f"{name}.parquet", activations)
     others = [tmp_path / "o1.parquet", tmp_path / "o2.parquet"]
     out = tmp_path / "cells.parquet"
-    job.assign(out, path_to_target=tmp_path / "t.parquet", paths_to_others=others, layer="l", bins=[4, 4])
+    job.assign(out, path_to_target=tmp_path / "t.parquet", paths_to_others=others, layer="l", bins=[4, 4], folds=False)
     table = parquet.read(out, job.SCHEMA)
     target_mean = target.astype(np.float64).mean(0)
     others_mean = np.concatenate([one, two]).astype(np.float64).mean(0)

@@ -175,9 +175,13 @@ def at(path, value):
         ("probes.published.C", "0.5", 0.5),
         ("probes.published.C", "1e-3", 0.001),
         ("probes.published.C", ".5", 0.5),
-        ("ablations.value", "-1", -1),
-        ("probes.held_out.C", "2.0", 2.0),
-        ("probes.held_out.C", "[1, 10.0]", [1, 10.0]),
+        ("probes.crossfit.C", "2.0", 2.0),
+        ("probes.crossfit.C", "[1, 10.0]", [1, 10.0]),
+        ("ablations.protocols", "[published]", ["published"]),
+        ("controls.pseudo", "0", 0),
+        ("controls.layers", "3", 3),
+        ("controls.layers", "all", "all"),
+        ("controls.layers", "[conv1]", ["conv1"]),
         # Of the right type and out of range: that is what is to be said.
         ("probes.published.draws", "0", 0),
         ("networks.0.layers", "0", 0),
@@ -207,6 +211,7 @@ def at(path, value):
         ("images.path", "null", None),
         ("images.labels", "null", None),
         ("controls", "null", None),
+        ("probes.crossfit", "null", None),
     ],
 )  # fmt: skip
 def test_text_becomes_what_the_schema_asks_for(path, text, value):

@@ -1,7 +1,6 @@
 """The headline of a study: one line per claim, by hand; where it is printed, and where not."""
 
 import re
-import subprocess
 import sys
 
 import pandas as pd
@@ -13,7 +12,7 @@ from commands import headline
 from crashes import undo
 from readout import StudyError
 from runtime import parquet
-from workflow import ROOT
+from workflow import ROOT, ran
 
 
 def rows(claim, published, corrected):
@@ -92,13 +91,7 @@ def test_a_table_of_an_earlier_version_is_named(results):
 
 def command(*arguments):
     """The command by hand, in a folder that is not the project's."""
-    return subprocess.run(
-        [sys.executable, "-m", "commands.headline", *arguments],
-        env={"PYTHONPATH": str(ROOT / "workflow")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return ran([sys.executable, "-m", "commands.headline", *arguments], env={"PYTHONPATH": str(ROOT / "workflow")})
 
 
 def test_the_command_prints_what_a_run_ends_with(tmp_path):

@@ -12,6 +12,7 @@ from inputs import weights
 from inputs.sources import ImageSource
 from jobs import images as job
 from readout import StudyError, images
+from readout.folds import FOLDS
 
 PLAIN = {"resize": None, "crop": 2, "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}
 
@@ -29,7 +30,7 @@ def test_folds_are_even_in_either_part(count, study):
     """A fold without images of the target would leave a probe nothing to predict."""
     for part in images.split(count, study, class_id="a", split_seed=0, fold_seed=0)[:2]:
         fold = images.split(count, study, class_id="a", split_seed=0, fold_seed=0)[2]
-        sizes = np.bincount(fold[part], minlength=images.FOLDS)
+        sizes = np.bincount(fold[part], minlength=FOLDS)
         assert len(sizes) == 5
         assert sizes.max() - sizes.min() <= 1
 

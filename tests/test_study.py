@@ -43,12 +43,17 @@ def folder(tmp_path, config, counts, **images):
 
 
 def test_default_study_is_of_the_promised_size(config):
-    """7,040 cell jobs: all layers of the AlexNet, five of each other network, first and last among them; ten targets."""
+    """8,000 cell jobs: all layers of the AlexNet, five of each other network, first and last among them; ten targets.
+
+    And three layers of a network that is not trained; controls on all of them.
+    """
     study = Study(config)
-    assert 2 * len(study.cells) * len(list(study.grids())) == 2 * 16 * (7 + 5 + 5 + 5) * 10 == 7040
+    assert 2 * len(study.cells) * len(list(study.grids())) == 2 * 16 * (7 + 5 + 5 + 5 + 3) * 10 == 8000
+    assert study.networks["untrained"].weights == "random-0"
     assert study.networks["alexnet"].layers == ("conv1", "conv2", "conv3", "conv4", "conv5", "dense1", "dense2")
     for network in study.networks.values():
-        assert len(network.layers) >= 5
+        assert len(network.layers) >= (3 if network.name == "untrained" else 5)
+        assert study.controlled(network.name) == network.layers
         known = layer_names.KNOWN[network.model]
         assert (network.layers[0], network.layers[-1]) == (known[0], known[-1])
         assert len(network.targets) == 10
@@ -78,12 +83,25 @@ def test_classes_may_be_written_as_numbers(config):
         (["networks", 0, "layer"], "all", ["networks[0].layer: unknown key", "did you mean layers?"]),
         (["probes", "published", "draws"], "ten", ["probes.published.draws", "'ten'", "integer"]),
         (["probes", "published", "C"], -1, ["probes.published.C", "-1"]),
-        (["probes", "held_out", "C"], [], ["probes.held_out.C", "non-empty"]),
-        (["probes", "held_out"], {}, ["probes.held_out: C is missing"]),
+        (["probes", "crossfit", "C"], [], ["probes.crossfit.C", "non-empty"]),
+        (["probes", "crossfit"], {}, ["probes.crossfit: C, draws is missing"]),
         (["probes", "draws"], 10, ["probes.draws: is called probes.published.draws now; rename the key"]),
         (["probes", "units"], 100, ["probes.units: is called probes.published.units now; rename the key"]),
         (["probes", "C"], 1.0, ["probes.C: is called probes.published.C now; rename the key"]),
-        (["probes", "strength"], 1.0, ["probes.strength: is called probes.held_out.C now; rename the key"]),
+        (["probes", "strength"], 1.0, ["probes.strength: is called probes.crossfit.C now; rename the key"]),
+        (["probes", "held_out"], {"C": 1.0}, ["probes.held_out: is no longer there", "probes.crossfit {C, draws} took its"]),
+        (["ablations", "value"], 0.5, ["ablations.value: is no longer there: ablations.interventions took its place"]),
+        (["claims", "replicates"], 99, ["claims.replicates: is no longer there: a jackknife", "leave the key out"]),
+        (["ablations", "protocols"], [], ["ablations.protocols", "non-empty"]),
+        (["ablations", "protocols"], ["corrected"], ["ablations.protocols[0]: 'corrected'", "published, crossfit"]),
+        (["ablations", "interventions"], ["resample"], ["interventions[0]: 'resample'", "zero, mean, erase"]),
+        (["ablations", "interventions"], ["zero", "zero"], ["ablations.interventions", "non-unique"]),
+        (["ablations", "protocols"], ["published"], ["controls: ", "add crossfit there, or set controls to null"]),
+        (["probes", "crossfit"], None, ["controls.pseudo: ", "set it to 0, or give probes.crossfit its settings"]),
+        (["controls", "layers"], ["conv1", "conv9"], ["controls.layers: no network of the study has conv9"]),
+        (["controls", "layers"], 0, ["controls.layers", "0"]),
+        (["controls", "layers"], [], ["controls.layers", "[]"]),
+        (["controls", "pseudo"], 1.0, ["controls.pseudo", "integer"]),
         (["controls", "random"], -1, ["controls.random", "minimum"]),
         (["controls", "randomly"], 3, ["controls.randomly: unknown key", "did you mean random?"]),
         (["controls"], 10, ["controls", "10"]),
@@ -255,12 +273,10 @@ def test_an_untrained_network_follows_the_seed(config, imagenet):
     assert (network.weights, network.file, network.trained) == ("random-7", None, False)
 
 
-@pytest.mark.parametrize(
-    ("controls", "names"), [({"random": 2}, ("random0", "random1")), ({"random": 0}, ()), (None, ())]
-)
-def test_a_study_has_so_many_random_groups(config, controls, names):
+@pytest.mark.parametrize(("count", "names"), [(2, ("random0", "random1")), (0, ()), (None, ())])
+def test_a_study_has_so_many_random_groups(config, count, names):
     """Their kinds stand beside those of the cells."""
-    study = Study(config | {"controls": controls})
+    study = Study(config | {"controls": None if count is None else config["controls"] | {"random": count}})
     assert study.random == names
     assert study.kinds == dict.fromkeys(study.cells, "cell") | dict.fromkeys(names, "random")
 

@@ -1,7 +1,7 @@
-"""Tables: rank deficit and rank change of a cell, and the toy network through the jobs of every step."""
+"""Tables: the toy network through the jobs of every step, on paper."""
 
 import math
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,94 +16,27 @@ from jobs import tables as job
 from readout import StudyError
 from runtime import parquet
 
-
-@pytest.mark.parametrize(
-    ("baseline", "ablated", "deficit", "change"),
-    [
-        # (5 + 0 + 0 + 2) / 4, and (5 - 3 + 0 + 2) / 4: a gain counts as nothing lost.
-        ([0, 3, 1, 0], [5, 0, 1, 2], 1.75, 1.0),
-        # Pure noise has a deficit, but no change.
-        ([1, 1], [0, 2], 0.5, 0.0),
-        ([4, 4], [0, 0], 0.0, -4.0),
-        ([7], [7], 0.0, 0.0),
-    ],
-)
-def test_deficit_and_change_by_hand(baseline, ablated, deficit, change):
-    """Mean of max(0, change), and mean of the change."""
-    assert effect(np.array(baseline, np.int32), np.array(ablated, np.int32)) == (deficit, change)
-
-
-def test_unsigned_ranks_do_not_wrap():
-    """0 less 3 is -3 whatever the type of the ranks."""
-    assert effect(np.array([3], np.uint8), np.array([0], np.uint8)) == (0.0, -3.0)
-
-
-def test_a_cell_that_is_like_the_random_groups_does_not_stand_out():
-    """4,000 worlds in which a cell's effect is drawn like those of ten random groups, and as many with 2 added.
-
-    In the null world the difference is 0 on average, and z over sqrt(1 + 1 / 10) has Student's distribution with nine
-    degrees of freedom: 5 % of them are beyond its 97.5 % quantile. Bounds are four standard errors.
-    """
-    worlds = np.random.default_rng(0).normal(size=(4000, 11))
-    null = np.array([against(world[0], world[1:]) for world in worlds])
-    less = math.sqrt(1.1) * 4 / math.sqrt(len(worlds))
-    assert abs(null[:, 0].mean()) < less
-    beyond = (np.abs(null[:, 1]) / math.sqrt(1.1) > student.ppf(0.975, 9)).mean()
-    assert abs(beyond - 0.05) < 4 * math.sqrt(0.05 * 0.95 / len(worlds))
-    found = np.array([against(world[0] + 2, world[1:]) for world in worlds])
-    assert abs(found[:, 0].mean() - 2) < less
-    assert (found[:, 1] / math.sqrt(1.1) > student.ppf(0.975, 9)).mean() > 5 * 0.05
-
-
-@given(st.lists(st.tuples(st.integers(0, 999), st.integers(0, 999)), min_size=1, max_size=50))
-def test_the_deficit_is_the_change_without_its_gains(ranks):
-    """The deficit is never below the change nor below zero; nothing changed is zero."""
-    baseline, ablated = (np.array(column, np.int32) for column in zip(*ranks, strict=True))
-    deficit, change = effect(baseline, ablated)
-    assert deficit >= max(0.0, change)
-    gains = effect(ablated, baseline)[0]
-    assert change == pytest.approx(deficit - gains, abs=1e-9)
-    assert effect(baseline, baseline) == (0.0, 0.0)
-
-
-@pytest.mark.parametrize(
-    ("effect", "random", "less", "z"),
-    [
-        # Mean 2, deviation 1.
-        (3.0, [1, 2, 3], 1.0, 1.0),
-        # Mean 1, and sqrt((1 + 1) / 1), not sqrt((1 + 1) / 2).
-        (4.0, [0, 2], 3.0, 3 / math.sqrt(2)),
-        (-1.0, [0, 2], -2.0, -2 / math.sqrt(2)),
-        (1.0, [0, 2], 0.0, 0.0),
-        # One, or equal ones: no deviation, whatever the effect.
-        (4.0, [1], 3.0, None),
-        (4.0, [1, 1, 1], 3.0, None),
-        (1.0, [1, 1, 1], 0.0, None),
-        # Of three times 0.1 the mean is not 0.1.
-        (0.35, [0.1, 0.1, 0.1], 0.25, None),
-        (0.35, [0.7] * 10, -0.35, None),
-    ],
-)
-def test_an_effect_against_random_ones_by_hand(effect, random, less, z):
-    """Less their mean, and in units of their deviation with n - 1."""
-    found = against(effect, np.array(random, float))
-    assert found == (pytest.approx(less, abs=1e-12), None if z is None else pytest.approx(z, rel=1e-12))
-
-
 CELLS = ("s0m0", "s0m1", "s1m0", "s1m1")
 STEPS = ("probes", "ablations")
+HOW = {"protocols": ["published", "crossfit"], "interventions": ["zero", "mean", "erase"]}
+CONTROLS = {"random": 2, "matched": 0, "directions": 0, "resample": 0, "seed": 0}
 
 
 @pytest.fixture
 def study(toy_study) -> SimpleNamespace:
-    """The toy of conftest.py as a study of class a against class b, two images each, through every job; 2 x 2 cells."""
+    """The toy of conftest.py as a study of class a against class b, two images each, through every job; 2 x 2 cells.
+
+    `probe`, `ablate` and `gather` run a step anew: of a cell, of a cell, and of the layer; the last gives its rows.
+    """
     file = {name: str(toy_study.tmp / f"{name}.parquet") for name in ("layer", "study")}
-    at = {name: toy_study.grid[name] for name in ("network", "layer", "class_id")}
+    at = {"network": "toy", "layer": "conv1", "class_id": "a"}
     written = {step: {cell: str(toy_study.tmp / step / "a" / f"{cell}.parquet") for cell in CELLS} for step in STEPS}
-    for cell in CELLS:
+
+    def probe(cell, crossfit=MappingProxyType({"C": 1.0, "draws": 2})):
         probes.probe(
             path_to_probe=written["probes"][cell],
             path_to_cells=toy_study.cells,
+            path_to_layers=toy_study.layers,
             path_to_target=toy_study.activations["a"],
             paths_to_others=[toy_study.activations["b"]],
             **at,
@@ -111,23 +44,41 @@ def study(toy_study) -> SimpleNamespace:
             kind="cell",
             seed=0,
             published={"draws": 3, "units": 1, "C": 1.0},
-            held_out={"C": 1.0},
+            crossfit=crossfit,
+            layers=["conv1"],
+            cells=4,
         )
-        files = {"path_to_ablation": written["ablations"][cell]}
-        ablations.ablate(**files, **toy_study.grid, cell=cell, kind="cell", seed=None, value=0.0)
+
+    def ablate(cell, **changes):
+        path = written["ablations"][cell]
+        ablations.ablate(toy_study.grid, path_to_ablation=path, cell=cell, kind="cell", seed=None, **HOW | changes)
+
     gathered = {
+        "path_to_images": toy_study.images,
         "path_to_layers": toy_study.layers,
+        "paths_to_baselines": toy_study.baselines,
         "paths_to_cells": {"a": toy_study.cells},
         "paths_to_probes": {"a": written["probes"]},
         "paths_to_ablations": {"a": written["ablations"]},
         "paths_to_controls": {},
+        "others": {"a": ("b",)},
         "network": "toy",
         "layer": "conv1",
         "origins": NO_ORIGINS,
     }
-    job.gather_layer(file["layer"], **gathered)
+
+    def gather(**changes):
+        job.gather_layer(file["layer"], **gathered | changes)
+        return parquet.read(file["layer"], job.LAYER, optional=job.OPTIONAL).to_pylist()
+
+    for cell in CELLS:
+        probe(cell)
+        ablate(cell)
+    gather()
     job.gather_study(file["study"], paths_to_layers=[file["layer"]])
-    return SimpleNamespace(**file, **written, gathered=gathered, baseline=toy_study.baseline, toy=toy_study)
+    return SimpleNamespace(
+        **file, **written, probe=probe, ablate=ablate, gather=gather, baseline=toy_study.baseline, toy=toy_study
+    )
 
 
 def _change(before: list[float], after: list[float]) -> float:
@@ -141,7 +92,7 @@ def test_the_toy_through_every_step(study):
 
     t - o is -1 -1 | 0 -2 | 1 0 | 2 2 and t + o is 1 1 | 2 2 | 1 0 | 4 2, both over sqrt(2); unit 6 is dead.
     """
-    rows = parquet.read(study.study, job.CELLS, optional=job.AGAINST_RANDOM).to_pylist()
+    rows = parquet.read(study.study, job.CELLS, optional=job.OPTIONAL).to_pylist()
     assert [row["cell"] for row in rows] == ["s0m0", "s0m1", "s1m0", "s1m1"]
     assert [(row["selectivity_bin"], row["magnitude_bin"]) for row in rows] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert {(row["network"], row["layer"], row["depth"], row["class_id"]) for row in rows} == {("toy", "conv1", 0, "a")}
@@ -164,6 +115,121 @@ def test_the_toy_through_every_step(study):
         abs=1e-5,
     )
     assert {row["chance"] for row in rows} == {row["chance_majority"] for row in rows} == {0.5}
+    # Folds 0 and 1 have grids of their own (below), the others, without images, that of all.
+    assert [row["stability"] for row in rows] == pytest.approx([0.45, 0.45, 0.45, 0.6])
+
+
+# The cross-fitted protocol on the toy. Images 0 and 1 are the target's, 2 and 3 the others'; 0 and 2 are in fold 1, 1 and
+# 3 in fold 0, so that each fold's grid is of the two images of the other. In fold 0 t - o is 4 1 -2 0 1 -4 0 0 and t + o
+# is 4 3 2 0 1 4 0 0, so the cells are {3, 6}, {2, 5}, {4, 7}, {0, 1}. In fold 1 they are 0 -1 0 2 3 0 0 -2 and
+# 4 1 0 2 3 0 0 2, so the cells are {1, 2}, {0, 7}, {5, 6}, {3, 4}.
+BEFORE = ([5, 3, 2], [5, 1, 6], [0, 6, 4], [2, 2, 4])
+AFTER = {
+    "s0m0": ([5, 1, 2], [5, 1, 2], [0, 5, 2], [2, 2, 4]),
+    "s0m1": ([1, 3, 2], [5, 1, 6], [0, 6, 4], [2, 2, 4]),
+    "s1m0": ([5, 3, 2], [2, 1, 6], [0, 2, 4], [2, 2, 2]),
+    "s1m1": ([4, 3, 2], [3, 1, 6], [0, 6, 4], [0, 1, 4]),
+}
+LABELS = (0, 0, 1, 1)
+"""With units at zero."""
+
+
+def _z(scores: list[float]) -> float:
+    """Log-odds of output 0."""
+    return scores[0] - math.log(sum(math.exp(score) for score in scores[1:]))
+
+
+def _rank(scores: list[float], label: int) -> int:
+    return sum(score > scores[label] for score in scores)
+
+
+def _log_p(scores: list[float], label: int) -> float:
+    return scores[label] - math.log(sum(map(math.exp, scores)))
+
+
+def _expected(after: tuple, images: tuple = (0, 1, 2, 3)) -> dict[str, float]:
+    """The outcomes as the design says them, of some of the images; the gap is always that of all four."""
+    before = {i: _z(BEFORE[i]) for i in range(4)}
+    z = {i: _z(after[i]) for i in range(4)}
+    target, others = ([i for i in side if i in images] for side in ((0, 1), (2, 3)))
+
+    def mean(values: list[float]) -> float:
+        return sum(values) / len(values)
+
+    def gap(z: dict[int, float]) -> float:
+        return mean([z[i] for i in target]) - mean([z[i] for i in others])
+
+    whole = (before[0] + before[1] - before[2] - before[3]) / 2
+    moved = {i: z[i] - before[i] for i in range(4)}
+    rank, log_p = ({i: f(after[i], LABELS[i]) - f(BEFORE[i], LABELS[i]) for i in range(4)} for f in (_rank, _log_p))
+    return {
+        "separation_loss": (gap(before) - gap(z)) / whole,
+        "use": (mean([abs(moved[i]) for i in target]) + mean([abs(moved[i]) for i in others])) / 2 / whole,
+        "criterion_shift": (mean([moved[i] for i in target]) + mean([moved[i] for i in others])) / 2,
+        "rank_deficit": mean([max(0, rank[i]) for i in target]),
+        "rank_change": mean([rank[i] for i in target]),
+        "log_p_change": mean([log_p[i] for i in target]),
+        "others_rank_change": mean([rank[i] for i in others]),
+        "others_log_p_change": mean([log_p[i] for i in others]),
+    }
+
+
+def test_the_toys_outcomes_on_both_sides(study):
+    """Of zero, by the definitions, from scores on paper."""
+    rows = parquet.read(study.layer, job.LAYER, optional=job.OPTIONAL).to_pylist()
+    for row in rows:
+        for name, value in _expected(AFTER[row["cell"]]).items():
+            assert row[f"{name}_zero"] == pytest.approx(value, abs=1e-5), (row["cell"], name)
+        # One other class alone.
+        assert row["mismatched_separation_loss_zero"] is None
+    last = rows[-1]
+    # s1m1 takes 1 (unit 4 of image 0), 4 (unit 0 of image 1), 0 and 4 + 1 of 21, 17, 21 and 9.
+    energies = [last[f"{name}_zero"] for name in ("energy", "energy_target", "energy_others")]
+    assert energies == pytest.approx([10 / 68, 5 / 38, 5 / 30], rel=1e-5)
+    # Baseline z is [1.69 -1.01], [-6.13 -2.13] and ablated [.69 -3.01], [-6.13 -4.05].
+    d_prime = [4.4674 / math.sqrt((2.6934**2 + 4**2) / 4), 3.9278 / math.sqrt((3.6935**2 + 2.0783**2) / 4)]
+    assert last["d_prime_loss_zero"] == pytest.approx(1 - d_prime[1] / d_prime[0], abs=1e-3)
+    assert last["auroc_loss_zero"] == 0
+    # In s1m0 image 1 comes to have -4.02, below the -0.69 of image 3; of four pairs three are right.
+    assert rows[2]["auroc_loss_zero"] == 0.25
+
+
+def test_the_halves_are_of_their_images(study):
+    """Folds 0, 2 and 4 have images 1 and 3, the others 0 and 2; parts of separation loss and use add up to the whole."""
+    for row in parquet.read(study.layer, job.LAYER, optional=job.OPTIONAL).to_pylist():
+        for half, images in (("a", (1, 3)), ("b", (0, 2))):
+            expected = _expected(AFTER[row["cell"]], images)
+            for name in ("separation_loss", "use", "rank_change", "others_rank_change"):
+                assert row[f"{name}_zero_{half}"] == pytest.approx(expected[name], abs=1e-5), (row["cell"], name)
+        for name in ("separation_loss_zero", "use_zero", "separation_loss_mean", "use_mean", "rank_deficit"):
+            halves = (row[f"{name}_a"] + row[f"{name}_b"]) / 2
+            assert row[name] == pytest.approx(halves, abs=1e-9), (row["cell"], name)
+
+
+def test_what_is_switched_off_is_missing(study):
+    """One protocol alone, one intervention, no cross-fitted probe: the others' columns stay as they are."""
+    whole = study.gather()
+    off = {
+        "crossfit": [*job.OUTCOMES, "erased_share", "auroc_sample", *(n for n in job.HALVES if "_zero" in n or "_mean" in n)],
+        "mean": [name for name in (*job.OUTCOMES, *job.HALVES) if name.endswith(("_mean", "_mean_a", "_mean_b"))],
+        "published": [*job.EFFECTS, "rank_deficit_a", "rank_deficit_b", "images"],
+        "probe": [*probes.OPTIONAL, "auroc_a", "auroc_b", "auroc_sample"],
+    }
+    for part, names in off.items():
+        for cell in CELLS:
+            if part == "probe":
+                study.probe(cell, None)
+            else:
+                protocols = [name for name in HOW["protocols"] if name != part]
+                interventions = [i for i in HOW["interventions"] if part not in ("crossfit", i)]
+                study.ablate(cell, protocols=protocols, interventions=interventions)
+        for before, row in zip(whole, study.gather(), strict=True):
+            assert {name for name in before if row[name] is None} - {n for n in before if before[n] is None} <= set(names)
+            assert [name for name in names if row[name] is not None] == []
+            assert all(row[name] == before[name] for name in row if name not in names), part
+        for cell in CELLS:
+            study.probe(cell)
+            study.ablate(cell)
 
 
 def test_the_toys_baseline(study):
@@ -177,27 +243,62 @@ def test_the_toys_baseline(study):
 
 
 def test_the_layer_table_holds_what_each_image_did(study):
-    """The claims' bootstrap draws images: those of the ablations and those of the held-out probes."""
-    rows = parquet.read(study.layer, job.LAYER, optional=job.AGAINST_RANDOM).to_pylist()
-    last = rows[-1]
+    """The published ablation's images, and those of the cross-fitted probe."""
+    last = parquet.read(study.layer, job.LAYER, optional=job.OPTIONAL).to_pylist()[-1]
     assert [(i["rank_baseline"], i["rank_ablated"]) for i in last["images"]] == [(0, 2), (1, 2)]
     ids = [i["image_id"] for i in last["held_out"]]
     assert ids == sorted(ids)
     assert {i["image_id"] for i in last["images"]} == {i["image_id"] for i in last["held_out"] if i["y"] == 1}
+    assert [i["fold"] for i in last["held_out"]] == [1, 0, 1, 0]
     assert all(0 < i["p"] < 1 for i in last["held_out"])
 
 
-def test_a_log_probability_that_is_not_finite_is_an_error(study):
-    """A broken file is named and not averaged."""
+def _rows(path, schema):
+    return parquet.read(path, schema, optional=ablations.OPTIONAL).to_pylist()
+
+
+CROSSFIT = slice(2, None)
+"""Rows of an ablation's file behind those of the published protocol."""
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda rows: [rows[0] | {"log_p_ablated": math.nan}, *rows[1:]], "a number is not finite"),
+        (lambda rows: [*rows[:-1], rows[-1] | {"energy": math.inf}], "a number is not finite"),
+        (lambda rows: [*rows[:-1], rows[-1] | {"energy_layer": math.nan}], "a number is not finite"),
+        (lambda rows: [*rows[:-1], rows[-1] | {"z_ablated": [0.0, math.nan]}], "a number is not finite"),
+        (lambda rows: [*rows[:-1], rows[-1] | {"z_ablated": [0.0, None]}], "a number is not finite"),
+        (lambda rows: [*rows[:-1], rows[-1] | {"rank_ablated": -1}], "a rank is negative"),
+        (lambda rows: [*rows[:-1], rows[-1] | {"rank_baseline": 2}], "rank_baseline is not that of the baseline"),
+        (lambda rows: [rows[0] | {"log_p_baseline": 0.0}, *rows[1:]], "log_p_baseline is not that of the baseline"),
+        # Of fewer classes, of more, of none; of as many numbers in all.
+        (lambda rows: rows[:2] + [row | {"z_ablated": [0.0]} for row in rows[2:]], "z is not of the target and its oth"),
+        (lambda rows: rows[:2] + [row | {"z_ablated": [0.0] * 3} for row in rows[2:]], "z is not of the target and its"),
+        (lambda rows: [*rows[:-1], rows[-1] | {"z_ablated": None}], "z is not of the target and its others"),
+        (
+            lambda rows: rows[:-2] + [row | {"z_ablated": [0.0] * n} for row, n in zip(rows[-2:], (1, 3), strict=True)],
+            "z is not of the target and its others",
+        ),
+        # An image less of either side, one twice, one that is not the study's; those of another protocol.
+        (lambda rows: rows[1:], "is not of the images of such an ablation"),
+        (lambda rows: rows[:-1], "is not of the images of such an ablation"),
+        (lambda rows: [*rows, rows[-1]], "is not of the study's images of this target"),
+        (lambda rows: [*rows[:-1], rows[-1] | {"image_id": 9}], "is not of the study's images of this target"),
+        (lambda rows: [row | {"protocol": "published"} for row in rows[2:6]], "is not of the images of such an ablati"),
+        (lambda rows: rows + rows[2:6], "a group is there twice"),
+    ],
+)
+def test_an_ablation_that_does_not_serve_is_refused(study, harm, words):
+    """By its name."""
     file = study.ablations["s1m0"]
-    table = parquet.read(file, ablations.SCHEMA).to_pydict()
-    parquet.write(file, table | {"log_p_ablated": [math.nan, 0.0]}, ablations.SCHEMA)
-    with pytest.raises(StudyError, match=r"ablations/a/s1m0\.parquet: a log-probability is not finite.*make it again"):
-        job.gather_layer(study.layer, **study.gathered)
+    parquet.write(file, harm(_rows(file, ablations.SCHEMA)), ablations.SCHEMA)
+    with pytest.raises(StudyError, match=rf"ablations/a/s1m0\.parquet: {words}.*; make it again"):
+        study.gather()
 
 
 # The random groups of test_controls, which are drawn by seed 0, ablated by zero: ranks [0 1] and [2 0] after [0 1], so
-# deficits of 0 and 1, changes of 0 and 0.5.
+# deficits of 0 and 1, changes of 0 and 0.5. In the others' images ranks stay but for image 3 and the latter: 1 and 1.
 RANDOM = ("random0", "random1")
 
 
@@ -206,19 +307,25 @@ def compared(study):
     """The toy's study with its random groups; `control` writes their file anew."""
     path = str(study.toy.tmp / "controls" / "a.parquet")
 
-    def control(random=RANDOM, values=(0.0,)):
-        controls.control(path_to_controls=path, **study.toy.grid, random=random, values=values, seed=0)
+    def control(**changes):
+        controls.control(study.toy.grid, path_to_controls=path, **CONTROLS | changes)
 
     def gather():
-        job.gather_layer(study.layer, **study.gathered | {"paths_to_controls": {"a": path}})
-        return parquet.read(study.layer, job.LAYER, optional=job.AGAINST_RANDOM).to_pylist()
+        return study.gather(paths_to_controls={"a": path})
 
     def gather_groups(origin=None):
         out = str(study.toy.tmp / "groups.parquet")
-        grids = {("toy", "conv1", "a"): path}
-        layers, origins = {"toy": study.toy.layers}, {"toy": origin or {}}
-        job.gather_groups(out, paths_to_controls=grids, paths_to_layers=layers, origins=origins)
-        return parquet.read(out, job.GROUPS).to_pylist()
+        job.gather_groups(
+            out,
+            path_to_images=study.toy.images,
+            paths_to_controls={("toy", "conv1", "a"): path},
+            paths_to_pseudo={},
+            paths_to_layers={"toy": study.toy.layers},
+            paths_to_baselines={"toy": study.toy.baselines},
+            others={"toy": {"a": ("b",)}},
+            origins={"toy": {"controls": origin or {}, "pseudo": {}}},
+        )
+        return parquet.read(out, job.GROUPS, optional=job.GROUP_OUTCOMES).to_pylist()
 
     control()
     return SimpleNamespace(path=path, control=control, gather=gather, gather_groups=gather_groups, study=study)
@@ -243,47 +350,66 @@ def test_cells_against_random_groups_by_hand(compared):
     assert [row["log_p_change_less_random"] for row in rows] == pytest.approx(less, abs=1e-5)
     deviation = abs(random[0] - random[1]) * root
     assert [row["log_p_change_z_random"] for row in rows] == pytest.approx([x / deviation for x in less], abs=1e-4)
+    for i in ("zero", "mean"):
+        losses = [_expected(after)["separation_loss"] for (_, how), after in SCORES.items() if how == i]
+        for row in rows:
+            assert row[f"separation_loss_{i}_less_random"] == pytest.approx(
+                row[f"separation_loss_{i}"] - sum(losses) / 2, abs=1e-5
+            )
     # And in the table of the study.
     job.gather_study(compared.study.study, paths_to_layers=[compared.study.layer])
-    gathered = parquet.read(compared.study.study, job.CELLS).to_pylist()
+    gathered = parquet.read(compared.study.study, job.CELLS, optional=job.OPTIONAL).to_pylist()
     assert gathered == [{key: row[key] for key in job.CELLS.names} for row in rows]
 
 
 def test_one_random_group_has_no_deviation(compared):
     """What is less it is known; of the three columns in units of it, none has a value."""
-    compared.control(random=("random1",))
+    compared.control(random=1)
     rows = compared.gather()
-    assert [row["rank_deficit_less_random"] for row in rows] == [-1.0, -1.0, -1.0, 0.5]
+    assert [row["rank_deficit_less_random"] for row in rows] == [0, 0, 0, 1.5]
     assert {row[name] for row in rows for name in job.AGAINST_RANDOM if "_z_" in name} == {None}
 
 
-def test_without_random_groups_the_columns_are_there_and_missing(study):
-    """All other columns are as with them."""
-    rows = parquet.read(study.study, job.CELLS, optional=job.AGAINST_RANDOM).to_pylist()
-    assert len(job.AGAINST_RANDOM) == 6
-    assert {row[name] for row in rows for name in job.AGAINST_RANDOM} == {None}
+def test_without_random_groups_the_columns_are_there_and_missing(study, compared):
+    """All other columns are as with them; a file of other controls is none of random groups."""
+    compared.control(random=0, resample=1)
+    without = [name for name in job.CELLS.names if name.endswith("_random")]
+    assert len(without) == 8
+    with_random = study.gather(paths_to_controls={"a": compared.path})
+    for row, other in zip(study.gather(), with_random, strict=True):
+        assert row == other
+        assert {row[name] for name in without} == {None}
+    job.gather_study(study.study, paths_to_layers=[study.layer])
     with pytest.raises(StudyError, match="column rank_deficit_less_random lacks values"):
         parquet.read(study.study, job.CELLS)
 
 
 def test_groups_are_gathered_by_hand(compared):
     """A row per group and intervention."""
-    compared.control(values=(0.0, 0.5))
     rows = compared.gather_groups()
-    assert [(row["group"], row["intervention"]) for row in rows] == [
-        ("random0", "constant 0.5"),
-        ("random0", "zero"),
-        ("random1", "constant 0.5"),
-        ("random1", "zero"),
+    assert [(row["group"], row["kind"], row["intervention"]) for row in rows] == [
+        ("all", "all", "zero"),
+        ("random0", "random", "zero"),
+        ("random0", "random", "mean"),
+        ("random1", "random", "zero"),
+        ("random1", "random", "mean"),
     ]
-    same = {"network": "toy", "layer": "conv1", "depth": 0, "class_id": "a", "kind": "random", "protocol": "published"}
-    assert all(row | same | {"units": 2} == row for row in rows)
-    assert [row["rank_deficit"] for row in rows] == [0, 0, 1, 1]
-    assert [row["rank_change"] for row in rows] == [0, 0, 0.5, 0.5]
-    first, second = [5, 3, 2], [5, 1, 6]
-    assert rows[3]["log_p_change"] == pytest.approx(
-        (_change(first, [1, 3, 2]) + _change(second, [3, 1, 2])) / 2, abs=1e-5
-    )
+    same = {"network": "toy", "layer": "conv1", "depth": 0, "class_id": "a", "protocol": "crossfit"}
+    assert all(row | same == row for row in rows)
+    assert [row["units"] for row in rows] == [8, 2, 2, 2, 2]
+    for row, after in zip(rows, ([[0, 1, 2]] * 4, *SCORES.values()), strict=True):
+        # Where scores tie, roundings of the pixels decide of the rank.
+        ties = any(sum(score == s[label] for score in s) > 1 for s, label in zip(after, LABELS, strict=True))
+        for name, value in _expected(after).items():
+            if not (ties and "rank" in name):
+                assert row[name] == pytest.approx(value, abs=1e-5), (row["group"], row["intervention"], name)
+        assert (row["mismatched_separation_loss"], row["erased_share"], row["auroc"]) == (None, None, None)
+    whole = rows[0]
+    assert whole["separation_loss"] == pytest.approx(1, abs=1e-6)
+    # All z become equal: no deviation, and no order.
+    assert whole["d_prime_loss"] is None
+    assert whole["auroc_loss"] == pytest.approx(0.5)
+    assert [whole[name] for name in ("energy", "energy_target", "energy_others")] == [1, 1, 1]
 
 
 def _of_another(column, value):
@@ -291,11 +417,11 @@ def _of_another(column, value):
 
 
 def _twice(rows):
-    return rows + [row for row in rows if row["group"] == "random0"]
+    return rows + [row for row in rows if (row["group"], row["intervention"]) == ("random0", "zero")]
 
 
 def _twice_and_larger(rows):
-    return rows + [row | {"units": 3} for row in rows if row["group"] == "random0"]
+    return rows + [row | {"units": 3} for row in rows if (row["group"], row["intervention"]) == ("random0", "zero")]
 
 
 @pytest.mark.parametrize(

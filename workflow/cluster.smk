@@ -123,6 +123,7 @@ use rule all as layers with:
 
 onstart:
     claim(cluster=True)
+    patches.apply(workflow)
     with files.whole(CONFIG) as partial:
         partial.write_text(json.dumps(config))
 

@@ -420,12 +420,6 @@ class Study:
 
     def _check_folds(self) -> None:
         """Refuse what the cross-fitted protocol cannot have."""
-        study = self.config["images"]["study"]
-        if self.folds and study < FOLDS:
-            raise StudyError(
-                f"images.study: {study}, but a study with folds needs an image of each class in each of the {FOLDS}; "
-                "raise it, or set ablations.protocols to [published], and probes.crossfit and controls to null"
-            )
         if any(self.controls.values()) and "crossfit" not in self.protocols:
             raise StudyError(
                 "controls: are ablated as the cross-fitted protocol has it, which ablations.protocols leaves out; "

@@ -142,14 +142,6 @@ class Sample:
     def layer_units(self) -> int:
         return self.alive[0][0].numel()
 
-    def _check(self, how: How) -> None:
-        for group, _ in how:
-            if group.layer_units != self.layer_units:
-                raise StudyError(
-                    f"{group.name}: its grid is of {group.layer_units} units, but the layer has {self.layer_units}; "
-                    "make the cells of this layer again"
-                )
-
     def _replaced(self, first: torch.Tensor, how: How, places: np.ndarray) -> torch.Tensor:
         """The layer's output for the images at `places`, ascending, with each fold's group replaced."""
         # Folds with one group and one intervention are one.
@@ -170,7 +162,6 @@ class Sample:
 
     def energy(self, how: How, places: np.ndarray | None = None) -> np.ndarray:
         """What an ablation removes from each image, float64 [images]: sum over units of (a - replacement)^2."""
-        self._check(how)
         places = np.arange(len(self.listed["fold"])) if places is None else places
         parts = []
         for batch in self.batches(len(places)):
@@ -205,7 +196,6 @@ class Sample:
         `energy_layer` [images] is that of `layer_energy`, which ablations by the same interventions share.
         """
         intervention = how[0][1].name
-        self._check(how)
         published = protocol == "published"
         places = np.flatnonzero(self.is_target) if published else np.arange(len(self.listed["fold"]))
         labels = torch.from_numpy(self.listed["label"][places]).to(self.alive[0].device)
@@ -290,7 +280,7 @@ def prepare(grid: Grid) -> Sample:
     # Baselines are made anew with the weights, the images and the layers.
     key = tuple(map(cache.stamp, (grid.path_to_baseline, *grid.paths_to_others)))
     listed, outputs = cache.shared(("listed", *key, grid.source.outputs), lambda: _listed(grid))
-    return sampled(
+    sample = sampled(
         listed,
         outputs,
         path_to_layers=grid.path_to_layers,
@@ -299,6 +289,13 @@ def prepare(grid: Grid) -> Sample:
         device=grid.device,
         key=key,
     )
+    found = groups.layer_units(grid.path_to_cells)
+    if found != sample.layer_units:
+        raise StudyError(
+            f"{grid.path_to_cells}: {found} units, but the layer has {sample.layer_units}; "
+            f"{parquet.again(grid.path_to_cells)}"
+        )
+    return sample
 
 
 def replacements(name: str, path_to_cells: str) -> list[Intervention]:

@@ -66,6 +66,11 @@ def names(path_to_cells: str) -> tuple[str, ...]:
     return tuple(by_cell)
 
 
+def layer_units(path_to_cells: str) -> int:
+    """How many units the layer of a grid has."""
+    return cache.shared(("cells", cache.stamp(path_to_cells), None), lambda: _cells(path_to_cells, None))[1]
+
+
 def means(path_to_cells: str, fold: int) -> tuple[np.ndarray, np.ndarray]:
     """Means of each unit over the target's and over the others' images outside a fold, float32 [units] each."""
 

@@ -42,10 +42,12 @@ def _means(sample: Sample, pool: Mapping[str, np.ndarray], paths_to_means: Mappi
     outside = pool["fold"] != fold
     own = torch.from_numpy(np.flatnonzero(sample.listed["fold"] != fold))
     target = sample.alive[0][own].flatten(1).double().sum(0).cpu().numpy()
-    total = sum(
-        activations.mean(path, fold) * (outside & (pool["class_id"] == class_id)).sum()
-        for class_id, path in paths_to_means.items()
-    )
+    total = np.zeros(sample.layer_units)
+    for class_id, path in paths_to_means.items():
+        mean = activations.mean(path, fold)
+        if len(mean) != sample.layer_units:
+            raise StudyError(f"{path}: {len(mean)} units, but the layer has {len(total)}; {parquet.again(path)}")
+        total += mean * (outside & (pool["class_id"] == class_id)).sum()
     return target / len(own), (total - target) / (outside.sum() - len(own))
 
 

@@ -98,10 +98,14 @@ def _read(path: str, schema: pa.Schema, origin: Mapping[str, str], optional: Col
 
 @dataclass(frozen=True)
 class Reference:
-    """The study images of a target and its others before any ablation, by `image_id`, ascending; fold [images]."""
+    """The study images of a target and its others before any ablation, by `image_id`, ascending.
+
+    fold: [images]; sampled: bool [images], those that a cross-fitted ablation looks at.
+    """
 
     image_id: np.ndarray
     fold: np.ndarray
+    sampled: np.ndarray
     images: outcomes.Images
 
     @classmethod
@@ -109,6 +113,7 @@ class Reference:
         cls, path_to_images: str, paths_to_baselines: Mapping[str, str], target: str, others: Sequence[str]
     ) -> "Reference":
         parts, labels = [], []
+        per_fold = folds.others_per_fold(len(others))
         for side, class_id in enumerate((target, *others)):
             rows = images.rows(path_to_images, class_id=class_id)
             z, rank, log_p = activations.baseline(paths_to_baselines[class_id], rows["image_id"])
@@ -116,11 +121,12 @@ class Reference:
                 path = paths_to_baselines[class_id]
                 raise StudyError(f"{path}: z is not of the network's outputs; {parquet.again(path)}")
             labels.append(rows["label"][0])
-            parts.append((rows["image_id"], rows["fold"], np.full(len(z), side), z, rank, log_p))
-        image_id, fold, side, z, rank, log_p = map(np.concatenate, zip(*parts, strict=True))
+            sampled = folds.sample(rows["class_id"], rows["fold"], per_fold) if side else np.ones(len(z), bool)
+            parts.append((rows["image_id"], rows["fold"], sampled, np.full(len(z), side), z, rank, log_p))
+        image_id, fold, sampled, side, z, rank, log_p = map(np.concatenate, zip(*parts, strict=True))
         order = np.argsort(image_id)
         before = outcomes.Images(side, z[:, labels].astype(np.float64), rank, log_p)
-        return cls(image_id[order], fold[order], before.part(order))
+        return cls(image_id[order], fold[order], sampled[order], before.part(order))
 
     def places(self, image_id: np.ndarray, path: str) -> np.ndarray:
         """Where these images are; StudyError that names the file at `path` if one is not there, or is there twice."""
@@ -140,24 +146,33 @@ class Ablated:
     rows: pa.Table
 
     @classmethod
-    def of(cls, rows: pa.Table, reference: Reference, path: str, drawn: bool = False) -> "Ablated":
-        """`drawn` says that all rows are of a pseudo-target's images, whatever their side in the reference."""
+    def of(cls, rows: pa.Table, reference: Reference, path: str, which: np.ndarray | int) -> "Ablated":
+        """`which` are the images that there should be, bool [images of the reference].
+
+        Of a pseudo-target it is their number: whatever their side in the reference, all are its own.
+        """
         places = reference.places(rows["image_id"].to_numpy(), path)
         before = reference.images.part(places)
-        if drawn:
-            before = replace(before, side=np.zeros(len(places), int))
-        elif (before.side == 0).sum() != (reference.images.side == 0).sum():
-            raise StudyError(f"{path}: lacks images of the target; {parquet.again(path)}")
+        if isinstance(which, int):
+            before, missing = replace(before, side=np.zeros(len(places), int)), len(places) != which
+        else:
+            missing = not np.array_equal(np.sort(places), np.flatnonzero(which))
+        if missing:
+            raise StudyError(f"{path}: is not of the images of such an ablation; {parquet.again(path)}")
+        for name, column in (("rank_baseline", before.rank), ("log_p_baseline", before.log_p)):
+            if not np.array_equal(rows[name].to_numpy(), column):
+                raise StudyError(f"{path}: {name} is not that of the baseline; {parquet.again(path)}")
         rank, log_p = (rows[f"{name}_ablated"].to_numpy() for name in ("rank", "log_p"))
         # Not of the published protocol.
         z = rows["z_ablated"].combine_chunks()
-        values = z.values.to_numpy().astype(np.float64)
-        if not z.null_count and values.size == before.z.size:
+        values = z.flatten().to_numpy(zero_copy_only=False).astype(np.float64)
+        lengths = set(z.value_lengths().to_pylist())
+        if lengths == {before.z.shape[1]}:
             values = values.reshape(before.z.shape)
-        elif z.null_count < len(z):
+        elif lengths != {None}:
             raise StudyError(f"{path}: z is not of the target and its others; {parquet.again(path)}")
         if not _finite(rows) or not np.isfinite(values).all():
-            raise StudyError(f"{path}: a log-probability is not finite; {parquet.again(path)}")
+            raise StudyError(f"{path}: a number is not finite; {parquet.again(path)}")
         if rank.min() < 0:
             raise StudyError(f"{path}: a rank is negative; {parquet.again(path)}")
         return cls(before, outcomes.Images(before.side, values, rank, log_p), reference.fold[places], rows)
@@ -239,7 +254,7 @@ def _groups(
     for head, rows in _runs(table, controls.GROUP.names, path):
         if coordinates.items() - head.items():
             raise StudyError(f"{path}: is not of {', '.join(coordinates.values())}; {parquet.again(path)}")
-        yield head | Ablated.of(rows, reference, path).both_sides() | {"auroc": None}
+        yield head | Ablated.of(rows, reference, path, reference.sampled).both_sides() | {"auroc": None}
 
 
 def _pseudo(
@@ -247,10 +262,12 @@ def _pseudo(
 ) -> Iterator[dict]:
     """The rows of `GROUPS` of a pseudo-target at a layer, but for the depth; `reference` is of all classes."""
     table = _read(path, pseudo.SCHEMA, origin, ablations.OPTIONAL)
+    # As many as a class has.
+    count = len(reference.image_id) // len(np.unique(reference.images.side))
     for head, rows in _runs(table, controls.GROUP.names, path):
         if coordinates.items() - head.items():
             raise StudyError(f"{path}: is not of {', '.join(coordinates.values())}; {parquet.again(path)}")
-        done = Ablated.of(rows, reference, path, drawn=True)
+        done = Ablated.of(rows, reference, path, count)
         energy = outcomes.energies(
             *(rows[name].to_numpy() for name in ("energy", "energy_layer")), done.before.side == 0
         )
@@ -321,9 +338,10 @@ def _row(
         }
     table = _read(ablation, ablations.SCHEMA, origins["ablations"], ablations.OPTIONAL)
     for head, rows in _runs(table, ("protocol", "intervention"), ablation):
-        done = Ablated.of(rows, reference, ablation)
+        published = head["protocol"] == "published"
+        done = Ablated.of(rows, reference, ablation, reference.images.side == 0 if published else reference.sampled)
         name = head["intervention"]
-        if head["protocol"] == "published":
+        if published:
             row |= done.published() | {"images": rows.select([field.name for field in IMAGE]).to_pylist()}
             row |= {
                 f"rank_deficit_{half}": outcomes.one_sided(*done.part(np.isin(done.fold, members)))["rank_deficit"]
@@ -342,10 +360,8 @@ def _row(
             losses = [group["separation_loss"] for group in random if group["intervention"] == name]
             if losses and None not in (*losses, found["separation_loss"]):
                 row[f"separation_loss_{name}_less_random"] = found["separation_loss"] - float(np.mean(losses))
-        if decided is not None and row["auroc_sample"] is None:
-            sampled = np.zeros(len(reference.image_id), bool)
-            sampled[reference.places(rows["image_id"].to_numpy(), ablation)] = True
-            row["auroc_sample"] = _auroc(decided, sampled)
+        if decided is not None:
+            row["auroc_sample"] = _auroc(decided, reference.sampled)
     return row | {
         "selectivity_bin": cell["selectivity_bin"],
         "magnitude_bin": cell["magnitude_bin"],
