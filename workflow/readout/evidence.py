@@ -19,7 +19,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.transforms import Bbox
 from scipy import stats
 
 from readout.figures import (
@@ -65,41 +64,60 @@ def _looks(networks: Sequence[str], untrained: Sequence[str]) -> dict[str, dict]
 # ---- reading against needing
 
 
-def _faults(at: np.ndarray, half: np.ndarray, taken: Sequence[tuple[np.ndarray, np.ndarray]], frame: Bbox) -> int:
-    """How many boxes (centre and half of their sides, in pixels) this one lies over; many more outside the frame."""
-    inside = (at - half >= (frame.x0, frame.y0)).all() and (at + half <= (frame.x1, frame.y1)).all()
-    return sum((np.abs(at - other) < half + own).all() for other, own in taken) + len(taken) * (not inside)
+def _shared(at: np.ndarray, half: np.ndarray, others: np.ndarray, halves: np.ndarray) -> float:
+    """Area that a box shares with others, in pixels: centres and halves of the sides."""
+    sides = np.minimum(at + half, others + halves) - np.maximum(at - half, others - halves)
+    return float(sides.clip(min=0).prod(axis=1).sum())
 
 
 def _place_names(
     axes: Axes, points: np.ndarray, places: Sequence[int], names: Sequence[str], colours: np.ndarray, size: float
 ) -> None:
-    """Write names beside some of the points [points, 2] so that none lies over another or over a point.
+    """Write names beside some of the points [points, 2], where they lie the least over each other and over points.
 
-    Each takes the nearest place around its point that the fewest others hold, the highest points first; a line leads to
-    one that is far off.
+    Each in turn takes the best of the places around its point, the nearest first, and they take turns three times; a
+    line leads to one that is far off.
     """
-    pixels = axes.transData.transform(points)
-    scale = axes.figure.dpi / 72
-    frame = axes.get_window_extent()
-    taken = [(at, np.full(2, 4.0 * scale)) for at in pixels]
-    angles = np.deg2rad([90, 0, 180, 270, 45, 135, 315, 225, 20, 160, 340, 200])
-    for i, name in sorted(zip(places, names, strict=True), key=lambda pair: -pixels[pair[0], 1]):
-        half = np.array([0.37 * size * len(name), 0.55 * size]) * scale
-        # Ellipses around the point, since names are wider than high.
-        candidates = [
-            (radius, scale * np.array([(radius + 8) * np.cos(angle), radius * np.sin(angle)]))
-            for radius in (12, 18, 26, 36, 48, 62)
-            for angle in angles
-        ]
-        counts = [_faults(pixels[i] + offset, half, taken, frame) for _, offset in candidates]
-        radius, offset = candidates[int(np.argmin(counts))]
-        taken.append((pixels[i] + offset, half))
-        look = {"ha": "center", "va": "center", "fontsize": size, "color": colours[i], "weight": "bold"}
-        lead = (
-            {"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3} if radius > 18 else None
+    texts = [
+        axes.annotate(
+            name,
+            points[i],
+            (0, 0),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=size,
+            color=colours[i],
+            weight="bold",
         )
-        axes.annotate(name, points[i], offset / scale, textcoords="offset points", arrowprops=lead, **look)
+        for i, name in zip(places, names, strict=True)
+    ]
+    scale = axes.figure.dpi / 72
+    pixels, frame = axes.transData.transform(points), axes.get_window_extent()
+    # A little air between names.
+    halves = np.array([[text.get_window_extent().width, text.get_window_extent().height] for text in texts]) / 2 + scale
+    radii = np.repeat((11, 16, 23, 32, 43, 56), 16)
+    angles = np.tile(np.pi / 2 + np.arange(16) * np.pi / 8, 6)
+    # Ellipses around the point, since names are wider than high.
+    offsets = scale * np.column_stack([(radii + 9) * np.cos(angles), radii * np.sin(angles)])
+    dots = np.full(pixels.shape, 4 * scale)
+    chosen = np.full(len(texts), -1)
+    for _ in range(3):
+        for k in np.argsort(-pixels[list(places), 1], kind="stable"):
+            others = [j for j in range(len(texts)) if j != k and chosen[j] >= 0]
+            held = pixels[[places[j] for j in others]] + offsets[chosen[others]]
+            costs = []
+            for radius, offset in zip(radii, offsets, strict=True):
+                at = pixels[places[k]] + offset
+                outside = (at - halves[k] < frame.min).any() or (at + halves[k] > frame.max).any()
+                over = 4 * _shared(at, halves[k], held, halves[others]) + _shared(at, halves[k], pixels, dots)
+                costs.append(over + 1000 * scale**2 * outside + radius * scale**2)
+            chosen[k] = int(np.argmin(costs))
+    for text, k in zip(texts, chosen, strict=True):
+        text.set_position(offsets[k] / scale)
+        if radii[k] > 16:
+            lead = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
+            axes.annotate("", text.xy, offsets[k] / scale, textcoords="offset points", arrowprops=lead, zorder=2)
 
 
 def _named(pixels: np.ndarray, s: np.ndarray, m: np.ndarray) -> list[tuple[int, str]]:
