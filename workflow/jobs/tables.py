@@ -239,9 +239,11 @@ def _runs(table: pa.Table, keys: Sequence[str], path: str) -> Iterator[tuple[dic
     start, seen = 0, set()
     for key, run in groupby(zip(*(table[name].to_pylist() for name in keys), strict=True)):
         count = sum(1 for _ in run)
-        if key in seen:
+        # Of one size, whatever it is.
+        group = tuple(value for name, value in zip(keys, key, strict=True) if name != "units")
+        if group in seen:
             raise StudyError(f"{path}: a group is there twice; {parquet.again(path)}")
-        seen.add(key)
+        seen.add(group)
         yield dict(zip(keys, key, strict=True)), table.slice(start, count)
         start += count
 
