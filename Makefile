@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 ENVIRONMENT := $(VENV)/.complete
 
-.PHONY: study test test-all verify reference crashes kernels seeds weights layers bench format clean
+.PHONY: study test test-all verify reference crashes kernels seeds simulations weights layers leak bench format clean
 
 # Its headline is printed at the very end, when the report is there too.
 study: $(ENVIRONMENT)
@@ -45,6 +45,10 @@ seeds: $(ENVIRONMENT)
 	$(VENV)/bin/snakemake --cores all --configfile workflow/studies/seeds.yaml
 	@PYTHONPATH=workflow $(VENV)/bin/python -m commands.seeds
 
+# The tests of the claims in worlds whose truth is known; writes docs/simulations.md in some minutes.
+simulations: $(ENVIRONMENT)
+	@OMP_NUM_THREADS=1 PYTHONPATH=workflow $(VENV)/bin/python -m commands.simulations
+
 # The weights that the default study ships: the networks of seed 0 of the study of seeds, trained anew.
 SHIPPED := alexnet_0 vgg16_0 mobilenet_v2_0 resnet_0
 weights: $(ENVIRONMENT)
@@ -56,6 +60,10 @@ weights: $(ENVIRONMENT)
 SIZE ?= 224
 layers: $(ENVIRONMENT)
 	@PYTHONPATH=workflow $(VENV)/bin/python -m commands.layers $(MODEL) --size $(SIZE)
+
+# What the retired held-out probe read on noise, beside the cross-fitted one; a minute.
+leak: $(ENVIRONMENT)
+	@PYTHONPATH=workflow $(VENV)/bin/python -m commands.leak docs/figures/leak.png
 
 # The engine beside other ways to the same numbers; prints a table and writes results/bench.json.
 bench: $(ENVIRONMENT)

@@ -43,9 +43,10 @@ rule all:
     default_target: True
     input:
         expand(ACCURACY, network=STUDY.networks),
+        [TRUTH.format(network=network.name) for network in STUDY.networks.values() if network.planted],
         expand(rules.others.output, network=STUDY.networks),
         rules.tables.output,
-        rules.group_tables.output if controlled_grids() else [],
+        rules.group_tables.output if controlled_grids() or pseudo_grids() else [],
         rules.claims.output,
         expand(f"{R}/figures/{{name}}.{{suffix}}", name=FIGURES, suffix=["png", "svg"]),
 

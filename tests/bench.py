@@ -386,7 +386,8 @@ def cell_activations(mean: float, factors: int, scale: float) -> tuple[np.ndarra
 
 def published(x: np.ndarray, is_target: np.ndarray, draws: int) -> probes.Published:
     """The workflow's way."""
-    return probes.published(x, is_target, draws=draws, units=DRAWN, C=1.0, generator=np.random.default_rng(6))
+    group, generator = np.arange(x.shape[1]), np.random.default_rng(6)
+    return probes.published(x, group, is_target, draws=draws, units=DRAWN, C=1.0, generator=generator)
 
 
 def scikit_learn(x: np.ndarray, is_target: np.ndarray, draws: int) -> np.ndarray:
@@ -494,6 +495,7 @@ def empty_jobs(networks: int, targets: int, runs: Callable[[Project, dict], dict
     with tempfile.TemporaryDirectory() as folder:
         figures = TINY["figures"] | {"network": "network0"}
         project = Project.create(Path(folder) / "project", TINY | {"networks": named, "figures": figures})
+        project.limit = None
         for step, job in (("probes", "probe"), ("ablations", "ablate")):
             file = project.folder / "workflow" / "jobs" / f"{step}.py"
             path = {"probe": "path_to_probe", "ablate": "path_to_ablation"}[job]
@@ -599,6 +601,7 @@ def bench_stage(quick: bool) -> list[dict]:
             "device": "cpu",
         }
         project = Project.create(Path(folder) / "project", study)
+        project.limit = None
         progress("stage: a study up to its cells")
         project.run("--until", "cells")
         source = NetworkSource(model, OUTPUTS, "random-0", ImageSource("folder", str(path), transform))

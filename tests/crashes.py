@@ -26,7 +26,7 @@ import psutil
 import pyarrow.parquet as pq
 import torch
 
-from workflow import TINY, Project
+from workflow import TINY, Project, begin
 
 TARGETS = tuple(
     f"results/tiny/{file}"
@@ -43,12 +43,12 @@ OTHER_FIGURES = {"figure2", "figure3", "supplement_depth", "supplement_claims"}
 
 
 def start(project: Project, *arguments: str, printed: str = "printed.txt") -> subprocess.Popen:
-    """Begin a run in a process group of its own, which prints into a file of the project."""
+    """Begin a run, which prints into a file of the project."""
     command = [sys.executable, "-m", "snakemake", "--cores", "2", *(arguments or TARGETS), "--configfile", "study.yaml"]
     with (project.folder / printed).open("w") as file:
-        return subprocess.Popen(
-            command, cwd=project.folder, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
-        )
+        process = begin(command, cwd=project.folder, stdout=file, stderr=subprocess.STDOUT)
+    process.printed = project.folder / printed
+    return process
 
 
 def kill(process: subprocess.Popen) -> None:
@@ -73,7 +73,7 @@ def until(process: subprocess.Popen, condition: Callable[[], bool]) -> None:
     """Wait for a moment of a run, which must come before its end."""
     while not condition():
         if process.poll() is not None:
-            raise AssertionError(f"the run ended too early ({process.returncode})")
+            raise AssertionError(f"the run ended too early ({process.returncode}):\n{process.printed.read_text()}")
         time.sleep(0.002)
 
 

@@ -75,6 +75,7 @@ def main() -> None:
             if not environment and first is not None:
                 continue
             project = Project.create(Path(folder, name.replace(" ", "-")), {"study": "digits"})
+            project.limit = None
             project.environment = environment
             start = time.perf_counter()
             project.run(*["--cores", str(os.cpu_count())], study=given.config or "study.yaml")

@@ -15,6 +15,8 @@ import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from workflow import ran
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "sinfo")
 SEARCHED = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 CONFIGURATION = """
@@ -81,7 +83,7 @@ class Cluster:
 
     def run(self, *command: str) -> str:
         """Output of a command of Slurm's."""
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
+        done = ran(command, 60, env=self.environment)
         return done.stdout + done.stderr
 
     def __enter__(self) -> "Cluster":
@@ -129,13 +131,15 @@ class Cluster:
             time.sleep(0.5)
 
     def __exit__(self, *_: object) -> None:
-        self.run("scancel", "--full", f"--user={pwd.getpwuid(os.getuid()).pw_name}")
-        for daemon in reversed(self.daemons):
-            daemon.send_signal(signal.SIGTERM)
-            try:
-                daemon.wait(10)
-            except subprocess.TimeoutExpired:
-                daemon.kill()
+        try:
+            self.run("scancel", "--full", f"--user={pwd.getpwuid(os.getuid()).pw_name}")
+        finally:
+            for daemon in reversed(self.daemons):
+                daemon.send_signal(signal.SIGTERM)
+                try:
+                    daemon.wait(10)
+                except subprocess.TimeoutExpired:
+                    daemon.kill()
 
 
 if __name__ == "__main__":

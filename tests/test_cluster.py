@@ -12,7 +12,7 @@ import pytest
 
 import crashes
 import slurm
-from workflow import TINY, Project, part
+from workflow import TINY, Project, begin, part, ran
 
 pytestmark = pytest.mark.workflow
 PROFILE = ("--workflow-profile", "profiles/slurm")
@@ -55,9 +55,7 @@ def test_plan_has_few_jobs(targets, jobs, tmp_path):
     config = TINY | {"networks": [TINY["networks"][0] | {"targets": targets}]}
     project = Project.create(tmp_path / "project", config)
     arguments = [sys.executable, "-m", "snakemake", *PROFILE, "--executor", "dryrun", "--dry-run", "--quiet", "rules"]
-    done = subprocess.run(
-        [*arguments, "--configfile", "study.yaml"], cwd=project.folder, capture_output=True, text=True, check=False
-    )
+    done = ran([*arguments, "--configfile", "study.yaml"], cwd=project.folder)
     assert done.returncode == 0, done.stdout + done.stderr
     counts = dict(re.findall(r"^([a-z]+)\s+(\d+)\s*$", done.stdout + done.stderr, flags=re.MULTILINE))
     assert counts == {"all": "1", "begin": "1", "network": "1", "layers": str(jobs), "total": str(3 + jobs)}
@@ -113,25 +111,25 @@ def test_a_killed_job_is_resumed_and_the_tables_are_those_of_a_local_run(cluster
     snakefile.write_text(snakefile.read_text().replace("CELLS_A_JOB = 256", "CELLS_A_JOB = 64"))
     place = project.results / "probes" / "alexnet" / "dense1"
     log = (project.folder / "out").open("w")
-    run = subprocess.Popen(
+    run = begin(
         command("--retries", "0"), cwd=project.folder, env=cluster.environment, stdout=log, stderr=subprocess.STDOUT
     )
     # Killed when some of the layer's cells are made and others not.
     while run.poll() is None and len(list(place.rglob("s*.parquet"))) < 5:
         time.sleep(0.05)
+    assert run.returncode is None, (project.folder / "out").read_text()
     jobs = cluster.run("squeue", "--noheader", "--states=RUNNING", "--format=%i %k").splitlines()
     victim = next(line.split()[0] for line in jobs if "rule_layers" in line and "dense1" in line)
     cluster.run("scancel", "--signal=KILL", "--full", victim)
-    assert run.wait(300) != 0
+    run.wait()
     said = (project.folder / "out").read_text()
+    assert run.returncode == 1, said
     assert "Error in rule layers" in said and "dense1.done" in said
     before = {path: path.stat().st_mtime_ns for path in place.rglob("s*.parquet")}
     assert 5 <= len(before) < 32
     assert not (project.results / "tables" / "alexnet" / "dense1.parquet").exists()
 
-    done = subprocess.run(
-        command(), cwd=project.folder, env=cluster.environment, capture_output=True, text=True, check=False
-    )
+    done = ran(command(), cwd=project.folder, env=cluster.environment)
     assert done.returncode == 0, done.stdout + done.stderr
     # The run that sends the jobs ends with the headline; the one that makes the claims, within the last job, does not.
     headline = "The paper's claims, as this study judges them"

@@ -4,13 +4,13 @@ import importlib.util
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from runtime import code
+from workflow import ran
 
 STEPS = "images networks activations cells probes ablations controls pseudo tables claims figures".split()
 
@@ -116,7 +116,7 @@ for step in {STEPS[:-1]!r}:
     found[step] = [m.__file__ for name, m in sys.modules.items() if name.split(".")[0] in {code.PACKAGES!r}]
 print(json.dumps(found))
 """
-    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    out = ran([sys.executable, "-c", program], check=True).stdout
     for step, files in json.loads(out).items():
         assert {str(Path(file).relative_to(code.ROOT)) for file in files} == _modules(step), step
 
@@ -152,6 +152,8 @@ def copy(tmp_path):
         ("jobs/figures.py", {"figures"}),
         ("inputs/study.py", set()),
         ("readout/relatives.py", set(STEPS) - {"images", "figures"}),
+        ("readout/planted.py", set(STEPS) - {"figures"}),
+        ("readout/planted_network.py", set(STEPS) - {"images", "figures"}),
         ("readout/layer_names.py", set()),
         ("readout/layers.py", set(STEPS) - {"images", "figures"}),
         ("inputs/weights.py", set(STEPS) - {"images", "figures"}),

@@ -7,13 +7,12 @@ import contextlib
 import os
 import re
 import shutil
-import subprocess
 
 import psutil
 import pytest
 
 from crashes import TARGETS, Reference, Wreck, files, kill, noted, partials, rerun, same, start, undo, until
-from workflow import ROOT, TINY, Project
+from workflow import ROOT, TINY, Project, ran
 
 pytestmark = pytest.mark.workflow
 
@@ -189,7 +188,7 @@ def mount(*arguments):
     """Mount, or skip the test where that is not allowed."""
     if shutil.which("mount") is None or os.geteuid() != 0:
         pytest.skip("mounting takes root, and a system that knows mount")
-    done = subprocess.run(["mount", *map(str, arguments)], capture_output=True, text=True, check=False)
+    done = ran(["mount", *map(str, arguments)])
     if done.returncode:
         pytest.skip(f"mounting is not allowed here: {done.stderr.strip()}")
 
@@ -207,7 +206,7 @@ def on_small_disk(project):
         shutil.copytree(kept, results, dirs_exist_ok=True)
         yield project
     finally:
-        subprocess.run(["umount", "--lazy", results], check=True)
+        ran(["umount", "--lazy", results], check=True)
 
 
 def test_disk_full(on_small_disk, reference):
@@ -243,7 +242,7 @@ def read_only(project):
             mount("-o", "remount,ro,bind", results)
             yield project, lambda: mount("-o", "remount,rw,bind", results)
         finally:
-            subprocess.run(["umount", "--lazy", results], check=True)
+            ran(["umount", "--lazy", results], check=True)
         return
     folders = [results, *(path for path in results.rglob("*") if path.is_dir())]
 

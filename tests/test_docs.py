@@ -4,13 +4,12 @@ import functools
 import os
 import re
 import shlex
-import subprocess
 import sys
 
 import pytest
 import yaml
 
-from workflow import ROOT
+from workflow import ROOT, ran
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -71,7 +70,7 @@ def test_targets_of_make_are_there(page):
 @functools.cache
 def options():
     command = [sys.executable, "-m", "snakemake", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = ran(command, check=True)
     return set(re.findall(r"(?<![\w-])--?[A-Za-z][\w-]*", done.stdout))
 
 
@@ -181,11 +180,11 @@ def test_the_catalog_can_lint_without_the_study_s_packages(tmp_path):
     environment = os.environ | {"ABSENT": absent, "PYTHONPATH": str(tmp_path)}
     # A study without results, as in a fresh clone: those that are there would be read.
     command = [sys.executable, "-m", "snakemake", "--lint", "--config", "study=none"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = ran(command, cwd=ROOT, env=environment)
     # Whether it finds anything is another test's (test_environment.py).
     assert re.search("Lints for rule|workflow is in a good condition", done.stderr + done.stdout)
     assert "No module named" not in done.stderr
     # Negative control: they are really out of reach.
     command = [sys.executable, "-c", "import torch"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = ran(command, env=environment)
     assert "No module named 'torch'" in done.stderr

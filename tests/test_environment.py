@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import subprocess
 import sys
 from importlib.metadata import version
 
@@ -10,7 +9,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from workflow import ROOT
+from workflow import ROOT, ran
 
 SOURCES = sorted(
     path
@@ -50,7 +49,7 @@ def test_every_package_of_the_lock_is_pinned_and_installed():
     ids=" ".join,
 )
 def test_linters_find_nothing(command):
-    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = ran([sys.executable, "-m", *command], cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -75,7 +74,7 @@ def test_planning_does_not_load_torch():
         "Study(yaml.safe_load(open('config.yaml'))); digest('ablations');"
         "sys.exit(bool({'torch', 'torchvision', 'matplotlib', 'sklearn'} & set(sys.modules)))"
     )
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+    assert ran([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 def test_sources_name_no_place_of_one_machine():
@@ -86,7 +85,7 @@ def test_sources_name_no_place_of_one_machine():
 def collected(*arguments: str) -> set[str]:
     """The tests that pytest collects."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-n", "0", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    done = ran(command, cwd=ROOT, check=True)
     return {line for line in done.stdout.splitlines() if "::" in line}
 
 

@@ -1,7 +1,6 @@
 """docs/extending.md followed through: its blocks put into a copy of the project, its study run, its results checked."""
 
 import re
-import subprocess
 import sys
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from workflow import ROOT, Project
+from workflow import ROOT, Project, ran
 
 pytestmark = pytest.mark.workflow
 
@@ -110,5 +109,5 @@ def test_the_report_has_its_caption(extended):
 )
 def test_the_page_s_code_is_in_the_project_s_style(extended, command):
     command = [sys.executable, "-m", *command]
-    done = subprocess.run(command, cwd=extended.folder, capture_output=True, text=True, check=False)
+    done = ran(command, cwd=extended.folder)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -268,6 +268,8 @@ def _along(shape):
 
 CASES = [*((model, 32) for model in BUILDERS)]
 CASES += [
+    ("planted", 16),
+    ("planted_null", 16),
     ("alexnet", 64),
     ("caffe_alexnet", 227),
     ("theano_alexnet", 227),

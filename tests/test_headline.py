@@ -1,9 +1,9 @@
 """The headline of a study: one line per claim, by hand; where it is printed, and where not."""
 
 import re
-import subprocess
 import sys
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 import yaml
@@ -12,58 +12,34 @@ from commands import headline
 from crashes import undo
 from readout import StudyError
 from runtime import parquet
-from workflow import ROOT
-
-HOLDS, FAILS, OPEN = "holds", "does not hold", "inconclusive"
+from workflow import ROOT, ran
 
 
-def row(network, verdict, measure="m", claim=1, statement="A claim."):
-    return {"claim": claim, "network": network, "measure": measure, "verdict": verdict, "statement": statement}
-
-
-@pytest.mark.parametrize(
-    ("rows", "said"),
-    [
-        # One pooled row, whatever the networks say.
-        ([row("a", FAILS), row("b", OPEN), row("all", HOLDS)], "holds"),
-        ([row("all", HOLDS, "m"), row("all", HOLDS, "n")], "holds"),
-        ([row("all", FAILS, "m"), row("all", HOLDS, "n")], "holds in 1 of 2 tests, does not hold in 1"),
-        (
-            [row("all", OPEN, "l"), row("all", HOLDS, "m"), row("all", FAILS, "n"), row("all", FAILS, "o")],
-            "holds in 1 of 4 tests, does not hold in 2, inconclusive in 1",
-        ),
-        # No pooled row: the networks.
-        ([row("a", HOLDS), row("b", HOLDS)], "holds"),
-        ([row("a", OPEN), row("b", HOLDS), row("c", HOLDS)], "holds in b, c, inconclusive in a"),
-        ([*(row(name, HOLDS) for name in "abc"), row("d", FAILS)], "holds in 3 networks, does not hold in d"),
-        # A measure with a pooled row and one without.
-        ([row("all", OPEN, "m"), row("a", HOLDS, "n")], "inconclusive, holds in a"),
-        ([row("all", HOLDS, "m"), row("a", HOLDS, "n")], "holds"),
-        # A word that is not known here.
-        ([row("all", "no verdict", "m"), row("all", HOLDS, "n")], "holds in 1 of 2 tests, no verdict in 1"),
-    ],
-)
-def test_verdict_of_a_claim(rows, said):
-    assert headline.verdict(rows) == said
+def rows(claim, published, corrected):
+    """The pooled rows of a claim, and others that say something else."""
+    heads = [("all", "published", "all", published), ("all", "corrected", "all", corrected)]
+    heads += [
+        ("alexnet", "corrected", "all", "x"),
+        ("all", "beside", "all", "x"),
+        ("all", "corrected", "confirmation", "x"),
+    ]
+    return [{"claim": claim, **dict(zip(headline.COLUMNS[1:], head, strict=True))} for head in heads]
 
 
 @pytest.fixture
 def results(tmp_path, monkeypatch):
-    """Two claims: one with a short statement in the registry, one whose statement has to do."""
+    """Two claims, one of them with more words than a line has room for."""
     monkeypatch.chdir(tmp_path)
     registry = tmp_path / "claims.yaml"
-    registry.write_text("- {claim: 1, statement: s, short: Probes read best}\n- {claim: 2, statement: s}\n")
+    long = "A statement that is so long that a line of the terminal has no room for it."
+    claims = [{"claim": 1, "short": "Probes read best"}, {"claim": 12, "short": long}]
+    registry.write_text(yaml.safe_dump({"claims": [claim | {"statement": "s", "plain": {}} for claim in claims]}))
     monkeypatch.setattr(headline, "REGISTRY", registry)
-    rows = [
-        row("all", HOLDS),
-        row("all", FAILS, "m", 12, "A statement that is so long that a line of the terminal has no room for it."),
-        row("all", HOLDS, "n", 12),
-    ]
-    columns = [("claim", pa.int32()), *((name, pa.string()) for name in ("network", "measure", "verdict", "statement"))]
+    columns = [("claim", pa.int32()), *((name, pa.string()) for name in headline.COLUMNS[1:])]
     # Columns may be added.
     parquet.write(
         "results/a/claims.parquet",
-        [each | {"more": 1.0} for each in rows],
+        [each | {"more": 1.0} for each in rows(1, "holds", "does not hold") + rows(12, "does not hold", "no verdict")],
         pa.schema([*columns, ("more", pa.float64())]),
     )
     for name in ("figures", "tables"):
@@ -73,11 +49,13 @@ def results(tmp_path, monkeypatch):
 
 
 def test_text_of_two_claims(results):
+    """What the pooled tests say, as published and corrected, and neither networks nor what is beside them."""
     assert headline.text(results, "results/a/report.zip").splitlines() == [
         "",
         "The paper's claims, as this study judges them over all its networks:",
-        "  1  Probes read best                                    holds",
-        " 12  A statement that is so long that a line of the ...  holds in 1 of 2 tests, does not hold in 1",
+        f"{'as published':>69}   corrected",
+        "  1  Probes read best                                    holds          does not hold",
+        " 12  A statement that is so long that a line of the ...  does not hold  no verdict",
         "",
         "  figures  results/a/figures",
         "  tables   results/a/tables",
@@ -94,14 +72,6 @@ def test_what_is_not_there_is_not_named(results, tmp_path):
     assert told.endswith("\n  claims   results/a/claims.html\n  report   snakemake --report report.zip\n")
 
 
-def test_a_long_verdict_goes_on_in_the_next_line(results, monkeypatch):
-    monkeypatch.setattr(headline, "verdict", lambda rows: "holds in one of the many tests, " * 3)
-    lines = headline.text(results).splitlines()[2:4]
-    assert max(map(len, lines)) <= 100
-    assert lines[0].endswith("  holds in one of the many tests, holds in")
-    assert lines[1] == " " * lines[0].index("holds") + "one of the many tests, holds in one of the"
-
-
 def test_a_study_without_claims_has_no_headline(results, tmp_path):
     assert headline.text("results/other") == ""
 
@@ -112,22 +82,27 @@ def test_a_table_that_cannot_be_read_is_named(results, tmp_path):
         headline.text(results)
 
 
+def test_a_table_of_an_earlier_version_is_named(results):
+    """It has no roles."""
+    parquet.write("results/a/claims.parquet", [{"claim": 1}], pa.schema([("claim", pa.int32())]))
+    with pytest.raises(StudyError, match=r"results/a/claims\.parquet: was made by an earlier version; make it again"):
+        headline.text(results)
+
+
 def command(*arguments):
     """The command by hand, in a folder that is not the project's."""
-    return subprocess.run(
-        [sys.executable, "-m", "commands.headline", *arguments],
-        env={"PYTHONPATH": str(ROOT / "workflow")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return ran([sys.executable, "-m", "commands.headline", *arguments], env={"PYTHONPATH": str(ROOT / "workflow")})
 
 
-def test_the_command_prints_the_same(results):
-    done = command(results, "--report", "here.zip")
+def test_the_command_prints_what_a_run_ends_with(tmp_path):
+    """Of the project's own registry."""
+    columns = pa.schema([("claim", pa.int32()), *((name, pa.string()) for name in headline.COLUMNS[1:])])
+    judged = [row for claim in range(1, 9) for row in rows(claim, "holds", "no verdict")]
+    parquet.write(tmp_path / "claims.parquet", judged, columns)
+    done = command(tmp_path, "--report", "here.zip")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.rstrip().splitlines()[-1] == "  report   here.zip"
-    assert "holds in 1 of 2 tests, does not hold in 1" in done.stdout
+    assert done.stdout == headline.text(tmp_path, "here.zip")
+    assert done.stdout.count("holds          no verdict") == 8
 
 
 def test_the_command_without_claims_says_what_to_do(results):
@@ -137,11 +112,10 @@ def test_the_command_without_claims_says_what_to_do(results):
 
 
 def test_every_claim_of_the_registry_fits_a_line():
-    """With the longest verdict of three tests."""
-    for claim in yaml.safe_load((ROOT / "workflow/claims.yaml").read_text()):
-        statement = claim.get("short", claim["statement"])
-        line = f"  {claim['claim']}  {statement}  holds in 1 of 3 tests, inconclusive in 2"
-        assert len(statement) <= headline.STATEMENT and len(line) <= headline.WIDTH, statement
+    """With the longest verdicts."""
+    for claim in yaml.safe_load((ROOT / "workflow/claims.yaml").read_text())["claims"]:
+        line = f"  {claim['claim']}  {claim['short']}  does not hold  does not hold"
+        assert len(claim["short"]) <= headline.STATEMENT and len(line) <= headline.WIDTH, claim["short"]
 
 
 # ---- of a run
@@ -160,12 +134,14 @@ def told(printed):
 def test_a_run_ends_with_its_headline(finished):
     """Eight claims, then where things are; behind it, only Snakemake's own last two lines."""
     assert re.search(r"(\d+) of \1 steps \(100%\) done", finished.printed).start() < finished.printed.index(TITLE)
-    lines = told(finished.printed)
+    heading, *lines = told(finished.printed)
+    assert heading.split() == ["as", "published", "corrected"]
     assert [int(line[:3]) for line in lines[:8]] == list(range(1, 9))
-    table = parquet.read(finished.results / "claims.parquet").to_pylist()
+    table = pd.read_parquet(finished.results / "claims.parquet")
+    pooled = table[(table["network"] == "all") & (table["targets"] == "all")]
     for number, line in enumerate(lines[:8], start=1):
-        said = headline.verdict([row for row in table if row["claim"] == number])
-        assert line.endswith(f"  {said}")
+        said = pooled[pooled["claim"] == number].set_index("role")["verdict"]
+        assert re.split(r"\s{2,}", line.strip())[-2:] == [said["published"], said["corrected"]]
     assert [line.strip() for line in lines[8:]] == [
         "",
         "figures  results/tiny/figures",
@@ -207,7 +183,7 @@ def test_a_run_for_one_figure_does_not_tell_it_and_one_for_the_claims_does(proje
     assert TITLE not in project.run("results/tiny/figures/supplement_claims.png")
     undo(project, "claims.parquet", "claims.html")
     lines = told(project.run("claims"))
-    assert len(lines) == 13
+    assert len(lines) == 14
 
 
 @pytest.mark.workflow

@@ -167,15 +167,15 @@ ODD = st.recursive(
     max_leaves=5,
 )
 LIKELY = {
-    "dataset": st.sampled_from(["digits", "folder", "imagenet", "imagenette"]),
+    "dataset": st.sampled_from(["digits", "folder", "imagenet", "imagenette", "planted"]),
     "labels": st.dictionaries(st.sampled_from([*"0123456789", *range(10), "x"]), NUMBERS, max_size=12),
     "layers": st.sampled_from(["all", "blocks", 1, 7, 8, ["conv1", "conv5"], ["conv5", "conv1"]]),
     "classes": st.lists(st.sampled_from([*"0123456789", *range(10), 1.0, True]), max_size=6),
     "targets": st.lists(st.sampled_from([*"0123456789", *range(10), 1.0, True]), max_size=6),
     "weights": st.sampled_from(
-        ["random", "shipped", "IMAGENET1K_V1", "random-3", str(ROOT / "README.md"), "x" * 5000, "a\0b"]
+        ["random", "shipped", "planted", "IMAGENET1K_V1", "random-3", str(ROOT / "README.md"), "x" * 5000, "a\0b"]
     ),
-    "model": st.sampled_from(["alexnet", "googlenet", "small_resnet", "vit_b_16"]),
+    "model": st.sampled_from(["alexnet", "googlenet", "planted", "small_resnet", "vit_b_16"]),
     "others": st.sampled_from(["all", "random_10"]),
     "device": st.sampled_from(["cpu", "cuda", "openvino"]),
     "outputs": st.integers(0, 2000),

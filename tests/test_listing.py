@@ -4,7 +4,6 @@ import csv
 import io
 import re
 import shutil
-import subprocess
 import sys
 import tarfile
 import urllib.error
@@ -23,7 +22,7 @@ from torchvision.datasets import imagenet as torchvision_imagenet
 from inputs import datasets
 from inputs.study import Study
 from readout import StudyError
-from workflow import ROOT
+from workflow import ROOT, ran
 
 TENCH, GOLDFISH, TOILET = "n01440764", "n01443537", "n15075141"
 VAL = (TOILET, TENCH, GOLDFISH, TENCH, TOILET, TOILET, TENCH)
@@ -349,7 +348,7 @@ def test_imagenet_is_listed_without_torch(flat):
         "assert len(datasets.dataset('imagenette', None).classes) == 10;"
         "sys.exit(bool({'torch', 'torchvision', 'sklearn', 'pandas'} & set(sys.modules)))"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert ran([sys.executable, "-c", code]).returncode == 0
 
 
 # ---- imagenette

@@ -45,7 +45,7 @@ def test_a_value_is_made_once(memory):
 
 def test_a_value_is_made_once_by_many_threads(memory):
     """Cells of one grid start at the same time, and each asks for the same prefix."""
-    made, found, gate, inside = [], [], threading.Barrier(8), threading.Event()
+    made, found, gate, inside = [], [], threading.Barrier(8, timeout=20), threading.Event()
 
     def make():
         made.append(threading.get_ident())
@@ -57,11 +57,11 @@ def test_a_value_is_made_once_by_many_threads(memory):
         gate.wait()
         found.append(memory.shared("key", make))
 
-    threads = [threading.Thread(target=ask) for _ in range(8)]
+    threads = [threading.Thread(target=ask, daemon=True) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(20)
     assert len(made) == 1
     assert len(found) == 8
     assert all(value is found[0] for value in found)
@@ -75,11 +75,11 @@ def test_different_values_are_made_at_the_same_time(memory):
         meeting.wait()
         return np.zeros(1)
 
-    threads = [threading.Thread(target=memory.shared, args=(key, make)) for key in "ab"]
+    threads = [threading.Thread(target=memory.shared, args=(key, make), daemon=True) for key in "ab"]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(20)
     assert not meeting.broken
 
 
@@ -157,10 +157,10 @@ def test_an_error_reaches_only_the_job_that_made_it(memory):
             raise OSError("disk")
         return 7
 
-    waiting = threading.Thread(target=lambda: found.append(memory.shared("key", make)))
+    waiting = threading.Thread(target=lambda: found.append(memory.shared("key", make)), daemon=True)
     with pytest.raises(OSError, match="disk"):
         memory.shared("key", make)
-    waiting.join()
+    waiting.join(20)
     assert found == [7]
 
 

@@ -31,6 +31,7 @@ from readout import StudyError, activations, cuts, layer_names, layers, models, 
 from readout import images as readout_images
 from readout.relatives import BUILDERS
 from runtime import parquet
+from workflow import LIMIT
 
 
 def _layers(network, size=32):
@@ -493,21 +494,22 @@ def test_tracing_leaves_other_threads_alone(random_network, images):
         except BaseException as error:
             failures.append(error)
 
-    runners = [threading.Thread(target=run, args=(model,)) for model in running]
+    runners = [threading.Thread(target=run, args=(model,), daemon=True) for model in running]
     for thread in runners:
         thread.start()
     try:
         # Two at a time, so that tracings meet too.
         for model in ["small_mobilenet_v2", "small_resnet"] * 3:
-            tracers = [threading.Thread(target=trace, args=(m,)) for m in (model, "small_vgg16")]
+            tracers = [threading.Thread(target=trace, args=(m,), daemon=True) for m in (model, "small_vgg16")]
             for thread in tracers:
                 thread.start()
             for thread in tracers:
-                thread.join()
+                thread.join(LIMIT)
+                assert not thread.is_alive()
     finally:
         stop.set()
         for thread in runners:
-            thread.join()
+            thread.join(LIMIT)
     assert not failures, failures
     assert min(rounds.values()) > 0
 

@@ -4,7 +4,9 @@ import ast
 import inspect
 import logging
 import re
+import signal
 import sys
+import threading
 from importlib import import_module
 from importlib.metadata import version
 from types import SimpleNamespace
@@ -24,7 +26,7 @@ PATCHES = {
     if inspect.isfunction(function) and function.__module__ == "runtime.patches" and name[0] != "_"
 }
 del PATCHES["guarded"]
-ON_SCHEDULER = ("lift_rate_limit", "note_first", "stop_when_refused", "offer_some")
+ON_SCHEDULER = ("end_when_told", "lift_rate_limit", "note_first", "stop_when_refused", "offer_some")
 each_patch = pytest.mark.parametrize("patch", PATCHES.values(), ids=PATCHES)
 
 
@@ -32,6 +34,14 @@ each_patch = pytest.mark.parametrize("patch", PATCHES.values(), ids=PATCHES)
 def nothing_said_yet():
     """Each loss is told once in a process."""
     patches._warn.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def same_handler():
+    """Leave pytest's handler as it is."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
@@ -121,6 +131,12 @@ class Scheduler:
         self.global_resources, self.resources = {"_cores": 2}, {"_cores": 2}
         self.workflow = SimpleNamespace(dag=SimpleNamespace(ready_jobs=set()))
         self._executor = SimpleNamespace(run_job_pre=print)
+        self._lock, self.ended = threading.Lock(), threading.Event()
+        self.exit_gracefully = self._exit
+
+    def _exit(self, *_):
+        with self._lock:
+            self.ended.set()
 
     @property
     def open_jobs(self):
@@ -182,6 +198,7 @@ def state(patch, given):
     scheduler = given[0] if patch.__name__ in ON_SCHEDULER else getattr((given or [None])[0], "scheduler", None)
     formatter = vars(logging_.DefaultFormatter).get("format_progress")
     seen = [list(logging.getLogger(patches.LOGGER).filters), formatter, type(scheduler)]
+    seen += [signal.getsignal(signal.SIGTERM)]
     if scheduler is not None:
         seen += [dict(vars(scheduler)), dict(vars(getattr(scheduler, "_executor", SimpleNamespace())))]
     return seen
@@ -285,10 +302,13 @@ def test_one_missing_name_takes_one_patch(said):
 
 
 def test_a_run_that_sends_its_jobs_elsewhere_is_left_as_it_is(said):
+    """But for what it does when it is told to end."""
     elsewhere = run()
     elsewhere.local_exec = False
-    before = state(patches.apply, [elsewhere])
+    handler, before = signal.getsignal(signal.SIGTERM), state(patches.apply, [elsewhere])
     patches.apply(elsewhere)
+    assert signal.getsignal(signal.SIGTERM) != handler
+    signal.signal(signal.SIGTERM, handler)
     assert state(patches.apply, [elsewhere]) == before
     assert said() == []
 
@@ -323,6 +343,26 @@ def test_a_text_without_a_logger_goes_to_stderr(monkeypatch, capsys):
 
 
 # ---- what they do
+
+
+def test_a_run_is_told_to_end_while_it_holds_its_lock():
+    """In the main thread, where Snakemake's own handler would wait for itself; also a second time."""
+    scheduler = Scheduler()
+    patches.end_when_told(scheduler)
+    for _ in range(2):
+        with scheduler._lock:
+            signal.raise_signal(signal.SIGTERM)
+            assert not scheduler.ended.wait(0.1)
+        assert scheduler.ended.wait(20)
+        scheduler.ended.clear()
+
+
+def test_a_run_of_another_thread_sets_no_handler():
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=patches.end_when_told, args=[Scheduler()], daemon=True)
+    thread.start()
+    thread.join(20)
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_disk_that_refuses_ends_the_run(monkeypatch):

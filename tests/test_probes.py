@@ -7,12 +7,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
+from commands import leak
 from conftest import write_activations
 from jobs import cells as cells_job
 from jobs import groups as groups_job
@@ -394,7 +396,8 @@ def test_too_few_steps_are_an_error():
 
 
 def _published(x, is_target, draws, units, C, seed=0):
-    return probes.published(x, is_target, draws=draws, units=units, C=C, generator=np.random.default_rng(seed))
+    group, generator = np.arange(x.shape[1]), np.random.default_rng(seed)
+    return probes.published(x, group, is_target, draws=draws, units=units, C=C, generator=generator)
 
 
 def _published_plainly(x, is_target, draws, units, C, seed=0) -> tuple[list[float], list[float]]:
@@ -425,6 +428,16 @@ def test_the_published_probe_equals_a_plain_loop(images, size, units, C):
     assert found.accuracy == pytest.approx(np.mean(accuracies), abs=1e-12)
     assert found.score == pytest.approx(np.mean(scores), rel=1e-9)
     assert found.draws == 6
+
+
+def test_the_published_probe_looks_at_its_group_alone():
+    """The same draws as of an array that holds nothing else, wherever its units lie."""
+    x, is_target, _ = _data(90, 60, shift=0.3)
+    group = np.random.default_rng(1).permutation(60)[:30]
+    settings = {"draws": 6, "units": 10, "C": 1.0}
+    found = probes.published(x, group, is_target, **settings, generator=np.random.default_rng(0))
+    assert found == _published(x[:, group], is_target, **settings)
+    assert found != _published(x[:, np.sort(group)], is_target, **settings)
 
 
 def test_the_published_probe_differs_between_draws():
@@ -770,7 +783,7 @@ def test_the_job_fits_the_cells_units(group):
     # Six units are the smallest cell, too, so that every draw is the cell.
     assert (row["units_fixed"], row["auroc_fixed"]) == (6, pytest.approx(found.auroc, abs=1e-12))
     # The published probe has the units of the grid of all images.
-    whole = probes.published(group.x[:, 1::2], is_target, draws=1, units=6, C=1.0, generator=np.random.default_rng(0))
+    whole = _published(group.x[:, 1::2], is_target, 1, 6, 1.0)
     assert group.run("s1m0", units=6)["score_published"] == pytest.approx(whole.score)
 
 
@@ -865,6 +878,95 @@ def test_a_group_drawn_whole_is_the_group():
     whole = _crossfit(x, is_target, fold, 1.0).auroc
     assert _fixed(x, groups, is_target, fold, units=30) == pytest.approx(whole, abs=1e-12)
     assert _fixed(x, groups, is_target, fold, units=4, draws=20) < whole - 0.05
+
+
+def _strips(found) -> np.ndarray:
+    """Means over the cells of a strip [strips, (accuracy, AUROC)]."""
+    return np.reshape([(row["accuracy"], row["auroc"]) for row in found], (4, 4, 2)).mean(1)
+
+
+def _interval(worlds: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over worlds, and half of its interval, which a true mean leaves once in ten thousand times."""
+    worlds = np.array(worlds)
+    half = stats.t.ppf(1 - 0.5e-4, len(worlds) - 1) * worlds.std(0, ddof=1) / math.sqrt(len(worlds))
+    return worlds.mean(0), half
+
+
+def _permuted(seed: int) -> tuple:
+    """Images of five classes that drive the units, all of which share some noise; labels permuted within the folds."""
+    generator = np.random.default_rng([9, seed])
+    label, fold = np.arange(150) % 3, np.arange(150) // 3 % 5
+    drive = generator.normal(size=(3, 400))[label] + generator.normal(size=(150, 5)) @ generator.normal(size=(5, 400))
+    x = np.maximum(drive + generator.normal(size=(150, 400)), 0).astype(np.float32)
+    is_target = label == 0
+    for k in range(5):
+        is_target[fold == k] = generator.permutation(is_target[fold == k])
+    return x, label == 0, is_target, fold
+
+
+@pytest.mark.parametrize(("units", "others", "worlds"), [(256, 100, 20), (256, 450, 12), (4096, 100, 8)])
+def test_the_crossfitted_probe_reads_nothing_from_noise(units, others, worlds):
+    """Strips and cells are at chance, by both measures."""
+    found = [list(leak.read(*leak.noise(units, 50, others, world), "fold")) for world in range(worlds)]
+    for mean, half in (
+        _interval([_strips(world) for world in found]),
+        _interval([[(row["accuracy"], row["auroc"]) for row in world] for world in found]),
+        _interval([_strips(world).mean(0) for world in found]),
+    ):
+        assert (np.abs(mean - 0.5) < half).all()
+    # Narrow enough to tell: the last one is of all cells.
+    assert (half < 0.05).all()
+
+
+@pytest.mark.parametrize(("units", "worlds", "s0m0"), [(256, 12, 0.58), (4096, 6, 0.85)])
+def test_the_retired_probe_reads_noise(units, worlds, s0m0):
+    """The warning: with a grid of all images, which has seen those that are predicted, the outer strips read what is
+    not there, s0m0 most of all, and the middle ones far less than chance. Here by the plain definition.
+    """
+    found = []
+    for world in range(worlds):
+        x, is_target, fold = leak.noise(units, 50, 100, world)
+        t, o = (x[side].mean(0, dtype=np.float64) for side in (is_target, ~is_target))
+        accuracy = []
+        for strip in np.array_split(np.argsort(t - o), 4):
+            cells = np.array_split(strip[np.argsort((t + o)[strip])], 4)
+            accuracy.append([_crossfit(x[:, cell], is_target, fold, 10.0).accuracy for cell in cells])
+        found.append(accuracy)
+        if world < 2:
+            by_command = [row["accuracy"] for row in leak.read(x, is_target, fold, "grid")]
+            # Coordinates are rounded to float32: a unit at a border may be in the next cell.
+            np.testing.assert_allclose(by_command, np.ravel(accuracy), atol=0.02)
+    mean, half = _interval(np.mean(found, 2))
+    assert ((mean - half)[[0, 3]] > 0.5).all()
+    assert ((mean + half)[[1, 2]] < 0.45).all()
+    assert np.mean(found, 0)[0, 0] > s0m0
+
+
+def test_a_real_class_is_read_and_permuted_labels_are_not():
+    """Units that many images share, and that know three classes; with a grid of all images permuted labels are read."""
+    true, permuted, retired = [], [], []
+    for seed in range(12):
+        x, is_class, is_target, fold = _permuted(seed)
+        permuted.append(_strips(leak.read(x, is_target, fold, "fold")))
+        if seed < 4:
+            true.append(_strips(leak.read(x, is_class, fold, "fold")))
+            retired.append(_strips(leak.read(x, is_target, fold, "grid")))
+    mean, half = _interval(permuted)
+    assert (np.abs(mean - 0.5) < half).all()
+    assert (half < 0.1).all()
+    assert (np.mean(true, 0)[[0, 3]] > 0.9).all()
+    assert (np.abs(np.mean(retired, 0) - 0.5) > 0.05).any()
+
+
+def test_the_figure_of_the_leak_is_drawn(tmp_path, monkeypatch, capsys):
+    """`make leak`, of small worlds: a picture, and its numbers printed."""
+    monkeypatch.setattr(leak, "UNITS", (64, 80))
+    monkeypatch.setattr(leak, "OTHERS", 50)
+    monkeypatch.setattr("sys.argv", ["leak", str(tmp_path / "leak.png"), "--worlds", "2"])
+    leak.main()
+    assert (tmp_path / "leak.png").read_bytes()[:4] == b"\x89PNG"
+    printed = capsys.readouterr().out
+    assert all(text in printed for text in (*leak.PROCEDURES.values(), " 64 ", " 80 "))
 
 
 def test_rounding_does_not_break_ties():

@@ -2,12 +2,11 @@
 
 import json
 import os
-import subprocess
 import sys
 
 import pytest
 
-from workflow import ROOT
+from workflow import ROOT, ran
 
 ROOMS = ("readout", "jobs", "inputs", "runtime", "commands")
 MODULES = sorted(
@@ -52,7 +51,7 @@ def python(code):
     """What code in a fresh process prints, from JSON."""
     environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
     command = [sys.executable, "-c", STATE + code]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = ran(command, env=environment)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -1,7 +1,6 @@
 """The documented run: what README quotes of the default study is what docs/reference.csv holds; and `make verify`."""
 
 import re
-import subprocess
 import sys
 
 import pandas as pd
@@ -10,7 +9,7 @@ import pytest
 import yaml
 
 from commands import headline, verify
-from workflow import ROOT
+from workflow import ROOT, ran
 
 README = (ROOT / "README.md").read_text()
 SECTION = re.search(r"## What the default study finds\n\n(.*?)\n## ", README, re.DOTALL)[1]
@@ -157,13 +156,13 @@ def test_a_finished_study_is_compared(finished):
     accuracy = pd.read_parquet(finished.results / "networks" / "alexnet" / "accuracy.parquet").set_index("split")
     assert float(found["accuracy", "alexnet", "study", "top1"]) == accuracy.loc["study", "top1"]
     command = [sys.executable, "-m", "commands.verify", str(finished.results)]
-    done = subprocess.run(command, cwd=ROOT / "workflow", capture_output=True, text=True, check=False)
+    done = ran(command, cwd=ROOT / "workflow")
     assert done.returncode == 1
     assert "verdicts: " in done.stdout and "made with python" in done.stdout
 
 
 def test_a_study_that_is_not_finished_is_named(tmp_path):
     command = [sys.executable, "-m", "commands.verify", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT / "workflow", capture_output=True, text=True, check=False)
+    done = ran(command, cwd=ROOT / "workflow")
     assert done.returncode == 1
     assert "claims.parquet: no such file" in done.stderr

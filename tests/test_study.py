@@ -225,6 +225,46 @@ def test_mistakes_with_published_networks(config, imagenet, changes, words):
     assert all(word in str(error.value) for word in words), str(error.value)
 
 
+PLANTED = yaml.safe_load((ROOT / "workflow" / "studies" / "planted.yaml").read_text())
+
+
+def test_the_planted_study_is_planned(config):
+    """Two networks, four targets, one layer of known roles; their weights are no file and are not trained."""
+    assert not any(network.planted for network in Study(config).networks.values())
+    study = Study(merged(config, PLANTED))
+    assert 2 * len(study.cells) * len(list(study.grids())) == 2 * 16 * 2 * 4 == 256
+    for network in study.networks.values():
+        assert (network.planted, network.file, network.trained) == (True, None, False)
+        assert (network.outputs, network.layers, network.targets) == (5, ("first",), ("a", "b", "c", "d"))
+
+
+@pytest.mark.parametrize(
+    ("images", "changes", "words"),
+    [
+        (
+            {"dataset": "digits"},
+            {"targets": "all"},
+            ["planted sees the images made for it", "images.dataset to planted"],
+        ),
+        ({"labels": {"a": 1, "b": 0, "c": 2, "d": 3, "none": 4}}, {}, ["images.labels to null"]),
+        ({"study": 101}, {}, ["class a: 100 images", "images.study asks for 101"]),
+        ({}, {"model": "small_alexnet"}, ["weights: planted", "only planted and planted_null", "for small_alexnet"]),
+        ({}, {"weights": "random"}, ["weights: planted has its own alone", "set it to planted"]),
+        ({}, {"weights": ONE_CLASS["weights"]}, ["weights: planted has its own alone", "set it to planted"]),
+        ({}, {"weights": "planted_null"}, ["weights: planted has its own alone", "set it to planted"]),
+        ({}, {"outputs": 6}, ["outputs: 6, but planted has 5"]),
+        ({}, {"transform": ONE_CLASS["transform"]}, ["transform: planted needs its own", "'crop': 16"]),
+        ({}, {"layers": "blocks"}, ["blocks: planted has none"]),
+        ({}, {"targets": ["e"]}, ["no class e"]),
+    ],
+)
+def test_mistakes_with_planted_networks(config, images, changes, words):
+    changed = {"images": PLANTED["images"] | images, "networks": [PLANTED["networks"][0] | changes]}
+    with pytest.raises(StudyError) as error:
+        Study(merged(config, PLANTED | changed))
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
 def test_an_untrained_network_follows_the_seed(config, imagenet):
     """`random` draws weights by the study's seed; they are no file."""
     entry = PAPER["networks"][0] | {"weights": "random", "transform": config["networks"][0]["transform"]}

@@ -4,6 +4,10 @@ import math
 from types import MappingProxyType, SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from readout.tables import against, effect
+from scipy.stats import t as student
 
 from conftest import NO_ORIGINS
 from jobs import ablations, activations, controls, networks, probes

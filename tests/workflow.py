@@ -3,11 +3,14 @@
 import json
 import os
 import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import yaml
@@ -31,7 +34,6 @@ TINY = {
     ],
     "probes": {"published": {"draws": 2, "units": 10}},
     "controls": {"random": 3},
-    "claims": {"replicates": 100},
     "figures": {"target": "0"},
     "device": "cpu",
 }
@@ -42,11 +44,65 @@ def written(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if not path.is_dir()}
 
 
+# ---- processes, of which none is waited for without a limit
+
+LIMIT = 300
+"""Seconds that a test waits for anything; the longest that there is, a run on Slurm, takes 90 on 2 cores."""
+
+
+def stop(process: subprocess.Popen) -> None:
+    """End a process that was begun here, and all that it started; first, each Python among them prints its stacks."""
+    for number, seconds in ((signal.SIGABRT, 5), (signal.SIGKILL, None)):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+
+
+def begin(command: Sequence[object], seconds: float | None = LIMIT, **given) -> subprocess.Popen:
+    """Start a process in a group of its own, as `subprocess.Popen` does; it is stopped after so many seconds."""
+    environment = {**(given.pop("env", None) or os.environ), "PYTHONFAULTHANDLER": "1"}
+    process = subprocess.Popen([*map(str, command)], env=environment, start_new_session=True, **given)
+
+    def late() -> None:
+        # Once it was waited for, another process may have its number.
+        if process.returncode is None:
+            stop(process)
+
+    if seconds is not None:
+        timer = threading.Timer(seconds, late)
+        timer.daemon = True
+        timer.start()
+    return process
+
+
+def ran(
+    command: Sequence[object], seconds: float | None = LIMIT, check: bool = False, **given
+) -> subprocess.CompletedProcess:
+    """Wait for the end of a process and keep its output as text; with that, one that takes too long fails the test.
+
+    So does, where this is to be checked, one that ends with an error.
+    """
+    with begin(command, None, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **given) as process:
+        try:
+            out, err = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            stop(process)
+            out, err = process.communicate()
+            words = shlex.join(map(str, command))
+            raise AssertionError(f"not ended after {seconds:g} s: {words}\nIt printed:\n{out}{err}") from None
+        except BaseException:
+            stop(process)
+            raise
+    assert not (check and process.returncode), out + err
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
 @contextmanager
 def python(code: str, *arguments: object) -> Iterator[subprocess.Popen]:
     """A process that runs code with the packages of the project, killed at the end of the block."""
-    with subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
+    with begin(
+        [sys.executable, "-c", code, *arguments],
         env=os.environ | {"PYTHONPATH": str(ROOT / "workflow")},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -70,7 +126,12 @@ def part(results: Path, *parts: str) -> AbstractContextManager[subprocess.Popen]
 
 
 class Project:
-    """A copy of the project with a study; `config` is what the study changes of config.yaml."""
+    """A copy of the project with a study; `config` is what the study changes of config.yaml.
+
+    `limit` is the number of seconds that a run may take, None without one.
+    """
+
+    limit: float | None = LIMIT
 
     def __init__(self, folder: Path, config: dict):
         self.folder = folder
@@ -103,8 +164,7 @@ class Project:
 
     def snakemake(self, *arguments: str, study: str | Path = "study.yaml") -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments, "--configfile", str(study)]
-        environment = os.environ | self.environment
-        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+        return ran(command, self.limit, cwd=self.folder, env=os.environ | self.environment)
 
     def run(self, *arguments: str, study: str | Path = "study.yaml") -> str:
         """Run the workflow; what it printed."""

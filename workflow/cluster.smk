@@ -46,6 +46,12 @@ def sharing(w):
     return parts(STUDY.networks[w.network])[w.layer]
 
 
+def wanted(network, layer):
+    """What a layer's job makes: its table, and the pseudo-targets, which belong to no target's grid."""
+    drawn = STUDY.pseudo if layer in STUDY.controlled(network) else ()
+    return [f"{R}/tables/{network}/{layer}.parquet", *(f"{R}/pseudo/{network}/{layer}/{p}.parquet" for p in drawn)]
+
+
 rule all:
     default_target: True
     input:
@@ -82,7 +88,8 @@ use rule all as begin with:
         # Whether there is a GPU shows where the networks run.
         options="--config device=auto",
         files=[f"{R}/images.parquet"]
-        + expand([f"{R}/networks/{{n}}/layers.parquet", f"{R}/others/{{n}}.parquet"], n=STUDY.networks),
+        + expand([f"{R}/networks/{{n}}/layers.parquet", f"{R}/others/{{n}}.parquet"], n=STUDY.networks)
+        + [f"{R}/networks/{network.name}/truth.parquet" for network in STUDY.networks.values() if network.planted],
 
 
 use rule all as network with:
@@ -110,12 +117,13 @@ use rule all as layers with:
     params:
         parts=lambda w: json.dumps([f"layers/{w.network}/{layer}" for layer in sharing(w)]),
         plan=plan("tables"),
-        options="--allowed-rules cells probes ablations controls layer_tables",
-        files=lambda w: [f"{R}/tables/{w.network}/{layer}.parquet" for layer in sharing(w)],
+        options="--allowed-rules cells probes ablations controls pseudo layer_tables",
+        files=lambda w: [path for layer in sharing(w) for path in wanted(w.network, layer)],
 
 
 onstart:
     claim(cluster=True)
+    patches.apply(workflow)
     with files.whole(CONFIG) as partial:
         partial.write_text(json.dumps(config))
 

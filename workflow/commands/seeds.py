@@ -1,9 +1,11 @@
 """Which verdicts depend on the seed with which the networks were trained? `make seeds`, after the study of that name.
 
-Each claim is judged for the networks of each training seed by themselves, as if there were no others.
+Each claim is judged for the networks of each training seed by themselves, as if there were no others, and for all of
+them, where networks of one kind are replicates of each other.
 """
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -12,44 +14,64 @@ from snakemake.utils import update_config
 from inputs.study import Study
 from jobs.claims import outcomes
 from readout import StudyError, claims
+from readout.verdicts import EVERY, FAILS, HOLDS, NONE, OPEN, POOLED
 
 ROOT = Path(__file__).resolve().parents[2]
-LETTERS = {"holds": "holds", "does not hold": "does not", "inconclusive": "?"}
+LETTERS = {HOLDS: "holds", FAILS: "does not", OPEN: "?", NONE: "none"}
+EVERY_SEED = "all seeds"
 
 
-def by_seed(study: Study, registry: list) -> dict[int, list[dict]]:
-    """Rows of the table of claims for the networks of each training seed, from the layer tables of a finished study."""
-    rows = {}
-    for seed in sorted({network.training["seed"] for network in study.networks.values()}):
-        chosen = {n.name: n for n in study.networks.values() if n.training["seed"] == seed}
-        found = {
-            name: outcomes(
-                [f"{study.results}/tables/{name}/{layer}.parquet" for layer in network.layers],
-                network.targets,
-                study.bins,
-                network.outputs,
-            )
-            for name, network in chosen.items()
-        }
-        models = {name: network.model for name, network in chosen.items()}
-        given = study.config["claims"] | {"seed": study.seed}
-        rows[seed] = list(claims.evaluate(found, registry, models, **given))
-    return rows
+def by_seed(study: Study, registry: Mapping) -> dict[str, list[dict]]:
+    """Rows of the table of claims for the networks of each training seed, and for all, from a finished study's tables.
+
+    `registry` is the content of workflow/claims.yaml. Untrained networks have no seed and are left out.
+    """
+    networks = {network.name: network for network in study.networks.values() if not network.untrained}
+    groups = f"{study.results}/tables/groups.parquet" if study.pseudo else None
+    found = {
+        name: outcomes(
+            [f"{study.results}/tables/{name}/{layer}.parquet" for layer in network.layers],
+            groups,
+            name,
+            study.bins,
+            targets=network.targets,
+            outputs=network.outputs,
+            model=network.model,
+            untrained=False,
+        )
+        for name, network in networks.items()
+    }
+    settled_on = registry["settled_on"].get(study.dataset, ())
+
+    def judged(names: Sequence[str]) -> list[dict]:
+        chosen = {name: found[name] for name in names}
+        return claims.evaluate(chosen, registry["claims"], **study.config["claims"], settled_on=settled_on)
+
+    seeds = sorted({network.training["seed"] for network in networks.values()})
+    rows = {f"seed {s}": judged([n for n, network in networks.items() if network.training["seed"] == s]) for s in seeds}
+    return rows | {EVERY_SEED: judged(list(networks))}
 
 
-def table(rows: dict[int, list[dict]]) -> str:
-    """A Markdown table: a row per test, its pooled verdict by seed, and in how many networks it holds."""
-    lines = ["| claim | measure | " + " | ".join(f"seed {seed}" for seed in rows) + " | networks in which it holds |"]
+def table(rows: Mapping[str, list[dict]]) -> str:
+    """A Markdown table: a row per published and corrected test, its pooled verdict by seed, and where it holds."""
+    lines = ["| claim | test | " + " | ".join(rows) + " | networks in which it holds |"]
     lines.append("|---" * (len(rows) + 3) + "|")
-    tests = dict.fromkeys((row["claim"], row["measure"]) for row in next(iter(rows.values())))
+    shown = {
+        seed: [row for row in found if row["role"] != "beside" and row["targets"] == EVERY]
+        for seed, found in rows.items()
+    }
+    tests = dict.fromkeys((row["claim"], row["role"], row["measure"]) for row in shown[EVERY_SEED])
     for test in tests:
-        of_test = {seed: [r for r in found if (r["claim"], r["measure"]) == test] for seed, found in rows.items()}
-        pooled = [next((r for r in found if r["network"] == "all"), found[0]) for found in of_test.values()]
-        single = [r["verdict"] for found in of_test.values() for r in found if r["network"] != "all"]
+        of_test = {
+            seed: [row for row in found if (row["claim"], row["role"], row["measure"]) == test]
+            for seed, found in shown.items()
+        }
+        pooled = [next(row for row in found if row["network"] == POOLED) for found in of_test.values()]
+        single = [row["verdict"] for row in of_test[EVERY_SEED] if row["network"] != POOLED]
         # Without an estimate there is nothing to judge: the verdict alone says so.
         entries = [LETTERS[r["verdict"]] + ("" if r["estimate"] is None else f" {r['estimate']:.2g}") for r in pooled]
-        count = f"{single.count('holds')} of {len(single)}" if single else ""
-        lines.append(f"| {test[0]} | {test[1]} | {' | '.join(entries)} | {count} |")
+        count = f"{single.count(HOLDS)} of {len(single)}" if single else ""
+        lines.append(f"| {test[0]} | *{test[1]}*: {test[2]} | {' | '.join(entries)} | {count} |")
     return "\n".join(lines)
 
 

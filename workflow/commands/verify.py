@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from jobs import claims, networks, tables
 from readout import StudyError
+from readout.verdicts import CONFIRMATION
 from runtime import parquet, provenance
 
 REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference.csv"
@@ -47,9 +48,9 @@ def numbers(results: Path) -> Numbers:
         for path in sorted((results / "networks").glob("*/accuracy.parquet")):
             accuracy = _frame(path, networks.ACCURACY).set_index("split")
             yield ("accuracy", path.parent.name, "study", "top1"), accuracy.loc["study", "top1"]
-        optional = ("estimate", "ci_low", "ci_high", "p", "lower", "upper")
-        for row in _frame(results / "claims.parquet", claims.SCHEMA, optional).to_dict("records"):
-            item = f"claim {row['claim']}: {row['measure']}"
+        for row in _frame(results / "claims.parquet", claims.SCHEMA, claims.OPTIONAL).to_dict("records"):
+            item = f"claim {row['claim']}, {row['role']}: {row['measure']}"
+            item += ", confirmation" if row["targets"] == CONFIRMATION else ""
             for measure in ("estimate", "ci_low", "ci_high", "verdict"):
                 yield ("claims", row["network"], item, measure), row[measure]
         cells = _frame(results / "tables" / "cells.parquet", tables.CELLS, tables.AGAINST_RANDOM)

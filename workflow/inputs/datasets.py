@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from readout import StudyError
+from readout import StudyError, planted
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -139,6 +139,27 @@ class Digits(Dataset):
         if number is None or int(number[1]) >= len(digits()[0]):
             raise StudyError(f"{source!r}: there is no such digit; list the images anew (--forcerun images)")
         return images.pad_digit(digits()[0][int(number[1])])
+
+
+class Planted(Dataset):
+    """The images of the planted networks, which the project makes; no files."""
+
+    counts: ClassVar = dict.fromkeys((*planted.CLASSES, planted.NONE), planted.IMAGES)
+    digest = "planted"
+
+    @property
+    def image_ids(self) -> Mapping[str, Mapping[str, int]]:
+        number = itertools.count()
+        return {c: {f"planted[{i}]": i for i in itertools.islice(number, count)} for c, count in self.counts.items()}
+
+    def open(self, source: str) -> "Image.Image":
+        from PIL import Image  # here, since planning does not need it
+
+        number = re.fullmatch(r"planted\[([0-9]{1,3})\]", source)
+        if number is None or int(number[1]) >= planted.IMAGES * len(self.classes):
+            raise StudyError(f"{source!r}: there is no such image; list the images anew (--forcerun images)")
+        of, within = divmod(int(number[1]), planted.IMAGES)
+        return Image.fromarray(planted.pixels(self.classes[of], within)).convert("RGB")
 
 
 class Folder(Dataset):
@@ -378,6 +399,7 @@ KINDS: dict[str, type[Dataset]] = {
     "folder": Folder,
     "imagenet": ImageNet,
     "imagenette": Imagenette,
+    "planted": Planted,
 }
 
 

@@ -18,7 +18,8 @@ import yaml
 
 from inputs import datasets, weights
 from inputs.sources import ImageSource, NetworkSource
-from readout import StudyError, cells, groups, layer_names
+from readout import StudyError, cells, groups, layer_names, planted
+from readout.folds import FOLDS
 from runtime import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,8 +34,8 @@ IMAGENET = 1000
 class Network:
     """One network of a study.
 
-    `weights` is a file, torchvision's name of its weights, `shipped-<hash>`, `random-<seed>`, or None where a rule
-    trains the network by `training`; `transform` is None where torchvision says how to prepare the images of its
+    `weights` is a file, torchvision's name of its weights, `shipped-<hash>`, `random-<seed>`, `planted`, or None where
+    a rule trains the network by `training`; `transform` is None where torchvision says how to prepare the images of its
     weights.
     """
 
@@ -51,6 +52,16 @@ class Network:
     @property
     def trained(self) -> bool:
         return self.weights is None
+
+    @property
+    def untrained(self) -> bool:
+        """Whether its weights are random: a control."""
+        return self.weights is not None and weights.DRAWN.fullmatch(self.weights) is not None
+
+    @property
+    def planted(self) -> bool:
+        """Whether each unit's role is known."""
+        return self.weights == weights.PLANTED
 
     @property
     def file(self) -> str | None:
@@ -208,6 +219,8 @@ class Study:
         # Of layers alone it says nothing.
         self.controls: dict[str, int] = {name: controls[name] for name in CONTROLS}
         self.random = groups.random_names(self.controls["random"])
+        # Pseudo-targets are no groups of a target's grid.
+        self.has_groups: bool = any(count for name, count in self.controls.items() if name != "pseudo")
         self.pseudo = tuple(f"pseudo{i}" for i in range(self.controls["pseudo"]))
         # Whether anything asks for grids that have not seen the images of a fold.
         self.folds: bool = crossfit or config["probes"]["crossfit"] is not None or any(self.controls.values())
@@ -256,6 +269,8 @@ class Study:
                 raise StudyError(f"class {class_id}: output {self.labels[class_id]}, but {name} has {outputs} outputs")
         if len(pool) < 2:
             raise StudyError(f"networks: {name}: classes: a target needs at least one other class to contrast it with")
+        if entry["weights"] == weights.PLANTED or entry["model"] in planted.MODELS:
+            self._check_planted(entry, outputs)
         try:
             chosen = layer_names.select(entry["model"], entry["layers"])
         except StudyError as error:
@@ -308,6 +323,27 @@ class Study:
                 f"networks: {name}: transform is missing; only torchvision's own weights say how to prepare images"
             )
         return network
+
+    def _check_planted(self, entry: Mapping, outputs: int) -> None:
+        """Refuse a planted network with anything but its own weights and images: its truth would be none."""
+        name = f"networks: {entry['name']}"
+        if entry["model"] not in planted.MODELS:
+            raise StudyError(
+                f"{name}: weights: planted: only {' and '.join(planted.MODELS)} have them; choose one of these as "
+                f"`model`, or other weights for {entry['model']}"
+            )
+        if entry["weights"] != weights.PLANTED:
+            raise StudyError(f"{name}: weights: {entry['model']} has its own alone; set it to {weights.PLANTED}")
+        given = self.config["images"]
+        if given["dataset"] != "planted" or given["labels"] is not None:
+            raise StudyError(
+                f"{name}: model: {entry['model']} sees the images made for it alone; set images.dataset to planted and "
+                "images.labels to null, or choose another model"
+            )
+        if outputs != len(self.classes):
+            raise StudyError(f"{name}: outputs: {outputs}, but {entry['model']} has {len(self.classes)}; leave it out")
+        if entry.get("transform") != planted.TRANSFORM:
+            raise StudyError(f"{name}: transform: {entry['model']} needs its own: {planted.TRANSFORM}")
 
     def _weights(self, entry: Mapping) -> str:
         """Weights that are not trained here, as jobs name them."""

@@ -15,6 +15,8 @@ DRAWN = re.compile(r"random-(\d+)")
 """Weights drawn at random by a seed: an untrained network."""
 SHIPPED = "shipped"
 """The weights of a small network that come with the project."""
+PLANTED = "planted"
+"""Weights set by hand, of the planted networks alone."""
 STAMPED = re.compile(r"shipped-[0-9a-f]{16}")
 """The same with the beginning of the file's hash, by which other weights of that name are other settings."""
 
@@ -31,9 +33,10 @@ def stamped(model: str) -> str:
 
 
 def file(model: str, weights: str) -> str | None:
-    """The file that holds these weights of a model; None where they are torchvision's or drawn."""
+    """The file that holds these weights of a model; None where they are torchvision's, drawn or set by hand."""
     if STAMPED.fullmatch(weights):
         path = FOLDER / f"{model}.safetensors"
         # Relative where it can be: Snakemake remembers the names of inputs, and a project may be moved.
         return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
-    return None if PUBLISHED.fullmatch(weights) or DRAWN.fullmatch(weights) else weights
+    without = weights == PLANTED or PUBLISHED.fullmatch(weights) or DRAWN.fullmatch(weights)
+    return None if without else weights

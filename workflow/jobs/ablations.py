@@ -99,8 +99,23 @@ def _alive(
     device: torch.device,
 ) -> tuple[torch.Tensor, ...]:
     """The tensors alive at a cut, for the `count` images that `load` gives by slices."""
-    kept = [prefix(networks.to_device(load(batch), device)) for batch in networks.batches(count, layers.values())]
-    return tuple(tensors[0] if len(tensors) == 1 else torch.cat(tensors) for tensors in zip(*kept, strict=True))
+    whole: list[torch.Tensor] = []
+    for batch in networks.batches(count, layers.values()):
+        parts = prefix(networks.to_device(load(batch), device))
+        if not whole:
+            # Room for all at once: to join the batches in the end would take them twice.
+            whole = [
+                torch.empty((count, *part.shape[1:]), dtype=part.dtype, device=device, memory_format=_layout(part))
+                for part in parts
+            ]
+        for tensor, part in zip(whole, parts, strict=True):
+            tensor[batch] = part
+    return tuple(whole)
+
+
+def _layout(tensor: torch.Tensor) -> torch.memory_format:
+    last = tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 
 from jobs import tables
@@ -27,45 +28,110 @@ SCHEMA = pa.schema(
         ("section", pa.string()),
         ("lower", pa.float64()),
         ("upper", pa.float64()),
+        ("role", pa.string()),
+        ("protocol", pa.string()),
+        ("outcome", pa.string()),
+        ("intervention", pa.string()),
+        ("part", pa.string()),
+        ("null", pa.float64()),
+        ("p_holds", pa.float64()),
+        ("p_fails", pa.float64()),
+        ("p_holds_adjusted", pa.float64()),
+        ("p_fails_adjusted", pa.float64()),
+        ("targets", pa.string()),
+        ("classes", pa.int32()),
+        ("reason", pa.string()),
+        ("note", pa.string()),
     ]
 )
+OPTIONAL = (
+    *("estimate", "ci_low", "ci_high", "p", "lower", "upper", "intervention", "part", "null"),
+    *("p_holds", "p_fails", "p_holds_adjusted", "p_fails_adjusted", "reason", "note"),
+)
+"""Columns in which a row may have nothing."""
+NUMBERS = tuple(field.name for field in tables.LAYER if pa.types.is_float64(field.type))
+"""Columns of the layer tables that a test may be of."""
+PSEUDO = ("rank_deficit", "rank_change", "log_p_change")
+"""Outcomes that pseudo-targets have, for each intervention."""
 
 
-def outcomes(paths: Sequence[str], targets: Sequence[str], bins: tuple[int, int], outputs: int) -> claims.Outcomes:
-    """What each image did, from the layer tables of one network in order of depth."""
-    columns = ["class_id", "cell", "score_published", "images", "held_out"]
-    change, hit, hit_others, score = ({target: [] for target in targets} for _ in range(4))
-    ids = {}
+def _finite(path: str, table: pa.Table) -> None:
+    for name in table.schema.names:
+        if pa.types.is_floating(table[name].type) and pc.all(pc.is_finite(table[name])).as_py() is False:
+            raise StudyError(f"{path}: {name} is not finite; {parquet.again(path)}")
+
+
+def _grids(paths: Sequence[str], targets: Sequence[str], bins: tuple[int, int]) -> tuple[list[str], dict]:
+    """The layers, and the columns [K, L, S, M] by name, of layer tables in order of depth; NaN where a row lacks one.
+
+    A column without any number is left out: the study has it switched off.
+    """
+    layers, parts = [], []
     for path in paths:
         # Rows by target and cell, s0m0 first.
-        table = parquet.read(path, tables.LAYER, columns=columns).sort_by(
-            [("class_id", "ascending"), ("cell", "ascending")]
+        names = ["layer", "class_id", "cell", "selectivity_bin", "magnitude_bin", *NUMBERS]
+        table = parquet.read(path, tables.LAYER, columns=names, optional=tables.OPTIONAL).sort_by(
+            [("class_id", "ascending"), ("selectivity_bin", "ascending"), ("magnitude_bin", "ascending")]
         )
         expected = [(target, cell) for target in sorted(targets) for cell in cells.names(bins)]
         if list(zip(table["class_id"].to_pylist(), table["cell"].to_pylist(), strict=True)) != expected:
             raise StudyError(f"{path}: has not all targets and cells of the study, once each; {parquet.again(path)}")
-        for i, target in enumerate(table["class_id"].to_pylist()):
-            images = table["images"][i].values
-            held_out = table["held_out"][i].values
-            y, p = (held_out.field(name).to_numpy() for name in ("y", "p"))
-            # The bootstrap draws images: each has its place in all cells.
-            found = [part.field("image_id").to_numpy() for part in (images, held_out)]
-            if not all(map(np.array_equal, found, ids.setdefault(target, found))):
-                raise StudyError(f"{path}: has other images of {target} than other cells; {parquet.again(path)}")
-            if not (np.isfinite(p).all() and np.isfinite(table["score_published"][i].as_py())):
-                raise StudyError(f"{path}: a probe of {target} is not finite; {parquet.again(path)}")
-            right = (p > 0.5) == (y == 1)
-            change[target].append(images.field("rank_ablated").to_numpy() - images.field("rank_baseline").to_numpy())
-            hit[target].append(right[y == 1])
-            hit_others[target].append(right[y == 0])
-            score[target].append(table["score_published"][i].as_py())
-    return claims.Outcomes(
-        change=np.array([change[target] for target in targets], np.float32),
-        hit=np.array([hit[target] for target in targets], np.float32),
-        hit_others=[np.array(hit_others[target], np.float32) for target in targets],
-        score=np.array([score[target] for target in targets]).reshape(len(targets), len(paths), *bins),
-        outputs=outputs,
-    )
+        _finite(path, table)
+        layers.append(table["layer"][0].as_py())
+        parts.append(table)
+    order = [sorted(targets).index(target) for target in targets]
+    columns = {}
+    for name in NUMBERS:
+        # What is missing becomes NaN.
+        values = [part[name].to_numpy().astype(float).reshape(len(targets), *bins)[order] for part in parts]
+        if not np.isnan(values).all():
+            columns[name] = np.stack(values, 1)
+    return layers, columns
+
+
+def _pseudo(path: str, network: str, layers: Sequence[str], bins: tuple[int, int]) -> tuple[dict, tuple[int, ...]]:
+    """The columns [P, L', S, M] of a network's pseudo-targets by name, from the table of groups; and their layers."""
+    keys = ["network", "layer", "class_id", "group", "kind", "intervention"]
+    columns = [*keys, "auroc", *PSEUDO]
+    table = parquet.read(path, tables.GROUPS, columns=columns, optional=tables.GROUP_OUTCOMES)
+    table = table.filter(pc.and_(pc.equal(table["kind"], "pseudo"), pc.equal(table["network"], network)))
+    _finite(path, table)
+    rows = {tuple(row[key] for key in (*keys[1:4], "intervention")): row for row in table.to_pylist()}
+    found = [layer for layer in layers if any(key[0] == layer for key in rows)]
+    names = sorted({key[1] for key in rows})
+    interventions = sorted({key[3] for key in rows})
+    expected = {(lay, p, c, i) for lay in found for p in names for c in cells.names(bins) for i in interventions}
+    if rows.keys() != expected or len(table) != len(rows):
+        raise StudyError(f"{path}: has not every cell of every pseudo-target of {network} once; {parquet.again(path)}")
+
+    def grid(column: str, intervention: str) -> np.ndarray:
+        values = [[[rows[lay, p, c, intervention][column] for c in cells.names(bins)] for lay in found] for p in names]
+        return np.array(values, float).reshape(len(names), len(found), *bins)
+
+    if not rows:
+        return {}, ()
+    columns = {f"{name}_{i}": grid(name, i) for name in PSEUDO for i in interventions}
+    return columns | {"auroc": grid("auroc", interventions[0])}, tuple(map(layers.index, found))
+
+
+def outcomes(
+    paths_to_layers: Sequence[str],
+    path_to_groups: str | None,
+    network: str,
+    bins: tuple[int, int],
+    *,
+    targets: Sequence[str],
+    outputs: int,
+    model: str,
+    untrained: bool,
+) -> claims.Outcomes:
+    """What ablations and probes of one network show, from its layer tables in order of depth.
+
+    Its pseudo-targets are in the table of groups, where there is one.
+    """
+    layers, columns = _grids(paths_to_layers, targets, bins)
+    pseudo, places = _pseudo(path_to_groups, network, layers, bins) if path_to_groups else ({}, ())
+    return claims.Outcomes(tuple(targets), columns, outputs, model, untrained, pseudo, places)
 
 
 def judge(
@@ -73,26 +139,27 @@ def judge(
     path_to_page: str,
     *,
     paths_to_layers: Mapping[str, Sequence[str]],
+    path_to_groups: str | None,
     path_to_registry: str,
-    targets: Mapping[str, Sequence[str]],
-    outputs: Mapping[str, int],
-    models: Mapping[str, str],
+    networks: Mapping[str, Mapping],
     bins: Sequence[int],
-    replicates: int,
+    dataset: str,
     confidence: float,
-    seed: int,
     made: str | None = None,
 ) -> None:
     """Write `claims.parquet`, and the same for readers as a page of HTML.
 
-    `paths_to_layers` are the layer tables of each network, in order of depth.
+    `paths_to_layers` are the layer tables of each network, in order of depth; `networks` the keywords of `outcomes` for
+    each. The bounds of the registry were settled with some classes of one `dataset`, which it names.
     """
-    networks = {
-        name: outcomes(paths_to_layers[name], targets[name], tuple(bins), count) for name, count in outputs.items()
+    found = {
+        name: outcomes(paths_to_layers[name], path_to_groups, name, tuple(bins), **described)
+        for name, described in networks.items()
     }
-    claimed = yaml.safe_load(Path(path_to_registry).read_text())
-    rows = list(claims.evaluate(networks, claimed, models, replicates=replicates, confidence=confidence, seed=seed))
+    registry = yaml.safe_load(Path(path_to_registry).read_text())
+    settled_on = registry["settled_on"].get(dataset, ())
+    rows = claims.evaluate(found, registry["claims"], confidence=confidence, settled_on=settled_on)
     parquet.write(path_to_claims, rows, SCHEMA, made)
-    text = page.render(rows, networks=list(networks), confidence=confidence)
+    text = page.render(rows, registry["claims"], networks=list(networks), confidence=confidence)
     with files.whole(path_to_page) as partial:
         partial.write_text(text, encoding="utf-8")

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from jobs import ablations, groups
+from jobs import ablations, groups, networks
 from jobs.ablations import Grid, How, Sample
 from readout import StudyError
 from readout import groups as made_of
@@ -53,6 +53,11 @@ class _Grid:
     def groups(self, name: str, kind: Kind = "cell") -> list[Group]:
         """A cell or a random group by the grid of each fold."""
         return [groups.find(self.path, name, kind, **self.where, seed=self.seed, fold=fold) for fold in range(FOLDS)]
+
+    def resampled(self, number: int) -> Resample:
+        """Activations of another image, the same for all groups; `number` tells the draws."""
+        drawn = donors(self.sample.is_target, self.sample.listed["fold"], self.generator("resample", number))
+        return Resample(f"resample{number}", self.sample.alive[0], drawn)
 
     def activations(self, places: np.ndarray) -> np.ndarray:
         """Of some of the images, float32 [images, units]."""
@@ -131,12 +136,21 @@ def _directions(grid: _Grid, count: int) -> Iterator[How]:
 
 def _resampled(grid: _Grid, count: int) -> Iterator[How]:
     """Every cell with the activations of another image, the same for all cells."""
-    listed, sample = grid.sample.listed, grid.sample
     for i in range(count):
-        drawn = donors(sample.is_target, listed["fold"], grid.generator("resample", i))
-        intervention = Resample(f"resample{i}", sample.alive[0], drawn)
+        intervention = grid.resampled(i)
         for name in grid.cells:
             yield [(group, intervention) for group in grid.groups(name)]
+
+
+def _roles(grid: _Grid, path_to_truth: str, resample: int) -> Iterator[How]:
+    """What is known to do one thing, in every way."""
+    where = {"layer": grid.where["layer"], "class_id": grid.where["class_id"]}
+    layer_units = grid.sample.layer_units
+    donated = [[grid.resampled(i)] * FOLDS for i in range(resample)]
+    for name, units in networks.roles(path_to_truth, **where, layer_units=layer_units).items():
+        group = Group(name, "role", units, layer_units)
+        for interventions in (*grid.replacing.values(), *donated):
+            yield [(group, intervention) for intervention in interventions]
 
 
 def _all(grid: _Grid) -> Iterator[How]:
@@ -164,6 +178,7 @@ def control(
     grid: Grid,
     *,
     path_to_controls: str,
+    path_to_truth: str | None = None,
     random: int,
     matched: int,
     directions: int,
@@ -173,13 +188,20 @@ def control(
 ) -> str:
     """Ablate a grid's controls, cross-fitted, and write a row per group, intervention and image.
 
-    Of each kind so many as the config says, and the whole layer; all go through one prefix.
+    Of each kind so many as the config says, the whole layer, and, where the network's truth is known, the groups of one
+    role each; all go through one prefix.
     """
     at = _Grid(grid, seed)
+    known = _roles(at, path_to_truth, resample) if path_to_truth else ()
     energies: dict[str, np.ndarray] = {}
     parts = []
     for how in itertools.chain(
-        _all(at), _random(at, random), _matched(at, matched), _directions(at, directions), _resampled(at, resample)
+        _all(at),
+        _random(at, random),
+        _matched(at, matched),
+        _directions(at, directions),
+        _resampled(at, resample),
+        known,
     ):
         group, intervention = how[0]
         # A direction takes a component, as erase does, which of the whole layer is erase's.

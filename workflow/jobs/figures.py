@@ -1,4 +1,4 @@
-"""Step `figures`: one figure from its table, as PNG and SVG."""
+"""Step `figures`: one figure from its tables, as PNG and SVG."""
 
 import io
 from collections.abc import Sequence
@@ -6,12 +6,26 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from readout import figures
+from readout import evidence, figures
 from runtime import files, parquet, subprocesses
 
+OF_NETWORKS = ("figure3", "supplement_depth")
+OF_GROUPS = ("reading_needing", "supplement_controls")
 
-def draw(figure: str, path_to_table: str, networks: Sequence[str], title: str) -> Figure:
-    """Draw the figure `figure1`, `figure2` (of one network), `figure3` or a supplement from its table."""
+
+def draw(
+    figure: str,
+    path_to_table: str,
+    networks: Sequence[str],
+    title: str,
+    untrained: Sequence[str] = (),
+    path_to_groups: str | None = None,
+) -> Figure:
+    """Draw the figure `figure1`, `figure2` (of one network), another or a supplement from its table.
+
+    `untrained` are those among the networks that are controls; `path_to_groups` is the table of groups, None where a
+    study has no controls.
+    """
     figures.style()
     table = parquet.read(path_to_table).to_pandas(ignore_metadata=True)
     if figure == "figure1":
@@ -20,6 +34,13 @@ def draw(figure: str, path_to_table: str, networks: Sequence[str], title: str) -
         return figures.figure2(table[table["network"] == networks[0]], title)
     if figure == "supplement_claims":
         return figures.supplement_claims(table)
+    if figure in OF_NETWORKS:
+        return getattr(figures, figure)(table, networks, untrained)
+    if figure in OF_GROUPS:
+        groups = None if path_to_groups is None else parquet.read(path_to_groups).to_pandas(ignore_metadata=True)
+        return getattr(evidence, figure)(table, groups, networks, untrained)
+    if figure == "supplement_interventions":
+        return evidence.supplement_interventions(table, networks, untrained)
     return getattr(figures, figure)(table, networks)
 
 

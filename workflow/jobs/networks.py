@@ -7,13 +7,14 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 
+import numpy as np
 import pyarrow as pa
 import torch
 
 from inputs import checkpoints, weights
 from inputs.sources import ImageSource, NetworkSource
 from jobs import images
-from readout import StudyError, layers, models, scores, tracing, training
+from readout import StudyError, layers, models, planted, scores, tracing, training
 from readout.engine import fold, hasten
 from runtime import cache, files, parquet, process, subprocesses
 
@@ -27,6 +28,16 @@ LAYERS = pa.schema(
         ("height", pa.int32()),
         ("width", pa.int32()),
         ("units", pa.int32()),
+    ]
+)
+TRUTH = pa.schema(
+    [
+        ("network", pa.string()),
+        ("layer", pa.string()),
+        ("unit", pa.int32()),
+        ("role", pa.string()),
+        ("half", pa.string()),
+        ("class_id", pa.string()),
     ]
 )
 ACCURACY = pa.schema([("split", pa.string()), ("top1", pa.float64()), ("top5", pa.float64()), ("images", pa.int32())])
@@ -51,9 +62,11 @@ def torch_device(choice: str) -> torch.device:
 
 
 def network(source: NetworkSource) -> torch.nn.Module:
-    """The network with weights from a file, from torchvision (`IMAGENET1K_V1`) or drawn (`random-<seed>`)."""
+    """The network with weights from a file, from torchvision (`IMAGENET1K_V1`), drawn (`random-<seed>`) or planted."""
     if file := weights.file(source.model, source.weights):
         return checkpoints.load(source.model, source.outputs, file)
+    if source.weights == weights.PLANTED:
+        return models.build(source.model, source.outputs, seed=0)
     if drawn := weights.DRAWN.fullmatch(source.weights):
         return models.build(source.model, source.outputs, int(drawn[1]))
     return checkpoints.download(source.model, source.weights)
@@ -112,6 +125,29 @@ def list_layers(
     rows = [asdict(layer) | {"layer": layer.name, "units": layer.units} for layer in found]
     parquet.write(path_to_layers, rows, LAYERS, made)
     return f"{len(rows)} layers, {sum(layer.units for layer in found)} units"
+
+
+def list_roles(path_to_truth: str, *, network: str, model: str, made: str | None = None) -> None:
+    """Write `truth.parquet` of a planted network: the role of each unit, and the class whose unit it is, if any."""
+    rows = [
+        {"network": network, "layer": planted.LAYER, "unit": i, **asdict(unit)}
+        for i, unit in enumerate(planted.units(null=planted.MODELS[model]))
+    ]
+    parquet.write(path_to_truth, rows, TRUTH, made)
+
+
+def roles(path_to_truth: str, *, layer: str, class_id: str, layer_units: int) -> dict[str, np.ndarray]:
+    """The role groups of a target at a layer, by `truth.parquet`: units by name (`readout.planted.roles`).
+
+    None at a layer whose units have no roles; StudyError where not each of its units has one.
+    """
+    table = parquet.read(path_to_truth, TRUTH, optional=("half", "class_id"))
+    rows = [row for row in table.to_pylist() if row["layer"] == layer]
+    if rows and [row["unit"] for row in rows] != list(range(layer_units)):
+        raise StudyError(
+            f"{path_to_truth}: is not of the {layer_units} units of {layer}; {parquet.again(path_to_truth)}"
+        )
+    return planted.roles(class_id, [planted.Planted(row["role"], row["class_id"], row["half"]) for row in rows])
 
 
 def _accuracy(network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, split: str) -> dict:

@@ -96,8 +96,8 @@ def probe(
         **dict.fromkeys(OPTIONAL),
     }
     try:
-        own = x[:, np.searchsorted(units, group.units)]
-        paper = probes.published(own, is_target, **published, generator=generator())
+        places = np.searchsorted(units, group.units)
+        paper = probes.published(x, places, is_target, **published, generator=generator())
         row |= {"draws": paper.draws, "score_published": paper.score, "accuracy_train": paper.accuracy}
         if crossfit:
             places = [np.searchsorted(units, some) for some in of_folds]

@@ -1,349 +1,480 @@
-"""The paper's claims: estimands, a bootstrap over classes and images, and verdicts by registered rules.
+"""The paper's claims: tests by the registry, each of one contrast over classes or of several at once, and verdicts.
 
-Images are nested in classes. A replicate draws classes with replacement, and for each drawn class its own images, the
-target's and the others', with replacement; networks with the same targets get the same draws, so that comparisons
-between networks are paired.
+A test holds if every one of its contrasts lies on the claimed side of its bound, by one-sided tests each (an
+intersection-union test: p is the largest), and fails if any lies on the wrong side (p is the smallest, times their
+number: Holm). Classes are the unit of inference; nothing resamples images within classes on top.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
-WELL = 0.75
-"""ASSUME: balanced accuracy from which a cell decodes well."""
+from readout import inference
+from readout.estimands import ESTIMANDS, Undefined, reliability
+from readout.verdicts import CONFIRMATION, EVERY, FAILS, HOLDS, NONE, OPEN, POOLED
+
+BY_INTERVENTION = frozenset(
+    f"{prefix}{name}"
+    for prefix in ("", "mismatched_", "others_")
+    for name in (
+        *("separation_loss", "use", "rank_deficit", "rank_change", "log_p_change", "log_p_loss"),
+        *("d_prime_loss", "criterion_shift", "auroc_loss", "energy"),
+    )
+)
+"""Columns of the layer tables that have one for each intervention."""
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What each image did, of one network; L layers in order of depth, K targets, S x M cells.
+    """One network's columns of the layer tables, by name [..., K targets, L layers, S, M].
 
-    change: rank changes [K, L * S * M, images of the target]; hit and hit_others: whether the held-out probe was right,
-    [K, L * S * M, images of the target] and [K, L * S * M, images of the others]; score: published scores
-    [K, L, S, M]; outputs: number of the network's outputs.
+    `model` is its architecture, `outputs` their number; an untrained network's weights are random. `pseudo` has columns
+    of the pseudo-targets [..., P, L', S, M], on the layers that `pseudo_layers` are the indices of. Leading axes are
+    worlds of a simulation.
     """
 
-    change: np.ndarray
-    hit: np.ndarray
-    hit_others: Sequence[np.ndarray]
-    score: np.ndarray
+    targets: tuple[str, ...]
+    columns: Mapping[str, np.ndarray]
     outputs: int
+    model: str
+    untrained: bool = False
+    pseudo: Mapping[str, np.ndarray] = field(default_factory=dict)
+    pseudo_layers: tuple[int, ...] = ()
+
+    def of(self, targets: Sequence[str]) -> "Outcomes":
+        """The same of some targets alone."""
+        if tuple(targets) == self.targets:
+            return self
+        at = [self.targets.index(target) for target in targets]
+        columns = {name: values[..., at, :, :, :] for name, values in self.columns.items()}
+        return replace(self, targets=tuple(targets), columns=columns)
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Means over images of one replicate, or of the data themselves; arrays are [K, L, S, M].
+class Contrasts:
+    """C contrasts of a test, judged: arrays [..., C]; `null` is NaN where nothing was subtracted.
 
-    `*_halves` are the same over either half of the images, [2, K, L, S, M]; classes [K] are the draws, with repeats.
+    Each of the `estimates` is of some of them, in this order. `about` says of each contrast its outcome, its
+    intervention, its name and its bounds. `p_holds` and `p_fails` are one-sided, 1 where nothing can be said.
     """
 
-    classes: np.ndarray
-    change: np.ndarray
-    deficit: np.ndarray
-    accuracy: np.ndarray
-    score: np.ndarray
-    deficit_halves: np.ndarray
-    accuracy_halves: np.ndarray
-    outputs: int
+    estimates: tuple[inference.Estimate, ...]
+    null: np.ndarray
+    p_holds: np.ndarray
+    p_fails: np.ndarray
+    about: tuple[Mapping, ...]
+    reasons: tuple[str, ...] = ()
 
+    @property
+    def value(self) -> np.ndarray:
+        """The estimates [..., C]."""
+        return np.concatenate([estimate.value for estimate in self.estimates], -1)
 
-def _weights(count: int, generator: np.random.Generator | None) -> np.ndarray:
-    """Weights of images for a mean over all of them and over either half [3, count]; resampled within the halves."""
-    halves = np.arange(count) % 2
-    weights = np.zeros((3, count), np.float32)
-    for half in (0, 1):
-        members = np.flatnonzero(halves == half)
-        drawn = members if generator is None else generator.choice(members, len(members))
-        weights[1 + half] = np.bincount(drawn, minlength=count) / len(drawn)
-    weights[0] = (weights[1] * (halves == 0).sum() + weights[2] * (halves == 1).sum()) / count
-    return weights
+    @property
+    def classes(self) -> np.ndarray:
+        """The fewest classes [...] from which a contrast was estimated."""
+        return np.min([estimate.classes for estimate in self.estimates], 0)
 
+    def interval(self, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+        """Ends of the intervals [..., C], each by itself."""
+        low, high = zip(*(estimate.interval(confidence) for estimate in self.estimates), strict=True)
+        return np.concatenate(low, -1), np.concatenate(high, -1)
 
-def sample(outcomes: Outcomes, generator: np.random.Generator | None = None) -> Sample:
-    """A bootstrap replicate, or without a generator the data themselves."""
-    count = len(outcomes.score)
-    classes = np.arange(count) if generator is None else generator.integers(count, size=count)
-    shape = (count, 3, *outcomes.score.shape[1:])
-    change, deficit, accuracy = (np.empty(shape) for _ in range(3))
-    for slot, k in enumerate(classes):
-        own = _weights(outcomes.change.shape[2], generator)
-        rest = _weights(outcomes.hit_others[k].shape[1], generator)
-        change[slot] = (outcomes.change[k] @ own.T).T.reshape(shape[1:])
-        deficit[slot] = (np.maximum(outcomes.change[k], 0) @ own.T).T.reshape(shape[1:])
-        hits = (outcomes.hit[k] @ own.T + outcomes.hit_others[k] @ rest.T) / 2
-        accuracy[slot] = hits.T.reshape(shape[1:])
-    return Sample(
-        classes=classes,
-        change=change[:, 0],
-        deficit=deficit[:, 0],
-        accuracy=accuracy[:, 0],
-        score=outcomes.score[classes],
-        deficit_halves=deficit[:, 1:].swapaxes(0, 1),
-        accuracy_halves=accuracy[:, 1:].swapaxes(0, 1),
-        outputs=outcomes.outputs,
-    )
+    @property
+    def holds(self) -> np.ndarray:
+        """p [...] of the test for what is claimed."""
+        return self.p_holds.max(-1)
 
-
-def _ranks(x: np.ndarray) -> np.ndarray:
-    """Ranks along the last axis, centred; ties share theirs. By counting: rows are short and there are thousands."""
-    above = x[..., :, None] > x[..., None, :]
-    return above.sum(-1) / 2 - above.sum(-2) / 2
-
-
-def _spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Rank correlation along the last axis; 0 where either side is constant."""
-    a, b = _ranks(a), _ranks(b)
-    scale = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
-    return np.divide((a * b).sum(-1), scale, out=np.zeros_like(scale), where=scale > 0)
-
-
-def _flat(x: np.ndarray) -> np.ndarray:
-    """Cells on one axis."""
-    return x.reshape(*x.shape[:-2], -1)
-
-
-def extremes(x: Sample, of: str) -> float:
-    """The lesser of the outer selectivity strips, less the greatest strip between."""
-    strip = getattr(x, of).mean((0, 1, 3))
-    return float(min(strip[0], strip[-1]) - strip[1:-1].max())
-
-
-def depth(x: Sample, of: str) -> float | None:
-    """Rank correlation of a layer's mean with its depth, mean over classes; needs three layers."""
-    layers = getattr(x, of).mean((2, 3))
-    if layers.shape[1] < 3:
-        return None
-    return float(_spearman(layers, np.broadcast_to(np.arange(layers.shape[1]), layers.shape)).mean())
-
-
-def peak(x: Sample, of: str) -> float:
-    """The most selective, most active cell less the largest other."""
-    cells = _flat(getattr(x, of).mean((0, 1)))
-    return float(cells[-1] - cells[:-1].max())
-
-
-def step(x: Sample, of: str) -> float:
-    """The most selective, most active cell less twice its largest neighbour."""
-    cells = getattr(x, of).mean((0, 1))
-    return float(cells[-1, -1] - 2 * max(cells[-2, -1], cells[-1, -2], cells[-2, -2]))
-
-
-def _spared(x: Sample, of: str, s: int, m: slice) -> float | None:
-    well = x.accuracy[:, :, s, m] >= WELL
-    return float(getattr(x, of)[:, :, s, m][well].mean() / (x.outputs - 1)) if well.any() else None
-
-
-def spared_against(x: Sample, of: str) -> float | None:
-    """Mean over the least selective cells that decode well, as a share of all ranks."""
-    return _spared(x, of, 0, slice(None))
-
-
-def spared_for(x: Sample, of: str) -> float | None:
-    """Mean over the most selective cells of the lower magnitudes that decode well, as a share of all ranks."""
-    return _spared(x, of, -1, slice(x.accuracy.shape[-1] // 2))
-
-
-def peak_layer(x: Sample, of: str) -> float | None:
-    """How much more often peak layers differ between classes than between halves of one class's images."""
-    first, second = _flat(getattr(x, f"{of}_halves")).max(-1).argmax(-1)
-    differ = first[:, None] != second[None, :]
-    same = x.classes[:, None] == x.classes[None, :]
-    # A replicate that drew one class alone has nothing to compare.
-    return float(differ[~same].mean() - np.diag(differ).mean()) if not same.all() else None
-
-
-def concentration(x: Sample, of: str) -> float:
-    """Share of the most selective, most active cell in the sum over cells."""
-    cells = _flat(getattr(x, of).mean((0, 1)))
-    return float(cells[-1] / cells.sum()) if cells.sum() > 0 else 1 / len(cells)
-
-
-def high_magnitude(x: Sample, of: str) -> float:
-    """Below the most selective strip: the highest magnitude less the others."""
-    below = getattr(x, of).mean((0, 1))[:-1]
-    return float(below[:, -1].mean() - below[:, :-1].mean())
-
-
-def relation(x: Sample, of: str) -> float:
-    """Rank correlation of accuracy and deficit over the cells of a grid, mean over classes and layers."""
-    return float(_spearman(_flat(x.accuracy), _flat(x.deficit)).mean())
-
-
-def relation_corrected(x: Sample, of: str) -> float | None:
-    """`relation` between halves of the images, divided by the geometric mean of either measure's between halves.
-
-    Accuracy and deficit come from the same images: across halves they share no noise.
-    """
-    accuracy, deficit = _flat(x.accuracy_halves), _flat(x.deficit_halves)
-    crossed = (_spearman(accuracy[0], deficit[1]).mean() + _spearman(accuracy[1], deficit[0]).mean()) / 2
-    agreement = [_spearman(halves[0], halves[1]).mean() for halves in (accuracy, deficit)]
-    # Measures without any reliability leave nothing to say about their relation.
-    return float(crossed / np.sqrt(np.prod(agreement))) if min(agreement) > 0 else None
-
-
-def _top(values: np.ndarray, count: int) -> np.ndarray:
-    """Membership of each cell among the `count` largest; cells that tie for the last places share them."""
-    last = np.sort(values, axis=-1)[..., -count, None]
-    above, tied = values > last, values == last
-    return above + tied * (count - above.sum(-1, keepdims=True)) / tied.sum(-1, keepdims=True)
-
-
-def overlap(x: Sample, of: str) -> float:
-    """Share of common cells among the quarter best decoded and the quarter of largest deficit."""
-    a, b = _flat(x.accuracy), _flat(x.deficit)
-    quarter = a.shape[-1] // 4
-    return float((_top(a, quarter) * _top(b, quarter)).sum(-1).mean() / quarter)
-
-
-def interaction(x: Sample, of: str) -> float:
-    """Explained variance of the cells of a grid by the product of the bins, less by the better of the single bins."""
-    values = _flat(getattr(x, of))
-    values = values - values.mean(-1, keepdims=True)
-    s, m = (_flat(v + 1.0) for v in np.indices(getattr(x, of).shape[-2:]))
-    total = (values**2).sum()
-
-    def explained(predictor: np.ndarray) -> float:
-        predictor = predictor - predictor.mean()
-        return float((values @ predictor).sum() ** 2 / (values[..., 0].size * (predictor**2).sum() * total))
-
-    return explained(s * m) - max(explained(s), explained(m)) if total > 0 else 0.0
-
-
-ESTIMANDS: dict[str, Callable[[Sample, str], float | None]] = {
-    f.__name__: f
-    for f in (
-        extremes,
-        depth,
-        peak,
-        step,
-        spared_against,
-        spared_for,
-        peak_layer,
-        concentration,
-        high_magnitude,
-        relation,
-        relation_corrected,
-        overlap,
-        interaction,
-    )
-}
+    @property
+    def fails(self) -> np.ndarray:
+        """p [...] of the test against it."""
+        return np.minimum(1.0, self.p_fails.min(-1) * self.p_fails.shape[-1])
 
 
 def bounds(rule: Mapping) -> tuple[float | None, float | None]:
-    """Between which values the rule of a test lets the claim hold; None where it sets no bound on that side."""
+    """Between which values a part of a test lets the claim hold; None where it sets no bound on that side."""
     lower, upper = rule.get("between", (rule.get("above"), rule.get("below")))
     return None if lower is None else float(lower), None if upper is None else float(upper)
 
 
-def verdict(low: float | None, high: float | None, rule: Mapping) -> str:
-    """`holds`, `does not hold` or `inconclusive` for an interval, by the rule of a test in the registry."""
-    if low is None or high is None:
-        return "inconclusive"
-    lower, upper = bounds(rule)
-    if (lower is None or lower < low) and (upper is None or high < upper):
-        return "holds"
-    outside = (lower is not None and high <= lower) or (upper is not None and low >= upper)
-    return "does not hold" if outside else "inconclusive"
-
-
 def rule_text(rule: Mapping) -> str:
-    """The rule of a test in words."""
+    """The rule of a part in words."""
     if "between" in rule:
         return f"within {rule['between'][0]} to {rule['between'][1]}"
-    return f"above {rule['above']}" if "above" in rule else f"below {rule['below']}"
+    text = f"above {rule['above']}" if "above" in rule else f"below {rule['below']}"
+    return text + (f" (does not hold above {rule['fails_above']})" if "fails_above" in rule else "")
 
 
-def _p(replicates: np.ndarray, rule: Mapping) -> float:
-    """Bootstrap p-value against the bound: two-sided for one bound, for two the larger of both one-sided ones."""
-    count = len(replicates) + 1
-    lower, upper = bounds(rule)
-    if lower is not None and upper is not None:
-        return float(max((replicates <= lower).sum() + 1, (replicates >= upper).sum() + 1) / count)
-    bound = upper if lower is None else lower
-    return float(min(1.0, 2 * (min((replicates <= bound).sum(), (replicates >= bound).sum()) + 1) / count))
+def test_text(test: Mapping) -> str:
+    """The rules of a test's parts in words, each once."""
+    return ", ".join(dict.fromkeys(rule_text(part) for part in test["parts"]))
 
 
-def _row(network: str, test: Mapping, estimate: float | None, replicates: list, confidence: float) -> dict:
-    """One row of the claims table; replicates in which the estimand is undefined are left out."""
-    defined = np.array([value for value in replicates if value is not None])
-    row = {"network": network, "measure": test["measure"], "rule": rule_text(test), "test": "bootstrap"}
-    row["lower"], row["upper"] = bounds(test)
-    if estimate is None or len(defined) < len(replicates) / 2:
-        # Nothing in the study to estimate it from: said as a missing number, never as a zero.
-        return row | {"estimate": estimate, "ci_low": None, "ci_high": None, "p": None, "verdict": "inconclusive"}
-    low, high = (float(q) for q in np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2]))
-    return row | {
-        "estimate": estimate,
-        "ci_low": low,
-        "ci_high": high,
-        "p": _p(defined, test),
-        "verdict": verdict(low, high, test),
+def _of(part: Mapping) -> list[str]:
+    """The columns that a part is taken of."""
+    return [part["of"]] if isinstance(part["of"], str) else part["of"]
+
+
+def _column(columns: Mapping, layers: Sequence[int] | None, intervention: str | None, name: str, half: str = ""):
+    """A column by the name that the registry has for it; `log_p_loss` is what the log-probability loses."""
+    sign = 1
+    if name == "log_p_loss":
+        name, sign = "log_p_change", -1
+    # The published columns of the same names are of no intervention of the cross-fitted protocol.
+    full = f"{name}_{intervention}{half}" if intervention and name in BY_INTERVENTION else name + half
+    if full not in columns:
+        raise Undefined(f"the study has no {full}")
+    values = sign * columns[full]
+    return values if layers is None else values[..., list(layers), :, :]
+
+
+def _scaled(part: Mapping, outcomes: Outcomes) -> float:
+    """What the outcome is divided by: all the ranks that there are to lose, or nothing."""
+    return float(outcomes.outputs - 1) if part.get("scale") == "ranks" else 1.0
+
+
+def _summaries(
+    part: Mapping, intervention: str | None, networks: Sequence[Outcomes]
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Summaries of the networks' classes, less the mismatched ones' where these are the null; and those of the null."""
+    summary, null = ESTIMANDS[part["estimand"]].summary, part.get("null")
+    own, of_null = [], []
+    for outcomes in networks:
+        layers = outcomes.pseudo_layers if null == "pseudo" else None
+        read = partial(_column, outcomes.columns, layers, intervention)
+        if null == "pseudo":
+            if not outcomes.pseudo:
+                raise Undefined("the study has no pseudo-targets to compare with (controls.pseudo)")
+            of_null.append(summary(partial(_column, outcomes.pseudo, None, intervention), part))
+        found = summary(read, part)
+        if null == "mismatched":
+            of_null.append(summary(read, {**part, "of": f"mismatched_{part['of']}"}))
+            found = found - of_null[-1]
+        own.append(found / _scaled(part, outcomes))
+    return own, [each / _scaled(part, outcomes) for each, outcomes in zip(of_null, networks, strict=bool(of_null))]
+
+
+def _estimate(
+    part: Mapping,
+    intervention: str | None,
+    networks: Sequence[Outcomes],
+    weights: Sequence[float],
+    replicates: Sequence[Sequence[int]],
+) -> tuple[inference.Estimate, np.ndarray]:
+    """The contrasts of a part, less their null where they have one; and the null's estimates [..., C]."""
+    estimand = ESTIMANDS[part["estimand"]]
+    own, of_null = _summaries(part, intervention, networks)
+    estimate, each = inference.jackknife(own, weights, estimand.of_means, estimand.scale)
+    null = np.full(estimate.centre.shape, np.nan)
+    if part.get("null") == "pseudo":
+        # Pseudo-targets of several networks may be of the same images: like classes, they are deleted from all at once.
+        fewest = min(summary.shape[-2] for summary in of_null)
+        against, each_null = inference.jackknife([s[..., :fewest, :] for s in of_null], weights, estimand.of_means)
+        estimate, null, each = inference.above_null(estimate, against), against.value, each - each_null
+    elif of_null:
+        null = inference.jackknife(of_null, weights, estimand.of_means)[0].value
+    if replicates:
+        shares = [sum(weights[i] for i in members) for members in replicates]
+        estimate = inference.with_replicates(estimate, [each[list(members)] for members in replicates], shares)
+    return estimate, null
+
+
+def _reliable(part: Mapping, intervention: str | None, networks: Sequence[Outcomes]) -> tuple[np.ndarray, str]:
+    """Whether every measure of a relation is as reliable as the rule asks for [...], and what was found, in words."""
+    found = {}
+    for name in part["of"]:
+        of_each = []
+        for outcomes in networks:
+            read = partial(_column, outcomes.columns, None, intervention, name)
+            of_each.append(reliability(np.stack([read("_a"), read("_b")])))
+        found[name if intervention is None or name not in BY_INTERVENTION else f"{name}_{intervention}"] = np.mean(
+            of_each, 0
+        )
+    asked = float(part["reliable"])
+    said = " and ".join(f"{value.mean():.2f} of {name}" for name, value in found.items())
+    return np.all([value >= asked for value in found.values()], 0), f"reliability {said}, where {asked:g} is needed"
+
+
+def contrasts(
+    test: Mapping,
+    networks: Sequence[Outcomes],
+    weights: Sequence[float] | None = None,
+    replicates: Sequence[Sequence[int]] = (),
+) -> Contrasts:
+    """All contrasts of a test, of the weighted sum of networks with the same targets; by default, of their mean.
+
+    `replicates` are the networks that are replicates of each other, by index, if their variance is to count. Raises
+    `Undefined` where the networks have not what the test needs.
+    """
+    weights = [1 / len(networks)] * len(networks) if weights is None else weights
+    judged, about, reasons = [], [], []
+    for part in test["parts"]:
+        estimand, of = ESTIMANDS[part["estimand"]], _of(part)
+        # What no intervention changes is one contrast, however many interventions there are.
+        changed = not BY_INTERVENTION.isdisjoint(of)
+        for intervention in test.get("interventions", [None]) if changed else [None]:
+            estimate, null = _estimate(part, intervention, networks, weights, replicates)
+            lower, upper = bounds(part)
+            p_holds, p_fails = [], []
+            if lower is not None:
+                p_holds.append(estimate.above(lower))
+                p_fails.append(estimate.below(lower, or_at=True))
+            if upper is not None:
+                p_holds.append(estimate.below(upper))
+                p_fails.append(estimate.above(float(part.get("fails_above", upper)), or_at=True))
+            p_holds, p_fails = np.max(p_holds, 0), np.min(p_fails, 0)
+            if "reliable" in part:
+                enough, said = _reliable(part, intervention, networks)
+                p_holds = np.where(enough[..., None], p_holds, 1.0)
+                reasons += [] if enough.all() else [said]
+            judged.append(((estimate,), null, *(np.nan_to_num(p, nan=1.0) for p in (p_holds, p_fails))))
+            columns = next(iter(networks[0].columns.values()))
+            for name in estimand.names(columns.shape[-2:]):
+                about.append(
+                    {
+                        "outcome": " and ".join(of),
+                        "intervention": intervention or ("zero" if test["protocol"] == "published" else None),
+                        # What tells the contrasts of one outcome and intervention apart.
+                        "part": ": ".join(filter(None, [part.get("name"), name])),
+                        "lower": lower,
+                        "upper": upper,
+                    }
+                )
+    return _joined(judged, about, reasons)
+
+
+def _joined(judged: Sequence[tuple], about: Sequence[Mapping], reasons: Sequence[str]) -> Contrasts:
+    estimates, *arrays = zip(*judged, strict=True)
+    return Contrasts(
+        tuple(each for some in estimates for each in some),
+        *(np.concatenate(each, -1) for each in arrays),
+        tuple(about),
+        tuple(dict.fromkeys(reasons)),
+    )
+
+
+def of_every(found: Mapping[str, Contrasts]) -> Contrasts:
+    """The contrasts of several networks as those of one test; each says of which network it is."""
+    judged = [(each.estimates, each.null, each.p_holds, each.p_fails) for each in found.values()]
+    about = [
+        {**said, "part": f"{name}: {said['part']}".removesuffix(": ")} for name, e in found.items() for said in e.about
+    ]
+    return _joined(judged, about, [f"{name}: {reason}" for name, each in found.items() for reason in each.reasons])
+
+
+def verdicts(found: Contrasts, confidence: float) -> np.ndarray:
+    """`holds`, `does not hold` or `inconclusive` of each world [...]; each at (1 - confidence) / 2, one-sided."""
+    level = (1 - confidence) / 2
+    return np.where(found.holds < level, HOLDS, np.where(found.fails < level, FAILS, OPEN))
+
+
+def _inside(found: Contrasts) -> np.ndarray:
+    """Which estimates [..., C] lie where the claim holds."""
+    lower, upper = ([said[side] for said in found.about] for side in ("lower", "upper"))
+    above = found.value > np.array([-np.inf if bound is None else bound for bound in lower])
+    return above & (found.value < np.array([np.inf if bound is None else bound for bound in upper]))
+
+
+def by_point(found: Contrasts) -> np.ndarray:
+    """The verdict of each world [...] by the estimates themselves, as the published protocol has it."""
+    unknown = np.isnan(found.value).any(-1)
+    return np.where(unknown, OPEN, np.where(_inside(found).all(-1), HOLDS, FAILS))
+
+
+# ---- rows of the table of claims
+
+NOTHING = "no class has what is to be estimated"
+"""The reason of a row without an estimate, for example where no cell decodes well."""
+
+
+def _number(value: np.ndarray) -> float | None:
+    """A number of a study; what could not be computed is missing."""
+    return float(value) if np.isfinite(value) else None
+
+
+def _by_point(found: Contrasts) -> tuple[str, int, str | None]:
+    """The verdict of the estimates by themselves, the first contrast that speaks against the claim, and a reason."""
+    verdict, unknown = str(by_point(found)), np.isnan(found.value)
+    if verdict == OPEN:
+        return verdict, int(np.argmax(unknown)), NOTHING
+    return verdict, int(np.argmin(_inside(found))), None
+
+
+def _by_interval(found: Contrasts, confidence: float, least: int | None) -> tuple[str, int, str | None]:
+    """The verdict, the contrast that decides it, and the reason where there is none.
+
+    The contrast is the one that speaks most against the claim: of those that fail the clearest, else the least certain.
+    """
+    if np.isnan(found.value).any():
+        return OPEN, int(np.argmax(np.isnan(found.value))), NOTHING
+    verdict = str(verdicts(found, confidence))
+    at = int(np.argmin(found.p_fails) if verdict == FAILS else np.argmax(found.p_holds))
+    if least is None or found.classes < least:
+        return NONE, at, f"simulations bear this test out {f'from {least} classes on' if least else 'nowhere'}"
+    return verdict, at, "; ".join(found.reasons) or None if verdict == OPEN else None
+
+
+def _row(test: Mapping, found: Contrasts, confidence: float) -> dict:
+    """One row: the verdict, and the estimate of the contrast that decides it."""
+    published = test["role"] == "published"
+    if published:
+        verdict, at, reason = _by_point(found)
+    else:
+        verdict, at, reason = _by_interval(found, confidence, test["least_classes"])
+    said, (low, high) = found.about[at], found.interval(confidence)
+    # Without a verdict a test says nothing, in either direction.
+    said_nothing = verdict == NONE or reason == NOTHING
+    p_holds, p_fails = (1.0, 1.0) if said_nothing else (float(found.holds), float(found.fails))
+    return {
+        "estimate": _number(found.value[at]),
+        "ci_low": _number(low[at]),
+        "ci_high": _number(high[at]),
+        "p": None if published or said_nothing else min(1.0, 2 * min(p_holds, p_fails)),
+        "verdict": verdict,
+        "lower": said["lower"],
+        "upper": said["upper"],
+        "outcome": said["outcome"],
+        "intervention": said["intervention"],
+        "part": said["part"] or None,
+        "null": _number(found.null[at]),
+        "p_holds": None if published else p_holds,
+        "p_fails": None if published else p_fails,
+        "classes": int(found.classes),
+        "reason": reason,
     }
 
 
-def _pooled(values: Sequence[float | None], how: str) -> float | None:
-    if any(value is None for value in values):
-        return None
-    return float(min(values) if how == "min" else np.mean(values))
+def _undefined(test: Mapping, reason: str) -> dict:
+    """A row of which nothing in the study lets an estimate be made: said as missing, never as a zero."""
+    lower, upper = bounds(test["parts"][0])
+    row = dict.fromkeys(("estimate", "ci_low", "ci_high", "p", "part", "null", "p_holds", "p_fails"))
+    return row | {
+        "verdict": OPEN,
+        "lower": lower,
+        "upper": upper,
+        "outcome": " and ".join(_of(test["parts"][0])),
+        "intervention": "zero" if test["protocol"] == "published" else None,
+        "classes": 0,
+        "reason": reason,
+    }
 
 
-def _of_kind(names: Sequence[str], models: Mapping[str, str]) -> list[list[str]]:
+def _of_kind(names: Sequence[str], networks: Mapping[str, Outcomes]) -> list[list[str]]:
     """The networks of each kind that the registry names: `resnet` is ResNet101 as well as its small relative."""
-    kinds = {name: re.sub("^(small|caffe|theano)_", "", model) for name, model in models.items()}
+    kinds = {name: re.sub("^(small|caffe|theano)_", "", outcomes.model) for name, outcomes in networks.items()}
     return [[network for network, kind in kinds.items() if kind.startswith(name)] for name in names]
+
+
+def _shared(networks: Iterable[Outcomes], settled_on: Sequence[str] = ()) -> list[Outcomes]:
+    """The networks with the targets that all of them have, but for those `settled_on`."""
+    networks = list(networks)
+    targets = [t for t in networks[0].targets if all(t in n.targets for n in networks) and t not in settled_on]
+    if not targets:
+        raise Undefined("the networks share no target")
+    return [outcomes.of(targets) for outcomes in networks]
+
+
+def pooled(
+    test: Mapping, networks: Mapping[str, Outcomes], settled_on: Sequence[str] = ()
+) -> tuple[Contrasts, str | None]:
+    """The contrasts of a test's row `all`, and a note on what they stand for."""
+    if "contrast" in test:
+        sides = [_of_kind(side, networks) for side in test["contrast"]]
+        missing = [
+            name
+            for names, side in zip(test["contrast"], sides, strict=True)
+            for name, members in zip(names, side, strict=True)
+            if not members
+        ]
+        if missing:
+            raise Undefined(f"the study has no trained network of kind {', '.join(missing)}")
+        names, weights, groups = [], [], []
+        for sign, side in zip((1, -1), sides, strict=True):
+            for members in side:
+                groups.append(range(len(names), len(names) + len(members)))
+                names += members
+                weights += [sign / len(side) / len(members)] * len(members)
+        single = any(len(group) == 1 for group in groups)
+        chosen = _shared((networks[name] for name in names), settled_on)
+        found = contrasts(test, chosen, weights, () if single else groups)
+        return found, "for these weights only: a kind has one network" if single else None
+    if not networks:
+        raise Undefined("the study has no trained network")
+    if test["pool"] == "every":
+        each = {n: contrasts(test, _shared([outcomes], settled_on)) for n, outcomes in networks.items()}
+        return of_every(each), None
+    return contrasts(test, _shared(networks.values(), settled_on)), None
+
+
+def _head(claim: Mapping, test: Mapping) -> dict:
+    """What all rows of a test have."""
+    against = any(part.get("null") == "pseudo" for part in test["parts"])
+    method = "jackknife over classes" + (" and over pseudo-targets" if against else "")
+    return {
+        **{key: claim[key] for key in ("claim", "statement", "section")},
+        **{key: test[key] for key in ("measure", "role", "protocol")},
+        "rule": test_text(test),
+        "test": f"point estimate; {method}" if test["role"] == "published" else method,
+    }
 
 
 def evaluate(
     networks: Mapping[str, Outcomes],
     registry: Sequence[Mapping],
-    models: Mapping[str, str],
     *,
-    replicates: int,
     confidence: float,
-    seed: int,
-) -> Iterator[dict]:
-    """Rows of the claims table, in the registry's order: each network's, then the pooled one.
+    settled_on: Sequence[str] = (),
+) -> list[dict]:
+    """Rows of the table of claims in the registry's order: each network's, then the pooled one, then its confirmation.
 
-    `networks` maps a network's name to its outcomes, `models` to its architecture; `registry` is the content of
-    workflow/claims.yaml.
+    `registry` is the list of claims of workflow/claims.yaml, `settled_on` the targets with which its bounds were
+    settled: a corrected test's pooled row has one beside it without these. Untrained networks have rows of their own
+    and are never pooled.
     """
-    tests = [(claim, test) for claim in registry for test in claim["tests"]]
-    points, draws = {}, {}
-    for name, outcomes in networks.items():
-        # The same seed for all: networks with the same targets get the same draws.
-        generator = np.random.default_rng(seed)
-        whole = sample(outcomes)
-        points[name] = [ESTIMANDS[test["estimand"]](whole, test["of"]) for _, test in tests]
-        draws[name] = []
-        for _ in range(replicates):
-            drawn = sample(outcomes, generator)
-            draws[name].append([ESTIMANDS[test["estimand"]](drawn, test["of"]) for _, test in tests])
-    for i, (claim, test) in enumerate(tests):
-        head = {"claim": claim["claim"], "statement": claim["statement"], "section": claim["section"]}
-        column = {name: [row[i] for row in draws[name]] for name in networks}
-        if "contrast" in test:
-            sides = [_of_kind(side, models) for side in test["contrast"]]
+    trained = {name: outcomes for name, outcomes in networks.items() if not outcomes.untrained}
+    shared = [t for t in next(iter(networks.values())).targets if all(t in n.targets for n in networks.values())]
+    confirm = 0 < len(set(shared) - set(settled_on)) < len(shared)
+    rows = []
+    for claim in registry:
+        for test in claim["tests"]:
+            head = _head(claim, test)
 
-            def contrast(values: Mapping[str, float | None], sides: list = sides) -> float | None:
-                # With a kind of network missing on either side there is no such comparison.
-                kinds = [
-                    [_pooled([values[name] for name in names] or [None], "mean") for names in side] for side in sides
-                ]
-                means = [_pooled(side, "mean") for side in kinds]
-                return None if None in means else means[0] - means[1]
+            def add(name: str, found=None, reason: str = "", targets: str = EVERY, note=None, head=head, test=test):
+                row = _undefined(test, reason) if found is None else _row(test, found, confidence)
+                rows.append(head | {"network": name, "targets": targets, "note": note} | row)
 
-            estimate = contrast({name: points[name][i] for name in networks})
-            pooled = [contrast(dict(zip(column, row, strict=True))) for row in zip(*column.values(), strict=True)]
-            yield head | _row("all", test, estimate, pooled, confidence)
-            continue
-        kinds = _of_kind(test["networks"], models) if "networks" in test else [list(networks)]
-        named = [name for name in networks if any(name in kind for kind in kinds)]
-        for name in named:
-            yield head | _row(name, test, points[name][i], column[name], confidence)
-        if "networks" in test and not named:
-            yield head | _row(", ".join(test["networks"]), test, None, [None], confidence)
-        elif "pool" in test:
-            estimate = _pooled([points[name][i] for name in named], test["pool"])
-            pooled = [_pooled(row, test["pool"]) for row in zip(*(column[name] for name in named), strict=True)]
-            yield head | _row("all", test, estimate, pooled, confidence)
+            named = list(networks)
+            if "networks" in test:
+                named = [name for kind in _of_kind(test["networks"], networks) for name in kind]
+                if not named:
+                    add(", ".join(test["networks"]), reason="the study has no such network")
+            for name in named if "contrast" not in test else ():
+                note = "untrained: a control, which is not pooled" if networks[name].untrained else None
+                try:
+                    add(name, contrasts(test, [networks[name]]), note=note)
+                except Undefined as error:
+                    add(name, reason=str(error), note=note)
+            if "networks" in test:
+                continue
+            for targets in (EVERY, CONFIRMATION) if confirm and test["role"] == "corrected" else (EVERY,):
+                try:
+                    found, note = pooled(test, trained, settled_on if targets == CONFIRMATION else ())
+                    add(POOLED, found, targets=targets, note=note)
+                except Undefined as error:
+                    add(POOLED, reason=str(error), targets=targets)
+    return _adjusted(rows)
+
+
+def _adjusted(rows: Sequence[dict]) -> list[dict]:
+    """The rows with Holm's p over the claims' corrected pooled rows; one that could not be judged enters with 1."""
+    rows = [row | {"p_holds_adjusted": None, "p_fails_adjusted": None} for row in rows]
+    for targets in (EVERY, CONFIRMATION):
+        family = [r for r in rows if (r["role"], r["network"], r["targets"]) == ("corrected", POOLED, targets)]
+        for name in ("p_holds", "p_fails"):
+            adjusted = inference.holm([1.0 if row[name] is None else row[name] for row in family])
+            for row, p in zip(family, adjusted, strict=True):
+                row[f"{name}_adjusted"] = p
+    return rows

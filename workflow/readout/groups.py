@@ -11,7 +11,7 @@ import numpy as np
 
 from readout import StudyError
 
-Kind = Literal["cell", "random", "part", "matched", "all", "pseudo"]
+Kind = Literal["cell", "random", "part", "matched", "all", "role", "pseudo"]
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "small_vgg16": _chain(13, 2),
     "small_mobilenet_v2": _inverted_residuals(17),
     "small_resnet": _bottlenecks(8),
+    **dict.fromkeys(("planted", "planted_null"), ("first", "second")),
 }
 """Layers in the order of execution, by model."""
 

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torchvision import models
 
-from readout import StudyError, caffe, relatives
+from readout import StudyError, caffe, planted_network, relatives
 
-BUILDERS = relatives.BUILDERS | caffe.BUILDERS
+BUILDERS = relatives.BUILDERS | caffe.BUILDERS | planted_network.BUILDERS
 """The study's own models; all others are torchvision's."""
 AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 """Models with heads for training alone, and how their weights begin."""
@@ -19,7 +19,7 @@ building = threading.Lock()
 
 
 def build(model: str, outputs: int, seed: int) -> nn.Module:
-    """The model with random weights that depend on `seed` alone, in evaluation mode.
+    """The model with random weights that depend on `seed` alone, in evaluation mode; planted ones have their own.
 
     `model` is one of the study's own or a classification network of torchvision by its name there.
     """

@@ -7,27 +7,32 @@ What a row tells is listed in `COLUMNS`; a column more is an entry more.
 """
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
-POOLED = "all"
-"""The network of a row that pools the networks."""
-VERDICTS = {"holds": ("✓", "holds"), "does not hold": ("✗", "fails"), "inconclusive": ("?", "open")}
+from readout import verdicts
+from readout.verdicts import CONFIRMATION, POOLED, Row, missing
+
+VERDICTS = {
+    verdicts.HOLDS: ("✓", "holds"),
+    verdicts.FAILS: ("✗", "fails"),
+    verdicts.OPEN: ("?", "open"),
+    verdicts.NONE: ("–", "none"),
+}
 """Symbol and CSS class of each verdict."""
+ROLES = {
+    "published": "As published",
+    "corrected": "Corrected",
+    "beside": "Beside it",
+}
+"""The roles of tests, as the page calls them."""
 UNKNOWN = "cannot be estimated from this study"
 WIDTH, HEIGHT, MARGIN = 320, 28, 10
 """Size of a drawn interval, and what is free on either side of its scale, in pixels."""
 
-Row = Mapping[str, object]
 Scale = tuple[float, float]
 """Least and greatest value on the scale of a test."""
-
-
-def missing(value: float | None) -> bool:
-    """Whether a number is None or NaN."""
-    return value is None or math.isnan(value)
 
 
 def scale(rows: Iterable[Row]) -> Scale:
@@ -60,9 +65,36 @@ def _x(value: float, ends: Scale) -> str:
     return f"{MARGIN + (value - ends[0]) / (ends[1] - ends[0]) * (WIDTH - 2 * MARGIN):.1f}".removesuffix(".0")
 
 
+def _name(network: str) -> str:
+    """A network's name on the page."""
+    return "pooled" if network == POOLED else escape(network)
+
+
 def _network(row: Row) -> str:
-    """The name of a row."""
-    return "pooled" if row["network"] == POOLED else escape(str(row["network"]))
+    """The name of a row, with the number of classes that it is of where that is not all."""
+    if row["targets"] == CONFIRMATION:
+        return f"confirmation, {row['classes']} classes"
+    return _name(str(row["network"]))
+
+
+def _decided(row: Row) -> str:
+    """Which contrast a row shows, what was subtracted from it, and why there is no verdict."""
+    said = [escape(verdicts.decides(row))]
+    if not missing(row["null"]):
+        said.append(f"less a null of {verdicts.number(row['null'])}")
+    said += [escape(str(row[name])) for name in ("reason", "note") if row[name]]
+    return "; ".join(said)
+
+
+def _p(row: Row) -> str:
+    """Both one-sided p-values, and the adjusted ones where there are such."""
+    if missing(row["p_holds"]):
+        return "–"
+    parts = []
+    for name, sign in (("p_holds", "for"), ("p_fails", "against")):
+        adjusted = "" if missing(row[f"{name}_adjusted"]) else f" (adjusted {row[f'{name}_adjusted']:.2g})"
+        parts.append(f"{row[name]:.2g} {sign}{adjusted}")
+    return "<br>".join(parts)
 
 
 def _chip(verdict: str, note: str = "") -> str:
@@ -93,7 +125,7 @@ def _drawing(row: Row, ends: Scale) -> str:
         parts.append(f'<path d="M{estimate} {middle - 7}l7 7-7 7-7-7z"/>')
     else:
         parts.append(f'<circle cx="{estimate}" cy="{middle}" r="4"/>')
-    title = escape(f"{interval(row, ends)}; the claim holds {row['rule']}")
+    title = escape(f"{interval(row, ends)}; the claim holds {verdicts.wanted(row)}")
     size = f'width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}"'
     return f'<svg class="{VERDICTS[row["verdict"]][1]}" role="img" {size}><title>{title}</title>{"".join(parts)}</svg>'
 
@@ -124,7 +156,8 @@ class Column(NamedTuple):
 COLUMNS = (
     Column("drawn", "interval, drawn", _drawing),
     Column("numbers", "estimate [interval]", lambda row, ends: "" if missing(row["estimate"]) else interval(row, ends)),
-    Column("p", "p", lambda row, ends: "–" if missing(row["p"]) else f"{row['p']:.2g}"),
+    Column("p", "p", lambda row, ends: _p(row)),
+    Column("decided", "what is shown", lambda row, ends: _decided(row)),
     Column("verdict", "verdict", lambda row, ends: _chip(row["verdict"])),
 )
 """The columns behind the network's name."""
@@ -145,9 +178,11 @@ def _test(rows: Sequence[Row]) -> str:
     body = "".join(lines)
     known = any(not missing(row["estimate"]) for row in rows)
     axis = "".join(f"<td>{_axis(ends) if known and name == 'drawn' else ''}</td>" for name, *_ in COLUMNS)
+    judged = "by the estimate alone" if head["role"] == "published" else "where the interval lies so"
     return (
-        f'<div class="test"><h3>{escape(str(head["measure"]))}</h3>'
-        f'<p class="rule">The claim holds where the interval lies <b>{escape(str(head["rule"]))}</b>. '
+        f'<div class="test" data-role="{escape(str(head["role"]))}">'
+        f'<h3><span class="role">{ROLES[head["role"]]}</span> {escape(str(head["measure"]))}</h3>'
+        f'<p class="rule">The claim holds <b>{escape(str(head["rule"]))}</b>, {judged}. '
         f"Interval and p: {escape(str(head['test']))}.</p>\n"
         f'<table><thead><tr><th scope="col">network</th>{headings}</tr></thead>\n<tbody>\n{body}</tbody>'
         f'<tfoot aria-hidden="true"><tr><td></td>{axis}</tr></tfoot></table></div>\n'
@@ -162,28 +197,43 @@ def _groups(rows: Iterable[Row], *names: str) -> list[list[Row]]:
     return list(found.values())
 
 
-def _summary(rows: Sequence[Row]) -> str:
-    """The verdicts of all tests of one claim in one network, as chips."""
-    if not rows:
-        return '<span title="no test of this claim is of this network">–</span>'
-    counts = Counter(row["verdict"] for row in rows)
-    if len(counts) == 1:
-        return _chip(rows[0]["verdict"])
-    return " ".join(_chip(verdict, f" {counts[verdict]}/{len(rows)}") for verdict in VERDICTS if counts[verdict])
+def _conclusions(concluded: Sequence[verdicts.Conclusion], confidence: float) -> str:
+    """The table that the page leads with: each claim as published and corrected, and what that means."""
+    lines = []
+    for each in concluded:
+        name = f'<a href="#claim-{each.claim}">{each.claim}&ensp;{escape(each.statement)}</a>'
+        confirmed = "" if each.confirmation is None else _chip(each.confirmation)
+        cells = f"<td>{_chip(each.published)}</td><td>{_chip(each.corrected)}</td><td>{confirmed}</td>"
+        lines.append(f'<tr><th scope="row">{name}</th>{cells}<td>{escape(each.sentence(confidence))}</td></tr>\n')
+    return (
+        '<div class="wide" tabindex="0" role="region" aria-label="the claims, as published and corrected">'
+        '<table class="conclusions"><thead><tr><th scope="col">claim</th><th scope="col">as published</th>'
+        '<th scope="col">corrected</th><th scope="col">confirmation</th><th scope="col">in plain words</th>'
+        "</tr></thead>"
+        f"\n<tbody>\n{''.join(lines)}</tbody></table></div>\n"
+    )
+
+
+def _corrected(rows: Iterable[Row], network: str) -> str:
+    """The verdict of a claim's corrected test in one network, or of all of them."""
+    for row in rows:
+        if (row["role"], row["network"]) == ("corrected", network) and row["targets"] != CONFIRMATION:
+            return _chip(row["verdict"])
+    return '<span title="no corrected test of this claim is of this network">–</span>'
 
 
 def _overview(claims: Sequence[Sequence[Row]], columns: Sequence[str]) -> str:
-    """The table at the top of the page: claims, pooled and by network."""
-    headings = "".join(f'<th scope="col">{_network({"network": name})}</th>' for name in columns)
+    """The corrected verdicts by network."""
+    headings = "".join(f'<th scope="col">{_name(name)}</th>' for name in columns)
     lines = []
     for rows in claims:
         head = rows[0]
         name = f'<a href="#claim-{head["claim"]}">{head["claim"]}&ensp;{escape(str(head["statement"]))}</a>'
-        cells = "".join(f"<td>{_summary([row for row in rows if row['network'] == name])}</td>" for name in columns)
+        cells = "".join(f"<td>{_corrected(rows, name)}</td>" for name in columns)
         lines.append(f'<tr><th scope="row">{name}</th>{cells}</tr>\n')
     return (
-        '<div class="wide" tabindex="0" role="region" aria-label="verdicts by claim and network">'
-        '<table class="overview"><caption>Verdicts. Where the tests of a claim differ, 2/3 means two tests of three.'
+        '<div class="wide" tabindex="0" role="region" aria-label="corrected verdicts by claim and network">'
+        '<table class="overview"><caption>Corrected verdicts, pooled and by network.'
         f'</caption><thead><tr><th scope="col">claim</th>{headings}</tr></thead>\n<tbody>\n{"".join(lines)}'
         "</tbody></table></div>\n"
     )
@@ -192,7 +242,8 @@ def _overview(claims: Sequence[Sequence[Row]], columns: Sequence[str]) -> str:
 def _form(claims: Sequence[Sequence[Row]], columns: Sequence[str]) -> str:
     """The filters; hidden until the script runs, without which they would do nothing."""
     numbers = "".join(f'<option value="claim-{rows[0]["claim"]}">claim {rows[0]["claim"]}</option>' for rows in claims)
-    names = "".join(f'<option value="{escape(name)}">{_network({"network": name})}</option>' for name in columns)
+    names = "".join(f'<option value="{escape(name)}">{_name(name)}</option>' for name in columns)
+    roles = "".join(f'<option value="{role}">{name.lower()}</option>' for role, name in ROLES.items())
     boxes = "".join(
         f'<label><input type="checkbox" name="verdict" value="{verdict}" checked> {_chip(verdict)}</label>'
         for verdict in VERDICTS
@@ -200,6 +251,7 @@ def _form(claims: Sequence[Sequence[Row]], columns: Sequence[str]) -> str:
     return (
         '<form hidden aria-label="filters">'
         f'<label>Claim <select name="claim"><option value="">every claim</option>{numbers}</select></label>'
+        f'<label>Test <select name="role"><option value="">every test</option>{roles}</select></label>'
         f'<label>Network <select name="network"><option value="">every row</option>{names}</select></label>'
         f"<fieldset><legend>Verdict</legend>{boxes}</fieldset>"
         '<label>Search <input type="search" name="words" placeholder="accuracy, depth, s3m3 ..."></label>'
@@ -230,11 +282,16 @@ thead th { color: var(--soft); font-size: .85rem; border-bottom: 1px solid var(-
 .overview td, .overview th { border-bottom: 1px solid var(--rule); padding: .35rem .6rem .35rem 0; }
 .overview th[scope=row] { min-width: 16rem; position: sticky; left: 0; background: var(--page); }
 .overview th:nth-child(2), .overview td:nth-child(2) { background: var(--band); padding-left: .6rem; }
-.overview .chip { font-size: .8rem; }
+.overview .chip, .conclusions .chip { font-size: .8rem; }
+.conclusions td, .conclusions th { border-bottom: 1px solid var(--rule); padding: .45rem .8rem .45rem 0;
+  vertical-align: top; }
+.conclusions th[scope=row] { min-width: 15rem; } .conclusions td:last-child { min-width: 18rem; }
+.role { color: var(--soft); font-weight: normal; } .role::after { content: ":"; }
 .chip { display: inline-block; white-space: nowrap; border-radius: .7em; padding: 0 .55em; font-size: .87rem;
   border: 1px solid currentColor; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 .chip.holds { color: var(--holds); background: var(--holds-band); }
 .chip.fails { color: var(--fails); background: var(--fails-band); border-style: dashed; }
+.chip.none { color: var(--soft); background: var(--page); border-style: dotted; }
 .chip.open { color: var(--open); background: var(--open-band); border-style: dotted; }
 form { position: sticky; top: 0; z-index: 1; display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: center;
   background: var(--band); border: 1px solid var(--rule); border-radius: .4rem; padding: .6rem .8rem; margin: 1rem 0; }
@@ -246,13 +303,14 @@ form label { max-width: 100%; }
 output { color: var(--soft); }
 .claim { border-top: 2px solid var(--ink); padding-top: .7rem; margin-top: 2.2rem; scroll-margin-top: 6rem; }
 .claim > header p { color: var(--soft); }
-.claim ul { list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; margin: .3rem 0; padding: 0; }
-.claim ul .chip { font-size: .8rem; }
+.claim > header .chip { font-size: .8rem; }
 .test { margin: 1.1rem 0 1.6rem; }
 .test th[scope=row] { width: 11rem; overflow-wrap: anywhere; }
 .test td.drawn { width: 21rem; padding-top: 0; padding-bottom: 0; }
 .test td.numbers, .test td.p { font-variant-numeric: tabular-nums; }
-.test td.numbers { width: 15rem; }
+.test td.numbers { width: 11rem; }
+.test td.p { width: 9rem; font-size: .87rem; }
+.test td.decided { font-size: .87rem; color: var(--soft); }
 .test td.verdict { width: 9rem; }
 .rule { color: var(--soft); }
 .rule b { color: var(--ink); }
@@ -261,6 +319,7 @@ output { color: var(--soft); }
 tfoot td { padding: 0; }
 svg { display: block; max-width: 100%; height: auto; overflow: visible; }
 svg.holds { color: var(--holds); } svg.fails { color: var(--fails); } svg.open { color: var(--open); }
+svg.none { color: var(--soft); }
 svg rect { fill: var(--shade); print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 svg path, svg circle { fill: currentColor; }
 svg .line { stroke: currentColor; stroke-width: 2; fill: none; }
@@ -300,7 +359,7 @@ SCRIPT = """
   const form = document.querySelector("form");
   const tests = document.querySelectorAll(".test");
   const apply = () => {
-    const { claim, network, words } = form.elements;
+    const { claim, role, network, words } = form.elements;
     const verdicts = [...form.querySelectorAll("[name=verdict]:checked")].map((box) => box.value);
     const wanted = words.value.toLowerCase().split(" ").filter(Boolean);
     let shown = 0;
@@ -309,7 +368,8 @@ SCRIPT = """
       for (const test of section.querySelectorAll(".test")) {
         const said = [section.querySelector("h2"), test.querySelector("h3"), test.querySelector(".rule")];
         const text = said.map((part) => part.textContent).join(" ").toLowerCase();
-        const fits = (!claim.value || claim.value === section.id) && wanted.every((word) => text.includes(word));
+        const fits = (!claim.value || claim.value === section.id) && (!role.value || role.value === test.dataset.role)
+          && wanted.every((word) => text.includes(word));
         let rows = 0;
         for (const row of test.querySelectorAll("tbody tr")) {
           const { network: name, verdict } = row.dataset;
@@ -332,37 +392,40 @@ SCRIPT = """
 """
 
 
-def render(rows: Sequence[Row], *, networks: Sequence[str], confidence: float) -> str:
+def render(rows: Sequence[Row], registry: Sequence[Mapping], *, networks: Sequence[str], confidence: float) -> str:
     """The page as text.
 
-    `rows` have the columns of the table of claims and its order; a number that the study has nothing to estimate from
-    is None or NaN. `networks` are those of the study, in the order of the page; `confidence` is that of the intervals.
+    `rows` have the columns of the table of claims and its order, a number that the study has nothing to estimate from
+    being None or NaN; `registry` is the list of claims of workflow/claims.yaml. `networks` are those of the study, in
+    the order of the page; `confidence` is that of the intervals.
     """
     claims = _groups(rows, "claim")
     columns = [POOLED, *networks]
+    concluded = verdicts.conclusions(rows, registry)
     sections = []
-    for own in claims:
-        head = own[0]
-        tests = "".join(_test(test) for test in _groups(own, "measure", "rule"))
-        verdicts = "".join(
-            f"<li>{_network({'network': name})} {_summary(found)}</li>"
-            for name in columns
-            if (found := [row for row in own if row["network"] == name])
-        )
+    for own, said in zip(claims, concluded, strict=True):
+        tests = "".join(_test(test) for test in _groups(own, "measure"))
         sections.append(
-            f'<section class="claim" id="claim-{head["claim"]}"><header><h2>{head["claim"]}&ensp;'
-            f"{escape(str(head['statement']))}</h2><p>In the paper: {escape(str(head['section']))}</p>"
-            f"<ul>{verdicts}</ul></header>\n{tests}</section>\n"
+            f'<section class="claim" id="claim-{said.claim}"><header><h2>{said.claim}&ensp;'
+            f"{escape(said.statement)}</h2><p>In the paper: {escape(str(own[0]['section']))}</p>"
+            f"<p>As published {_chip(said.published)} corrected {_chip(said.corrected)}</p>"
+            f"<p>{escape(said.sentence(confidence))}</p></header>\n{tests}</section>\n"
         )
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Claims</title><style>{STYLE}</style></head>
 <body><header><h1>The paper's claims</h1>
-<p>Each claim of Hayne et al. (2022) has one test or several. A test <b>holds</b> where the whole
-{100 * confidence:g} % interval lies where its rule wants it, it <b>does not hold</b> where the whole interval lies
-outside, and it is <b>inconclusive</b> otherwise.</p>
-<p>In the drawings a dot is a network's estimate, a diamond the pooled one, and the line its interval; dashed lines are
-the bounds of the rule, and the claim holds where the ground is shaded. Each test has its own scale.</p></header>
-<main>{_overview(claims, columns)}{_form(claims, columns)}{"".join(sections)}</main>
+<p>Each claim of Hayne et al. (2022) is judged twice. <i>As published</i>: by the published protocol and its estimates
+alone, as the authors would have. <i>Corrected</i>: by grids and probes that have not seen the images they are judged
+on, zero as well as mean ablation, both sides' images, controls, and intervals over classes. A corrected test
+<b>holds</b> where all its contrasts lie where its rule wants them, each with the whole {100 * confidence:g} % interval;
+it <b>does not hold</b> where one lies outside, allowing for their number; it is <b>inconclusive</b> otherwise, and has
+<b>no verdict</b> with so few classes that simulations show it to err.</p></header>
+<main>{_conclusions(concluded, confidence)}
+<p>Below are all tests. Where a test has several contrasts, a row shows the one that decides. In the drawings a dot is a
+network's estimate, a diamond the pooled one, and the line its interval; dashed lines are the bounds of the rule, and
+the claim holds where the ground is shaded. Each test has its own scale. The confirmation leaves out the classes with
+which bounds were settled.</p>
+{_overview(claims, columns)}{_form(claims, columns)}{"".join(sections)}</main>
 <script>{SCRIPT}</script></body></html>
 """

@@ -27,8 +27,8 @@ BLOCK = 110
 class Probes:
     """Fitted linear classifiers, target against others.
 
-    columns: the units, among those of the activations, that each probe looks at [probes, units]; coefficients: float64
-    [probes, units]; intercepts: float64 [probes].
+    columns: the units that each probe looks at [probes, units]; coefficients: float64 [probes, units]; intercepts:
+    float64 [probes].
     """
 
     columns: np.ndarray
@@ -76,18 +76,24 @@ class CrossFitted:
 
 
 def fit_published(
-    activations: np.ndarray, is_target: np.ndarray, *, draws: int, units: int, C: float, generator: np.random.Generator
+    activations: np.ndarray,
+    group: np.ndarray,
+    is_target: np.ndarray,
+    *,
+    draws: int,
+    units: int,
+    C: float,
+    generator: np.random.Generator,
 ) -> Probes:
     """The paper's probes of a group (section 2; the authors' code), one for each draw of `units` units at random.
 
-    activations: [images, units of the group], used as they are; is_target: bool [images].
+    activations: [images, units], used as they are; group: the units that are of it; is_target: bool [images].
     """
-    size = activations.shape[1]
-    if size <= units:
+    if len(group) <= units:
         # ASSUME: draws are without replacement; so here each draw is the whole cell, and one fit serves all.
-        columns = np.arange(size)[None]
+        columns = group[None]
     else:
-        columns = np.stack([generator.choice(size, units, replace=False) for _ in range(draws)])
+        columns = np.stack([generator.choice(group, units, replace=False) for _ in range(draws)])
     y = torch.from_numpy(np.where(is_target, 1.0, -1.0))
     x = torch.from_numpy(activations.T[columns]).mT
     # ASSUME: converged, the intercept unpenalised, the images unweighted.
@@ -96,13 +102,20 @@ def fit_published(
 
 
 def published(
-    activations: np.ndarray, is_target: np.ndarray, *, draws: int, units: int, C: float, generator: np.random.Generator
+    activations: np.ndarray,
+    group: np.ndarray,
+    is_target: np.ndarray,
+    *,
+    draws: int,
+    units: int,
+    C: float,
+    generator: np.random.Generator,
 ) -> Published:
     """The paper's score of a group: its probes predict the images on which they were fitted.
 
-    activations: [images, units of the group]; is_target: bool [images].
+    Arguments are those of `fit_published`.
     """
-    fitted = fit_published(activations, is_target, draws=draws, units=units, C=C, generator=generator)
+    fitted = fit_published(activations, group, is_target, draws=draws, units=units, C=C, generator=generator)
     correct = ((fitted.decisions(activations) > 0) == is_target).mean(1)
     log_loss = -(correct * np.log(1 - CLIP) + (1 - correct) * np.log(CLIP))
     return Published(draws, float(np.exp(-log_loss).mean()), float(correct.mean()))

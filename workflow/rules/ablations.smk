@@ -26,10 +26,7 @@ rule ablations:
         logs.run(
             log[0],
             ablations.ablate,
-            grid=grid(input, wildcards),
             path_to_ablation=output[0],
-            cell=wildcards.cell,
-            **params.group,
-            **ablated(params),
+            **ablating(input, wildcards, params),
             made=made_of_group("ablations", params),
         )

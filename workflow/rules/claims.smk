@@ -4,7 +4,8 @@ REGISTRY = f"{ROOT}/workflow/claims.yaml"
 
 rule claims:
     input:
-        rules.tables.input,
+        layers=rules.tables.input,
+        groups=rules.group_tables.output if STUDY.pseudo else [],
     output:
         path_to_claims=f"{R}/claims.parquet",
         path_to_page=report(
@@ -18,11 +19,17 @@ rule claims:
     params:
         settings={
             **STUDY.config["claims"],
-            "targets": {network.name: network.targets for network in STUDY.networks.values()},
-            "outputs": {network.name: network.outputs for network in STUDY.networks.values()},
-            "models": {network.name: network.model for network in STUDY.networks.values()},
+            "networks": {
+                network.name: {
+                    "targets": network.targets,
+                    "outputs": network.outputs,
+                    "model": network.model,
+                    "untrained": network.untrained,
+                }
+                for network in STUDY.networks.values()
+            },
             "bins": STUDY.bins,
-            "seed": STUDY.seed,
+            "dataset": STUDY.dataset,
         },
         registry=file_digest(REGISTRY),
         code=digest("claims"),
@@ -33,7 +40,8 @@ rule claims:
             log[0],
             claims.judge,
             **output,
-            paths_to_layers=by_network(input),
+            paths_to_layers=by_network(input.layers),
+            path_to_groups=input.groups[0] if STUDY.pseudo else None,
             path_to_registry=REGISTRY,
             **params.settings,
             made=made("claims", {**params.settings, "registry": params.registry}),

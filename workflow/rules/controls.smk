@@ -9,6 +9,7 @@ rule controls:
         paths_to_others=others_baselines,
         path_to_images=rules.images.output[0],
         path_to_layers=rules.layers.output[0],
+        truth=truth,
     output:
         f"{R}/controls/{{network}}/{{layer}}/{{class_id}}.parquet",
     log:
@@ -25,8 +26,7 @@ rule controls:
         logs.run(
             log[0],
             controls.control,
-            grid=grid(input, wildcards),
             path_to_controls=output[0],
-            **controlling(params),
+            **controlling(input, wildcards, params),
             made=made("controls", params.settings),
         )

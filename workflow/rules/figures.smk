@@ -1,5 +1,7 @@
-# The paper's figures and two supplements, drawn from the tables alone.
+# The paper's figures, what stands up of them, and supplements, drawn from the tables alone.
 FIRST = STUDY.figure1()
+# Controls, which the figures tell apart from what is studied.
+UNTRAINED = [network.name for network in STUDY.networks.values() if (network.weights or "").startswith("random-")]
 
 
 rule figure1:
@@ -86,7 +88,7 @@ use rule figure2 as figure3 with:
     log:
         f"{R}/logs/figures/figure3.log",
     params:
-        settings={"figure": "figure3", "networks": list(STUDY.networks), "title": ""},
+        settings={"figure": "figure3", "networks": list(STUDY.networks), "title": "", "untrained": UNTRAINED},
         code=digest("figures"),
 
 
@@ -102,7 +104,78 @@ use rule figure2 as supplement_depth with:
     log:
         f"{R}/logs/figures/supplement_depth.log",
     params:
-        settings={"figure": "supplement_depth", "networks": list(STUDY.networks), "title": ""},
+        settings={"figure": "supplement_depth", "networks": list(STUDY.networks), "title": "", "untrained": UNTRAINED},
+        code=digest("figures"),
+
+
+use rule figure2 as supplement_interventions with:
+    output:
+        report(
+            f"{R}/figures/supplement_interventions.png",
+            caption="../report/supplement_interventions.rst",
+            category="Supplements",
+            labels={"figure": "interventions", "shows": "all networks"},
+        ),
+        f"{R}/figures/supplement_interventions.svg",
+    log:
+        f"{R}/logs/figures/supplement_interventions.log",
+    params:
+        settings={
+            "figure": "supplement_interventions",
+            "networks": list(STUDY.networks),
+            "title": "",
+            "untrained": UNTRAINED,
+        },
+        code=digest("figures"),
+
+
+rule reading_needing:
+    input:
+        path_to_table=rules.tables.output[0],
+        path_to_groups=rules.group_tables.output[0] if controlled_grids() else [],
+    output:
+        report(
+            f"{R}/figures/reading_needing.png",
+            caption="../report/reading_needing.rst",
+            category="Figures",
+            labels={"figure": "reading against needing", "shows": "all networks"},
+        ),
+        f"{R}/figures/reading_needing.svg",
+    log:
+        f"{R}/logs/figures/reading_needing.log",
+    params:
+        settings={
+            "figure": "reading_needing",
+            "networks": list(STUDY.networks),
+            "title": "",
+            "untrained": UNTRAINED,
+        },
+        code=digest("figures"),
+    run:
+        from runtime import subprocesses
+
+        tables = {name: str(path) for name, path in input.items() if path}
+        subprocesses.run("jobs.figures", {**params.settings, **tables, "paths": list(output)}, log[0])
+
+
+use rule reading_needing as supplement_controls with:
+    output:
+        report(
+            f"{R}/figures/supplement_controls.png",
+            caption="../report/supplement_controls.rst",
+            category="Supplements",
+            labels={"figure": "controls", "shows": "all networks"},
+        ),
+        f"{R}/figures/supplement_controls.svg",
+    log:
+        f"{R}/logs/figures/supplement_controls.log",
+    params:
+        settings={
+            "figure": "supplement_controls",
+            "networks": list(STUDY.networks),
+            "title": "",
+            "untrained": UNTRAINED,
+        },
         code=digest("figures"),
 
 
@@ -131,5 +204,8 @@ FIGURES = [
     "figure3",
     "supplement_depth",
     "supplement_claims",
+    *(["supplement_interventions"] if STUDY.interventions else []),
+    *(["reading_needing"] if STUDY.interventions and STUDY.config["probes"]["crossfit"] else []),
+    *(["supplement_controls"] if STUDY.interventions and controlled_grids() else []),
     *(f"figure2_{network}" for network in STUDY.networks if network != STUDY.config["figures"]["network"]),
 ]

@@ -1,4 +1,4 @@
-# The networks: their layers, and their weights and accuracy.
+# The networks: their layers, their weights and accuracy, and, of planted ones, the role of each unit.
 
 
 rule layers:
@@ -21,6 +21,28 @@ rule layers:
             path_to_layers=output[0],
             **params.settings,
             **checked(wildcards),
+            made=made("networks", params.settings),
+        )
+
+
+rule truth:
+    output:
+        TRUTH,
+    log:
+        f"{R}/logs/truth/{{network}}.log",
+    wildcard_constraints:
+        network=one_of(network.name for network in STUDY.networks.values() if network.planted),
+    params:
+        settings=lambda w: {"network": w.network, "model": STUDY.networks[w.network].model},
+        code=digest("networks"),
+    run:
+        from jobs import networks
+
+        logs.run(
+            log[0],
+            networks.list_roles,
+            path_to_truth=output[0],
+            **params.settings,
             made=made("networks", params.settings),
         )
 

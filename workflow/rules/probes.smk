@@ -14,7 +14,7 @@ rule probes:
         f"{R}/logs/probes/{{network}}/{{layer}}/{{class_id}}/{{cell}}.log",
     priority: 3
     resources:
-        mem_mb=1000,
+        mem_mb=2000,
     params:
         settings=lambda w: probing(w.network),
         group=group,

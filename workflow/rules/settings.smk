@@ -4,6 +4,7 @@ ACTIVATIONS = f"{R}/activations/{{network}}/{{layer}}/{{class_id}}.parquet"
 MEANS = f"{R}/means/{{network}}/{{layer}}/{{class_id}}.parquet"
 BASELINE = f"{R}/baseline/{{network}}/{{class_id}}.parquet"
 ACCURACY = f"{R}/networks/{{network}}/accuracy.parquet"
+TRUTH = f"{R}/networks/{{network}}/truth.parquet"
 GRID = {"bins": STUDY.bins, "folds": STUDY.folds}
 EXTRACTION = {**STUDY.config["activations"], "folds": STUDY.folds}
 
@@ -17,6 +18,11 @@ def weights(network):
     """The file of a network's weights, trained here or the user's, where there is one."""
     made = [STUDY.trained(network.name)] if network.trained else []
     return [network.file] if network.file else made
+
+
+def truth(wildcards):
+    """The roles of a network's units, where they are known."""
+    return [TRUTH.format(network=wildcards.network)] if STUDY.networks[wildcards.network].planted else []
 
 
 def architecture(wildcards):
@@ -65,14 +71,16 @@ def ablation(network):
     }
 
 
-def ablated(params):
-    """What a job on a group does with it."""
-    return {name: params.settings[name] for name in ("protocols", "interventions")}
+def ablating(files, wildcards, params):
+    """What the job of a cell, or of another group, does with it."""
+    does = {name: params.settings[name] for name in ("protocols", "interventions")}
+    return {"grid": grid(files, wildcards), "cell": wildcards.cell, **params.group, **does}
 
 
-def controlling(params):
+def controlling(files, wildcards, params):
     """What the job of a grid's controls does."""
-    return {name: value for name, value in params.settings.items() if name != "source"}
+    does = {name: value for name, value in params.settings.items() if name != "source"}
+    return {"grid": grid(files, wildcards), "path_to_truth": next(iter(files.truth), None), **does}
 
 
 def control(network):
@@ -216,7 +224,7 @@ def by_cell(network, paths):
 
 def controlled(pattern):
     """A layer's files of controls, one for each target, where there are any."""
-    return lambda w: of_targets(pattern)(w) if w.layer in STUDY.controlled(w.network) else []
+    return lambda w: of_targets(pattern)(w) if STUDY.has_groups and w.layer in STUDY.controlled(w.network) else []
 
 
 def contrasts(network):
@@ -258,4 +266,4 @@ def pseudo_grids():
 
 def controlled_grids():
     """All (network, layer, target) with controls."""
-    return [grid for grid in STUDY.grids() if grid[1] in STUDY.controlled(grid[0])]
+    return [grid for grid in STUDY.grids() if STUDY.has_groups and grid[1] in STUDY.controlled(grid[0])]

@@ -28,7 +28,8 @@ def run(log: str | Path, job: Callable[..., str | None], /, **given: object) -> 
     try:
         process.prepare()
         result = job(**given)
-    except Exception as error:
+    # Snakemake would wait for ever for a job that ends its thread by `sys.exit`.
+    except (Exception, SystemExit) as error:
         ours = isinstance(error, StudyError)
         # A full disk refuses the log too, and is told of by the error.
         with contextlib.suppress(OSError):

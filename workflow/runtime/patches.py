@@ -11,8 +11,11 @@ import functools
 import heapq
 import importlib
 import logging
+import queue
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -85,6 +88,27 @@ def guarded(*names: str, lost: str, otherwise: Callable[..., Any] = lambda *_: N
 
 
 # ---- patches of a run
+
+
+@guarded("exit_gracefully", lost="a run that is told to end (SIGTERM) may hang instead, and must be killed")
+def end_when_told(scheduler: Any) -> None:
+    """Let a run that is told to end (SIGTERM) do so, in whatever moment it is told.
+
+    Mends: Snakemake's handler takes the scheduler's lock in the main thread, which, if it holds that lock in this
+    moment, waits for itself. Here another thread takes it; what the handler does instead is allowed at all times.
+    Tried with: 9.10.1, 9.14.8, 9.20.0, 9.27.1.
+    Without it: of runs of short jobs one in five hangs when it is told to end, and with it whoever waits for its locks.
+    """
+    told: queue.SimpleQueue = queue.SimpleQueue()
+
+    def end() -> None:
+        while True:
+            scheduler.exit_gracefully(*told.get())
+
+    # As Snakemake does: only the main thread may set a handler.
+    with contextlib.suppress(ValueError):
+        signal.signal(signal.SIGTERM, lambda *given: told.put(given))
+        threading.Thread(target=end, daemon=True).start()
 
 
 @guarded("job_rate_limiter", lost="after some thousand jobs, scheduling takes a core of its own")
@@ -197,12 +221,13 @@ def offer_some(scheduler: Any) -> None:
 
 @guarded("local_exec", "scheduler", lost="none of the patches of its scheduler is made (workflow/runtime/patches.py)")
 def apply(workflow: Any) -> None:
-    """Patch a run that works on this machine; one that sends its jobs elsewhere is left as it is.
+    """Patch a run that works on this machine; one that sends its jobs elsewhere is only let end.
 
-    Mends: see each of the four patches.
+    Mends: see each of the five patches.
     Tried with: 9.10.1, 9.14.8, 9.20.0, 9.27.1.
     Without it: a run is slower, and untidy where it is killed or its disk is full. Its results are the same.
     """
+    end_when_told(workflow.scheduler)
     if workflow.local_exec:
         for patch in (lift_rate_limit, note_first, stop_when_refused, offer_some):
             patch(workflow.scheduler)
