@@ -146,35 +146,35 @@ class Ablated:
     rows: pa.Table
 
     @classmethod
-    def of(cls, rows: pa.Table, reference: Reference, path: str, which: np.ndarray | int) -> "Ablated":
-        """`which` are the images that there should be, bool [images of the reference].
-
-        Of a pseudo-target it is their number: whatever their side in the reference, all are its own.
-        """
+    def of(cls, rows: pa.Table, reference: Reference, path: str, protocol: str, drawn: bool = False) -> "Ablated":
+        """`drawn` says that the images are a pseudo-target's own, whatever their side in the reference."""
         places = reference.places(rows["image_id"].to_numpy(), path)
         before = reference.images.part(places)
-        if isinstance(which, int):
-            before, missing = replace(before, side=np.zeros(len(places), int)), len(places) != which
+        side = reference.images.side
+        if drawn:
+            before = replace(before, side=np.zeros(len(places), int))
+            # As many as a class has.
+            whole = len(places) == len(side) // len(np.unique(side))
         else:
-            missing = not np.array_equal(np.sort(places), np.flatnonzero(which))
-        if missing:
+            expected = side == 0 if protocol == "published" else reference.sampled
+            whole = np.array_equal(np.sort(places), np.flatnonzero(expected))
+        if not whole:
             raise StudyError(f"{path}: is not of the images of such an ablation; {parquet.again(path)}")
         for name, column in (("rank_baseline", before.rank), ("log_p_baseline", before.log_p)):
             if not np.array_equal(rows[name].to_numpy(), column):
                 raise StudyError(f"{path}: {name} is not that of the baseline; {parquet.again(path)}")
         rank, log_p = (rows[f"{name}_ablated"].to_numpy() for name in ("rank", "log_p"))
-        # Not of the published protocol.
         z = rows["z_ablated"].combine_chunks()
         values = z.flatten().to_numpy(zero_copy_only=False).astype(np.float64)
-        lengths = set(z.value_lengths().to_pylist())
-        if lengths == {before.z.shape[1]}:
-            values = values.reshape(before.z.shape)
-        elif lengths != {None}:
+        # Where the target's images alone are looked at there is none.
+        one_sided = drawn or protocol == "published"
+        if set(z.value_lengths().to_pylist()) != {None if one_sided else before.z.shape[1]}:
             raise StudyError(f"{path}: z is not of the target and its others; {parquet.again(path)}")
         if not _finite(rows) or not np.isfinite(values).all():
             raise StudyError(f"{path}: a number is not finite; {parquet.again(path)}")
         if rank.min() < 0:
             raise StudyError(f"{path}: a rank is negative; {parquet.again(path)}")
+        values = values if one_sided else values.reshape(before.z.shape)
         return cls(before, outcomes.Images(before.side, values, rank, log_p), reference.fold[places], rows)
 
     def part(self, chosen: np.ndarray) -> tuple[outcomes.Images, outcomes.Images]:
@@ -248,15 +248,21 @@ def _runs(table: pa.Table, keys: Sequence[str], path: str) -> Iterator[tuple[dic
         start += count
 
 
+def _check_place(path: str, head: Mapping[str, str], coordinates: Mapping[str, str]) -> None:
+    """Refuse groups of another grid; all of them are ablated as the cross-fitted protocol has it."""
+    at = {**coordinates, "protocol": "crossfit"}
+    if at.items() - head.items():
+        raise StudyError(f"{path}: is not of {', '.join(at.values())}; {parquet.again(path)}")
+
+
 def _groups(
     path: str, origin: Mapping[str, str], coordinates: Mapping[str, str], reference: Reference
 ) -> Iterator[dict]:
     """The rows of `GROUPS` of one grid, but for the depth."""
     table = _read(path, controls.SCHEMA, origin, ablations.OPTIONAL)
     for head, rows in _runs(table, controls.GROUP.names, path):
-        if coordinates.items() - head.items():
-            raise StudyError(f"{path}: is not of {', '.join(coordinates.values())}; {parquet.again(path)}")
-        yield head | Ablated.of(rows, reference, path, reference.sampled).both_sides() | {"auroc": None}
+        _check_place(path, head, coordinates)
+        yield head | Ablated.of(rows, reference, path, "crossfit").both_sides() | {"auroc": None}
 
 
 def _pseudo(
@@ -264,12 +270,9 @@ def _pseudo(
 ) -> Iterator[dict]:
     """The rows of `GROUPS` of a pseudo-target at a layer, but for the depth; `reference` is of all classes."""
     table = _read(path, pseudo.SCHEMA, origin, ablations.OPTIONAL)
-    # As many as a class has.
-    count = len(reference.image_id) // len(np.unique(reference.images.side))
     for head, rows in _runs(table, controls.GROUP.names, path):
-        if coordinates.items() - head.items():
-            raise StudyError(f"{path}: is not of {', '.join(coordinates.values())}; {parquet.again(path)}")
-        done = Ablated.of(rows, reference, path, count)
+        _check_place(path, head, coordinates)
+        done = Ablated.of(rows, reference, path, "crossfit", drawn=True)
         energy = outcomes.energies(
             *(rows[name].to_numpy() for name in ("energy", "energy_layer")), done.before.side == 0
         )
@@ -340,10 +343,9 @@ def _row(
         }
     table = _read(ablation, ablations.SCHEMA, origins["ablations"], ablations.OPTIONAL)
     for head, rows in _runs(table, ("protocol", "intervention"), ablation):
-        published = head["protocol"] == "published"
-        done = Ablated.of(rows, reference, ablation, reference.images.side == 0 if published else reference.sampled)
+        done = Ablated.of(rows, reference, ablation, head["protocol"])
         name = head["intervention"]
-        if published:
+        if head["protocol"] == "published":
             row |= done.published() | {"images": rows.select([field.name for field in IMAGE]).to_pylist()}
             row |= {
                 f"rank_deficit_{half}": outcomes.one_sided(*done.part(np.isin(done.fold, members)))["rank_deficit"]
@@ -353,6 +355,8 @@ def _row(
                 groups = np.array([group[effect] for group in random if group["intervention"] == name])
                 row[f"{effect}_less_random"], row[f"{effect}_z_random"] = outcomes.against(row[effect], groups)
             continue
+        if head["protocol"] != "crossfit" or name not in INTERVENTIONS:
+            raise StudyError(f"{ablation}: {' '.join(head.values())} is unknown; {parquet.again(ablation)}")
         found = done.both_sides()
         if name == "erase":
             row["erased_share"] = found["erased_share"]
