@@ -195,7 +195,7 @@ def test_papers_study_is_the_papers(config, imagenet):
     assert others == {"alexnet": {10}, "vgg16": {7}, "mobilenet_v2": {7}, "resnet101": {7}}
     assert 2 * len(study.cells) * len(list(study.grids())) == 2 * 16 * (7 * 50 + (15 + 35 + 100) * 8) == 49_600
     assert config["probes"]["published"] == {"draws": 200, "units": 100, "C": 1.0}
-    assert study.random == ()
+    assert {len(study.controlled(name)) for name in study.networks} == {6}
 
 
 def test_imagenettes_study_needs_no_files(config):
