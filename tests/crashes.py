@@ -39,7 +39,6 @@ TARGETS = tuple(
     )
 )
 """Every step, and one figure: the others are drawn by the same means, and would take as long as all cells."""
-OTHER_FIGURES = {"figure2", "figure3", "supplement_depth", "supplement_claims"}
 
 
 def start(project: Project, *arguments: str, printed: str = "printed.txt") -> subprocess.Popen:
@@ -128,7 +127,7 @@ class Reference:
         self.jobs: dict[tuple[str, str], set[str]] = {}
         for name, path in noted(project, "metadata").items():
             record = json.loads(path.read_text())
-            if record["rule"] not in OTHER_FIGURES:
+            if record["rule"] == "figure1" or Path(name).parts[0] != "figures":
                 self.jobs.setdefault((record["rule"], *record["log"]), set()).add(name)
         self.names = set().union(*self.jobs.values())
 

@@ -124,6 +124,37 @@ def test_a_cell_is_noted_before_it_begins(project, reference):
     assert noted(project, "incomplete")
 
 
+def test_a_run_that_is_told_to_end_does_so(project, reference):
+    """SIGTERM, as `kill` and Slurm send it, comes while the main thread holds the scheduler's lock.
+
+    Snakemake's own handler would wait for that lock for ever, and a rerun on a cluster for this run.
+    """
+    undo(project, *CELLS, *AFTER_CELLS)
+    append(
+        project,
+        "import os, signal, snakemake.scheduling.job_scheduler as theirs",
+        "finish = theirs.JobScheduler._finish_jobs",
+        "def finish_jobs(self):",
+        "    if self.finished_jobs >= 20 and not self._user_kill:",
+        "        assert self._lock.locked()",
+        "        os.kill(os.getpid(), signal.SIGTERM)",
+        "    finish(self)",
+        "theirs.JobScheduler._finish_jobs = finish_jobs",
+    )
+    run = start(project)
+    run.wait()
+    printed = (project.folder / "printed.txt").read_text()
+    assert run.returncode == 1, printed
+    assert "Will exit after finishing currently running jobs" in printed
+    wreck = Wreck.of(project, reference)
+    assert wreck.wrong == wreck.partials == []
+    assert 20 <= made(project, *CELLS) < 100
+    (project.folder / "Snakefile").write_text((ROOT / "Snakefile").read_text())
+    last = rerun(project, wreck, reference)
+    assert last.wrong == []
+    assert not last.unlocked
+
+
 @pytest.mark.slow
 def test_a_second_run_refuses(project, reference):
     """By Snakemake's lock; the first ends as an undisturbed run does."""

@@ -16,7 +16,8 @@ from matplotlib.text import Text
 
 from jobs import figures as job
 from readout import cells as grids
-from readout import claims, figures
+from readout import claims, evidence, figures
+from readout.verdicts import VERDICTS
 from workflow import ROOT, ran
 
 REGISTRY = yaml.safe_load((ROOT / "workflow" / "claims.yaml").read_text())["claims"]

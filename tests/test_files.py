@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -98,6 +99,13 @@ def test_a_log_that_cannot_be_written_hides_no_error(tmp_path):
 
     with pytest.raises(StudyError, match=r"^no space left$"):
         logs.run(tmp_path / "log", job)
+
+
+def test_a_job_that_would_end_its_thread_fails_instead(tmp_path):
+    """Snakemake learns of errors only, and would wait for such a job for ever."""
+    with pytest.raises(StudyError, match=r"SystemExit: 3 \(unexpected; the traceback is in "):
+        logs.run(tmp_path / "log", lambda: sys.exit(3))
+    assert "sys.exit(3)" in (tmp_path / "log").read_text()
 
 
 def test_a_job_apart_ends_when_the_workflow_is_killed(tmp_path):

@@ -857,10 +857,10 @@ def world(tmp_path_factory):
         return [made]
 
     def outcomes() -> list[str]:
-        found = claims.outcomes([file["layer"]], ["a"], (2, 2), 3)
+        described = {"targets": ["a"], "outputs": 3, "model": "toy", "untrained": False}
+        found = claims.outcomes([file["layer"]], None, "toy", (2, 2), **described)
         made = root / "out" / "outcomes.parquet"
-        columns = {name: pa.array([str(getattr(found, name))]) for name in ("change", "hit", "hit_others", "score")}
-        pq.write_table(pa.table(columns), made)
+        pq.write_table(pa.table({name: pa.array([str(values)]) for name, values in found.columns.items()}), made)
         return [str(made)]
 
     def settle(made: list[str]) -> None:

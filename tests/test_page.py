@@ -210,8 +210,8 @@ def test_every_row_is_there_with_its_numbers_and_its_verdict():
     ][:4]
     p = "0.001 for0.99 against"
     assert found == [
-        ["alexnet", "0.50 [0.25, 0.75]", p, "s0 - s1, auroc; less a null of 0.12", "✓ holds"],
-        ["resnet", "−1.00 [−2.00, −0.50]", "0.75 for0.25 against", "s0 - s1, auroc; a note", "✗ does not hold"],
+        ["alexnet", "0.50 [0.25, 0.75]", p, "s0 - s1, probe AUROC; less a null of 0.12", "✓ holds"],
+        ["resnet", "−1.00 [−2.00, −0.50]", "0.75 for0.25 against", "s0 - s1, probe AUROC; a note", "✗ does not hold"],
         [
             "pooled",
             "0.50 [−0.25, 0.75]",
@@ -219,7 +219,7 @@ def test_every_row_is_there_with_its_numbers_and_its_verdict():
             "separation loss under mean",
             "? inconclusive",
         ],
-        ["confirmation, 6 classes", "0.50 [0.25, 0.75]", p, "s0 - s1, auroc; few err", "– no verdict"],
+        ["confirmation, 6 classes", "0.50 [0.25, 0.75]", p, "s0 - s1, probe AUROC; few err", "– no verdict"],
     ]
 
 
@@ -273,7 +273,7 @@ def test_the_page_leads_with_both_verdicts_and_a_sentence():
         "✓ holds",
         "✗ does not hold",
         "? inconclusive",
-        "So it is not. What decides: s0 - s1, auroc, 0.5 [0.25, 0.75]; the claim holds above 0. "
+        "So it is not. What decides: s0 - s1, probe AUROC, 0.5 [0.25, 0.75]; the claim holds above 0. "
         "Of the classes with which no bound was settled: inconclusive.",
     ]
     assert [link.attributes["href"] for link in table.find("a")] == ["#claim-1"]

@@ -366,11 +366,13 @@ def test_a_run_of_another_thread_sets_no_handler():
 
 
 def test_a_disk_that_refuses_ends_the_run(monkeypatch):
-    scheduler = Scheduler()
+    scheduler, refused = Scheduler(), threading.Event()
+    # Of this test alone: that of the process stays set once another test has filled a disk.
+    monkeypatch.setattr(files, "refused", refused)
     patches.stop_when_refused(scheduler)
     scheduler.error_callback("one")
     assert scheduler.keepgoing
-    monkeypatch.setattr(files.refused, "is_set", lambda: True)
+    refused.set()
     scheduler.error_callback("other")
     assert not scheduler.keepgoing
     assert scheduler.failed == ["one", "other"]

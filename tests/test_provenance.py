@@ -75,11 +75,11 @@ def test_the_same_job_writes_the_same_bytes(tmp_path):
 
 def test_jobs_at_the_same_time_mark_their_own_tables(tmp_path):
     """Eight jobs on four threads; those that run together write in step, each two tables."""
-    together = Barrier(4)
+    together = Barrier(4, timeout=10)
 
     def job(i):
         files = tmp_path / f"{i}a.parquet", tmp_path / f"{i}b.parquet"
-        write(*files, before=lambda: together.wait(10), made=record(step=f"step{i}"), log=tmp_path / f"{i}.log")
+        write(*files, before=lambda: together.wait(), made=record(step=f"step{i}"), log=tmp_path / f"{i}.log")
         return [carried(file)["step"] for file in files]
 
     with ThreadPoolExecutor(4) as pool:

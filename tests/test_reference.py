@@ -8,24 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from commands import headline, verify
+from commands import verify
 from workflow import ROOT, ran
 
 README = (ROOT / "README.md").read_text()
 SECTION = re.search(r"## What the default study finds\n\n(.*?)\n## ", README, re.DOTALL)[1]
 REFERENCE = verify.read()
-
-# The estimate of each claim that README quotes, by its measure in the registry.
-QUOTED = {
-    1: "balanced accuracy: the lesser of s0 and s3, less the greater of the strips between",
-    2: "rank deficit: rank correlation with depth",
-    3: "rank deficit: s3m3 less the largest other cell",
-    4: "rank change as a share of all ranks: cells of s0 that decode well",
-    5: "peak layers that differ: between classes less within a class between halves of its images",
-    6: "share of s3m3 in the deficits: AlexNet and VGG16 less MobileNetV2 and ResNet",
-    7: "rank correlation of balanced accuracy and rank deficit over cells, corrected for noise",
-    8: "explained variance of rank deficits: the product of the bins less the better single bin",
-}
 
 
 def number(value: str) -> str:
@@ -36,18 +24,17 @@ def number(value: str) -> str:
 
 def claim_rows():
     """The lines of README's table of claims, made from the documented run."""
-    claims = {}
-    for (table, network, item, measure), value in REFERENCE.items():
-        if table == "claims" and measure == "verdict":
-            claim, _, name = item.removeprefix("claim ").partition(": ")
-            claims.setdefault(int(claim), []).append({"network": network, "measure": name, "verdict": value})
-    short = {
-        claim["claim"]: claim["short"] for claim in yaml.safe_load((ROOT / "workflow" / "claims.yaml").read_text())
-    }
-    for claim, rows in claims.items():
-        at = ("claims", "all", f"claim {claim}: {QUOTED[claim]}")
-        estimate, low, high = (number(REFERENCE[*at, measure]) for measure in ("estimate", "ci_low", "ci_high"))
-        yield f"| {claim} {short[claim]} | {headline.verdict(rows)} | {estimate} ({low} to {high}) |"
+    registry = yaml.safe_load((ROOT / "workflow" / "claims.yaml").read_text())["claims"]
+    for claim in registry:
+        of = {}
+        for role in ("published", "corrected"):
+            (measure,) = (test["measure"] for test in claim["tests"] if test["role"] == role)
+            of[role] = ("claims", "all", f"claim {claim['claim']}, {role}: {measure}")
+        estimate, low, high = (
+            number(REFERENCE[*of["corrected"], measure]) for measure in ("estimate", "ci_low", "ci_high")
+        )
+        verdicts = " | ".join(REFERENCE[*of[role], "verdict"] for role in of)
+        yield f"| {claim['claim']} {claim['short']} | {verdicts} | {estimate} ({low} to {high}) |"
 
 
 def sentences():

@@ -69,7 +69,9 @@ def test_a_conclusion_has_the_verdicts_of_the_pooled_rows():
 
 def test_what_a_row_shows_in_words():
     assert verdicts.decides(row(part=None)) == "separation loss under mean"
-    assert verdicts.decides(row(part=None, intervention=None, outcome="auroc")) == "auroc"
+    assert verdicts.decides(row(part=None, intervention=None, outcome="auroc")) == "probe AUROC"
+    both = row(part=None, outcome="auroc and rank_change")
+    assert verdicts.decides(both) == "probe AUROC and rank change under mean"
     assert verdicts.wanted(row(lower=math.nan, upper=0.4)) == "below 0.4"
     assert verdicts.wanted(row(lower=-0.05, upper=0.05)) == "within -0.05 to 0.05"
     assert verdicts.estimate(row(ci_low=None)) == "0.5"

@@ -88,7 +88,8 @@ def ran(
             out, err = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             stop(process)
-            out, err = process.communicate()
+            # What left the group, and may hold the pipes open, is not waited for either.
+            out, err = process.communicate(timeout=10)
             words = shlex.join(map(str, command))
             raise AssertionError(f"not ended after {seconds:g} s: {words}\nIt printed:\n{out}{err}") from None
         except BaseException:

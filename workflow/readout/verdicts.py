@@ -15,6 +15,15 @@ HOLDS, FAILS, OPEN, NONE = "holds", "does not hold", "inconclusive", "no verdict
 VERDICTS = (HOLDS, FAILS, OPEN, NONE)
 """NONE is said at a number of classes at which simulations show that a test errs."""
 
+WORDS = {
+    "auroc": "probe AUROC",
+    "auroc_fixed": "probe AUROC of equally many units",
+    "log_p_loss": "loss of log-probability",
+    "others_rank_change": "rank change of the others",
+    "score_published": "published score",
+}
+"""Outcomes that are not called by their column's name."""
+
 Row = Mapping[str, object]
 
 
@@ -31,7 +40,8 @@ def number(value: float) -> str:
 
 def decides(row: Row) -> str:
     """Which of a test's contrasts a row shows, in words: outcome, intervention, and which cells or networks."""
-    words = str(row["outcome"]).replace("_", " ")
+    outcomes = str(row["outcome"]).split(" and ")
+    words = " and ".join(WORDS.get(name, name.replace("_", " ")) for name in outcomes)
     if row["intervention"]:
         words += f" under {row['intervention']}"
     return f"{row['part']}, {words}" if row["part"] else words

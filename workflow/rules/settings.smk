@@ -213,10 +213,11 @@ def by_layer(network, paths):
     }
 
 
-def by_network(paths):
-    """Files of all layers of the study by network, those of a network in order of depth."""
-    left = iter(paths)
-    return {network.name: [next(left) for _ in network.layers] for network in STUDY.networks.values()}
+def of_networks(paths):
+    """The inputs of the claims: layer tables by network, those of a network in order of depth, and that of groups."""
+    left = iter(paths.layers)
+    layers = {network.name: [next(left) for _ in network.layers] for network in STUDY.networks.values()}
+    return {"paths_to_layers": layers, "path_to_groups": next(iter(paths.groups), None)}
 
 
 def by_target(network, paths):
