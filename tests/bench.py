@@ -157,7 +157,11 @@ def group(traced: fx.GraphModule, name: str, rows: dict, load: Callable, count: 
     `rows` are those of `layers.parquet`, `load` gives the images of a slice of `count`.
     """
     parts = cuts.cut(traced, rows[name]["node"])
-    return parts.tail, ablations_job.alive(parts.prefix, name, rows, count, load, torch.device("cpu"))
+    alive = ablations_job._alive(parts.prefix, rows, count, load, torch.device("cpu"))
+    # The deeper the tail begins, the less it holds at once, and the longer its batches can be.
+    deeper = [row for row in rows.values() if row["depth"] >= rows[name]["depth"]]
+    batches = networks_job.batches(count, deeper)
+    return parts.tail, [tuple(tensor[batch] for tensor in alive) for batch in batches]
 
 
 def allocate(way: str) -> None:
@@ -597,6 +601,10 @@ def bench_stage(quick: bool) -> list[dict]:
             "images": {"dataset": "folder", "path": str(path), "study": count},
             "networks": [network],
             "activations": {"dtype": "float16"},
+            # One pass through the tail a cell, as the bare tails have it.
+            "probes": {"crossfit": None},
+            "ablations": {"protocols": ["published"]},
+            "controls": None,
             "figures": {"network": model, "layer": None, "target": None},
             "device": "cpu",
         }
@@ -616,7 +624,8 @@ def bench_stage(quick: bool) -> list[dict]:
         progress(f"stage: {jobs} ablations, whose bare tails took {number(before['tails'])} s")
         seconds = timed_runs(project, {"ablations": jobs})
         bares = [before, bare()[0]]
-        found = {name: parquet.read(project.results / name, ablations_job.SCHEMA) for name in ranks}
+        columns = ["rank_baseline", "rank_ablated"]
+        found = {name: parquet.read(project.results / name, ablations_job.SCHEMA, columns) for name in ranks}
     tails = statistics.mean(seconds["tails"] for seconds in bares)
     differ = sum(table["rank_ablated"].to_pylist() != ranks[name] for name, table in found.items())
     moved = sum(table["rank_ablated"] != table["rank_baseline"] for table in found.values())

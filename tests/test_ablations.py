@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from readout.tables import effect
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 

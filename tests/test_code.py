@@ -12,7 +12,19 @@ import pytest
 from runtime import code
 from workflow import ran
 
-STEPS = "images networks activations cells probes ablations controls pseudo tables claims figures".split()
+STEPS = (
+    "images",
+    "networks",
+    "activations",
+    "cells",
+    "probes",
+    "ablations",
+    "controls",
+    "pseudo",
+    "tables",
+    "claims",
+    "figures",
+)
 
 
 def _modules(step):
@@ -92,7 +104,10 @@ def test_no_step_depends_on_the_enumeration(step):
             ],
         ),
         ("controls", ["jobs/ablations.py", "jobs/groups.py", "readout/ablations.py", "readout/groups.py"]),
-        ("pseudo", ["jobs/ablations.py", "jobs/controls.py", "readout/cells.py", "readout/folds.py", "readout/probes.py"]),
+        (
+            "pseudo",
+            ["jobs/ablations.py", "jobs/controls.py", "readout/cells.py", "readout/folds.py", "readout/probes.py"],
+        ),
         ("tables", ["readout/outcomes.py", "readout/folds.py", "jobs/pseudo.py"]),
         ("claims", ["readout/claims.py", "jobs/tables.py"]),
         ("figures", ["readout/figures.py"]),

@@ -148,7 +148,9 @@ def test_the_whole_layer_is_always_ablated(toy_study, tmp_path):
     """The positive control: the biases are left, [0 1 2], in every image."""
     assert run(toy_study, tmp_path / "c.parquet", **NONE) == "1 ablations"
     rows = read(tmp_path / "c.parquet")
-    assert [(row["group"], row["kind"], row["intervention"], row["units"]) for row in rows] == [("all", "all", "zero", 8)] * 4
+    assert [(row["group"], row["kind"], row["intervention"], row["units"]) for row in rows] == [
+        ("all", "all", "zero", 8)
+    ] * 4
     assert [row["z_ablated"] for row in rows] == [pytest.approx(z([0, 1, 2]), abs=1e-6)] * 4
     assert [row["energy"] for row in rows] == [row["energy_layer"] for row in rows]
 
@@ -157,6 +159,8 @@ def test_a_whole_layer_that_is_not_reached_is_an_error(toy_study, tmp_path, monk
     """Negative control: units are left out, as where a memory layout fools the ablation."""
     replace = lambda self, activation, units, images: ablate(activation, units[::2], self.value)  # noqa: E731
     monkeypatch.setattr(Constant, "replace", replace)
-    with pytest.raises(StudyError, match=r"c\.parquet: with all of conv1 at zero the images still differ; the ablation"):
+    with pytest.raises(
+        StudyError, match=r"c\.parquet: with all of conv1 at zero the images still differ; the ablation"
+    ):
         run(toy_study, tmp_path / "c.parquet", **NONE)
     assert not (tmp_path / "c.parquet").exists()

@@ -39,7 +39,7 @@ from inputs import checkpoints, conversions, datasets
 from inputs.config import from_command_line
 from inputs.sources import ImageSource, NetworkSource
 from inputs.study import Study
-from jobs import ablations, activations, cells, claims, controls, probes, tables
+from jobs import ablations, activations, cells, claims, controls, probes, pseudo, tables
 from jobs import figures as figures_job
 from jobs import images as images_job
 from jobs import networks as networks_job
@@ -180,9 +180,15 @@ LIKELY = {
     "device": st.sampled_from(["cpu", "cuda", "openvino"]),
     "outputs": st.integers(0, 2000),
 }
-COUNTS = "seed study epochs batch crop resize selectivity magnitude draws units random replicates"
-LIKELY |= dict.fromkeys([*COUNTS.split(), "learning_rate", "value", "confidence"], NUMBERS)
-LIKELY |= {"C": NUMBERS | st.lists(NUMBERS, max_size=4), "controls": st.none()}
+COUNTS = (
+    "seed study epochs batch crop resize selectivity magnitude draws units random matched directions resample pseudo"
+)
+LIKELY |= dict.fromkeys([*COUNTS.split(), "learning_rate", "confidence"], NUMBERS)
+LIKELY |= {"C": NUMBERS | st.lists(NUMBERS, max_size=4), "controls": st.none(), "crossfit": st.none()}
+LIKELY |= {
+    "protocols": st.lists(st.sampled_from(["published", "crossfit", "corrected"]), max_size=3),
+    "interventions": st.lists(st.sampled_from(["zero", "mean", "erase", "resample", 0]), max_size=4),
+}
 LIKELY |= {"name": WORDS, "network": WORDS, "layer": WORDS, "target": WORDS, "path": WORDS}
 LIKELY |= {"mean": st.lists(NUMBERS, min_size=3, max_size=3), "std": st.lists(NUMBERS, min_size=3, max_size=3)}
 """By key: values that are likelier than others to be taken."""
@@ -254,7 +260,13 @@ def paths(study: Study) -> list[str]:
     first = study.figure1()
     found = []
     for network in study.networks.values():
-        names = {"network": network.name, "layer": network.layers[0], "cell": study.cells[-1], "step": "cells"}
+        names = {
+            "network": network.name,
+            "layer": network.layers[0],
+            "cell": study.cells[-1],
+            "step": "cells",
+            "pseudo": "pseudo0",
+        }
         for class_id in {*network.targets, *network.classes}:
             values = names | {
                 "class": class_id,
@@ -338,7 +350,7 @@ def test_a_config_is_taken_or_refused_with_its_key(mutation):
         ("grid.selectivity", 4.0, "grid.selectivity"),
         ("probes.published.C", float("nan"), "probes.published.C"),
         ("probes.published.C", 10**400, "probes.published.C"),
-        ("ablations.value", float("inf"), "ablations.value"),
+        ("controls.pseudo", float("inf"), "controls.pseudo"),
         ("claims.confidence", float("nan"), "claims.confidence"),
         ("networks.0.transform.std", [1e-300, 1, 1], "std"),
         ("networks.0.transform.crop", 10**9, "crop"),
@@ -766,14 +778,23 @@ def world(tmp_path_factory):
     file = {name: str(root / f"{name}.parquet") for name in ("images", "layers", "layer")}
     file |= {f"activations {c}": str(root / "activations" / "conv1" / f"{c}.parquet") for c in "ab"}
     file |= {f"means {c}": str(root / "means" / "conv1" / f"{c}.parquet") for c in "ab"}
-    file |= {"baseline": str(root / "baseline" / "a.parquet"), "cells": str(root / "cells" / "a.parquet")}
-    file |= {"controls": str(root / "controls" / "a.parquet")}
+    file |= {f"baseline {c}": str(root / "baseline" / f"{c}.parquet") for c in "ab"}
+    file |= {step: str(root / step / "a.parquet") for step in ("cells", "controls", "pseudo")}
     names = ("s0m0", "s0m1", "s1m0", "s1m1")
     for step in ("probes", "ablations"):
         file |= {f"{step} {cell}": str(root / step / "a" / f"{cell}.parquet") for cell in names}
     place = {"network": "toy", "layer": "conv1"}
     shown = {"path_to_images": file["images"], "path_to_layers": file["layers"], "source": source, "device": "cpu"}
-    grid = shown | place | {"class_id": "a", "path_to_cells": file["cells"], "path_to_baseline": file["baseline"]}
+    baselines, means, kept = ({c: file[f"{kind} {c}"] for c in "ab"} for kind in ("baseline", "means", "activations"))
+    grid = ablations.Grid(
+        **shown,
+        **place,
+        class_id="a",
+        others=("b",),
+        path_to_cells=file["cells"],
+        path_to_baseline=baselines["a"],
+        paths_to_others=(baselines["b"],),
+    )
 
     # Each step writes into a folder of its own, beside the files that the others read.
     def out(path: str) -> str:
@@ -783,7 +804,7 @@ def world(tmp_path_factory):
         logs.run(root / "log", job, **given)
 
     def extract(class_id: str = "a") -> list[str]:
-        made = [out(file[name]) for name in (f"activations {class_id}", f"means {class_id}", "baseline")]
+        made = [out(file[name]) for name in (f"activations {class_id}", f"means {class_id}", f"baseline {class_id}")]
         run(
             activations.extract,
             **shown,
@@ -792,13 +813,14 @@ def world(tmp_path_factory):
             path_to_baseline=made[2],
             class_id=class_id,
             dtype="float32",
+            folds=True,
         )
         return made
 
     def assign() -> list[str]:
         made = out(file["cells"])
-        means = {"path_to_target": file["means a"], "paths_to_others": [file["means b"]]}
-        run(cells.assign, path_to_cells=made, **means, layer="conv1", bins=[2, 2])
+        of = {"path_to_target": means["a"], "paths_to_others": [means["b"]]}
+        run(cells.assign, path_to_cells=made, **of, layer="conv1", bins=[2, 2], folds=True)
         return [made]
 
     def probe(cell: str = "s1m1") -> list[str]:
@@ -807,6 +829,7 @@ def world(tmp_path_factory):
             probes.probe,
             path_to_probe=made,
             path_to_cells=file["cells"],
+            path_to_layers=file["layers"],
             path_to_target=file["activations a"],
             paths_to_others=[file["activations b"]],
             **place,
@@ -815,18 +838,40 @@ def world(tmp_path_factory):
             kind="cell",
             seed=0,
             published={"draws": 3, "units": 1, "C": 1.0},
-            held_out={"C": 1.0},
+            crossfit={"C": 1.0, "draws": 2},
+            layers=["conv1"],
+            cells=4,
         )
         return [made]
 
     def ablate(cell: str = "s1m1") -> list[str]:
         made = out(file[f"ablations {cell}"])
-        run(ablations.ablate, path_to_ablation=made, **grid, cell=cell, kind="cell", seed=None, value=0.0)
+        how = {"protocols": ["published", "crossfit"], "interventions": ["zero", "mean", "erase"]}
+        run(ablations.ablate, grid=grid, path_to_ablation=made, cell=cell, kind="cell", seed=None, **how)
         return [made]
 
     def control() -> list[str]:
         made = out(file["controls"])
-        run(controls.control, path_to_controls=made, **grid, random=["random0", "random1"], values=[0.0], seed=0)
+        counts = {"random": 2, "matched": 1, "directions": 1, "resample": 1}
+        run(controls.control, grid=grid, path_to_controls=made, **counts, seed=0)
+        return [made]
+
+    def draw() -> list[str]:
+        made = out(file["pseudo"])
+        run(
+            pseudo.control,
+            path_to_pseudo=made,
+            **shown,
+            **place,
+            paths_to_activations=kept,
+            paths_to_means=means,
+            paths_to_baselines=baselines,
+            pseudo="pseudo0",
+            bins=[2, 2],
+            C=1.0,
+            interventions=["zero", "mean"],
+            seed=0,
+        )
         return [made]
 
     def gather_layer() -> list[str]:
@@ -834,7 +879,10 @@ def world(tmp_path_factory):
         run(
             tables.gather_layer,
             path_to_table=out(file["layer"]),
+            path_to_images=file["images"],
             path_to_layers=file["layers"],
+            paths_to_baselines=baselines,
+            others={"a": ("b",)},
             paths_to_cells={"a": file["cells"]},
             paths_to_probes=of["probes"],
             paths_to_ablations=of["ablations"],
@@ -851,9 +899,16 @@ def world(tmp_path_factory):
 
     def gather_groups() -> list[str]:
         made = str(root / "out" / "groups.parquet")
-        paths = {"paths_to_controls": {("toy", "conv1", "a"): file["controls"]}}
-        paths |= {"paths_to_layers": {"toy": file["layers"]}}
-        run(tables.gather_groups, path_to_table=made, **paths, origins={"toy": {}})
+        paths = {"path_to_images": file["images"], "paths_to_controls": {("toy", "conv1", "a"): file["controls"]}}
+        paths |= {"paths_to_pseudo": {("toy", "conv1", "pseudo0"): file["pseudo"]}}
+        paths |= {"paths_to_layers": {"toy": file["layers"]}, "paths_to_baselines": {"toy": baselines}}
+        run(
+            tables.gather_groups,
+            path_to_table=made,
+            **paths,
+            others={"toy": {"a": ("b",)}},
+            origins={"toy": NO_ORIGINS},
+        )
         return [made]
 
     def outcomes() -> list[str]:
@@ -873,15 +928,15 @@ def world(tmp_path_factory):
         listing = {"labels": {"a": 0, "b": 1}, "study": 2, "train": False, "split_seed": 0, "fold_seed": 0}
         images_job.list_images(file["images"], **opening, **listing)
         networks_job.list_layers(file["layers"], source=source, chosen=["conv1"], cells=4, device="cpu")
-        # The baseline that stays is the target's.
-        for class_id in "ba":
+        for class_id in "ab":
             settle(extract(class_id))
         settle(assign())
         for cell in names:
             settle(probe(cell) + ablate(cell))
         settle(control())
+        settle(draw())
         settle(gather_layer())
-        each = (extract, assign, probe, ablate, control, gather_layer, gather_study, gather_groups, outcomes)
+        each = (extract, assign, probe, ablate, control, draw, gather_layer, gather_study, gather_groups, outcomes)
         steps = {step.__name__: (step, STEPS[step.__name__]) for step in each}
         (root / "out").mkdir(exist_ok=True)
         right = {name: [pq.read_table(path) for path in step()] for name, (step, _) in steps.items()}
@@ -891,24 +946,26 @@ def world(tmp_path_factory):
 STEPS = {
     "extract": ["images", "layers"],
     "assign": ["means a", "means b"],
-    "probe": ["cells", "activations a", "activations b"],
-    "ablate": ["images", "layers", "cells", "baseline"],
-    "control": ["images", "layers", "cells", "baseline"],
-    "gather_layer": ["layers", "cells", "probes s0m1", "ablations s0m1", "controls"],
+    "probe": ["cells", "layers", "activations a", "activations b"],
+    "ablate": ["images", "layers", "cells", "baseline a", "baseline b"],
+    "control": ["images", "layers", "cells", "baseline a", "baseline b"],
+    "draw": ["images", "layers", "activations b", "means b", "baseline b"],
+    "gather_layer": ["images", "layers", "baseline b", "cells", "probes s0m1", "ablations s0m1", "controls"],
     "gather_study": ["layer"],
-    "gather_groups": ["layers", "controls"],
+    "gather_groups": ["images", "layers", "baseline b", "controls", "pseudo"],
     "outcomes": ["layer"],
 }
 TABLES = {
     "images": images_job.SCHEMA,
     "layers": networks_job.LAYERS,
-    "means": activations.MEANS,
+    "means": activations.FOLD_MEANS,
     "activations": activations.schema(8, "float32"),
     "baseline": activations.BASELINE,
-    "cells": cells.SCHEMA,
+    "cells": cells.FOLDS_SCHEMA,
     "probes": probes.SCHEMA,
     "ablations": ablations.SCHEMA,
     "controls": controls.SCHEMA,
+    "pseudo": pseudo.SCHEMA,
     "layer": tables.LAYER,
 }
 
@@ -1001,8 +1058,12 @@ UNSEEN = {
     ("activations", "negative", "image_id"),
     ("baseline", "negative", "image_id"),
     ("probes", "negative", "draws"),
+    # The table of groups has their order.
+    ("controls", "rows reversed", None),
+    ("pseudo", "rows reversed", None),
     # What was gathered is checked before.
     ("layer", "negative", None),
+    *(("layer", "null", name) for name in tables.OPTIONAL),
 }
 HARMS = [
     (step, name, how, i)
@@ -1068,7 +1129,7 @@ def test_a_damaged_table_is_seen(world, where, how, at, bit):
 
 
 @pytest.mark.parametrize(
-    "swapped", [("probes s0m0", "probes s0m1"), ("ablations s0m0", "baseline"), ("means a", "layers")]
+    "swapped", [("probes s0m0", "probes s0m1"), ("ablations s0m0", "baseline a"), ("means a", "layers")]
 )
 def test_a_table_in_the_place_of_another_is_seen(world, swapped):
     """Of another cell, of another step."""

@@ -15,13 +15,14 @@ import yaml
 
 from inputs.sources import ImageSource, NetworkSource
 from inputs.study import Study
-from jobs import ablations, cells, controls, networks, probes, tables
+from jobs import ablations, activations, cells, controls, networks, probes, tables
+from jobs import images as images_job
 from readout import StudyError
 from runtime import logs, parquet, provenance, subprocesses
 from workflow import ROOT
 
 SCHEMA = pa.schema([("x", pa.int32())])
-SETTINGS = {"seed": 0, "published": {"draws": 10, "units": 100, "C": 1.0}, "held_out": {"C": [1.0, 10.0]}}
+SETTINGS = {"seed": 0, "published": {"draws": 10, "units": 100, "C": 1.0}, "crossfit": {"C": [1.0, 10.0], "draws": 10}}
 
 
 def record(**changes):
@@ -113,7 +114,7 @@ def test_digest_of_settings():
     nested = {"labels": {"a": 0, "b": 1}}, {"labels": {"b": 1, "a": 0}}, {"labels": {"a": 1, "b": 0}}
     others = [
         SETTINGS | {"published": SETTINGS["published"] | {"draws": 11}},
-        SETTINGS | {"held_out": {"C": [1.0]}},
+        SETTINGS | {"crossfit": {"C": [1.0], "draws": 10}},
         SETTINGS | {"value": 0.0},
         {},
         nested[0],
@@ -163,17 +164,21 @@ def test_settings_of_a_study_that_do_not_count(config):
 @pytest.fixture
 def layer(tmp_path):
     """The files of a layer of two cells and one target, made by one study, and what they must carry."""
-    settings = {"cells": {"bins": [1, 2]}, "probes": SETTINGS, "ablations": {"value": 0.0}, "controls": {"random": 1}}
-    column = {"network": "net", "layer": "conv1", "class_id": "a", "held_out": [{"image_id": 7, "y": 1, "p": 0.5}]}
+    settings = {"cells": {"bins": [1, 2]}, "probes": SETTINGS, "ablations": {"interventions": ["zero"]}}
+    settings |= {"controls": {"random": 1}}
+    held_out = [{"image_id": i, "fold": i // 2, "y": 1 - i % 2, "p": 0.5} for i in range(4)]
+    column = {"network": "net", "layer": "conv1", "class_id": "a", "held_out": held_out}
     cell = {field.name: 1 for field in probes.SCHEMA} | column
-    image = dict(zip(ablations.SCHEMA.names, (7, 0, 2, -1.0, -2.0), strict=True))
+    row = {"protocol": "crossfit", "intervention": "zero", "rank_baseline": 0, "rank_ablated": 2}
+    row |= {"log_p_baseline": -1.0, "log_p_ablated": -2.0, "z_ablated": [1.0, -1.0], "energy": 1.0, "energy_layer": 2.0}
+    images = [row | {"image_id": i, "fold": i // 2} for i in range(4)]
     unit = dict.fromkeys(("target_mean", "others_mean", "selectivity", "magnitude"), 1.0) | {"selectivity_bin": 0}
     grid = [{"unit": i, "cell": f"s0m{i}", "magnitude_bin": i} | unit for i in range(2)]
-    group = {"group": "random0", "kind": "random", "protocol": "published", "intervention": "zero", "units": 1}
+    group = {"group": "random0", "kind": "random", "units": 1}
     content = {"cells/a": (grid, cells.SCHEMA)}
     content |= {f"probes/a/s0m{i}": ([cell | {"cell": f"s0m{i}"}], probes.SCHEMA) for i in range(2)}
-    content |= {f"ablations/a/s0m{i}": ([image], ablations.SCHEMA) for i in range(2)}
-    content |= {"controls/a": ([column | group | image], controls.SCHEMA)}
+    content |= {f"ablations/a/s0m{i}": (images, ablations.SCHEMA) for i in range(2)}
+    content |= {"controls/a": ([column | group | image for image in images], controls.SCHEMA)}
     paths = {step: [] for step in settings}
     for name, (rows, schema) in content.items():
         step = name.split("/")[0]
@@ -183,12 +188,24 @@ def layer(tmp_path):
         field.name: "conv1" if field.type == pa.string() else int(field.name != "depth") for field in networks.LAYERS
     }
     parquet.write(tmp_path / "layers.parquet", [known], networks.LAYERS)
+    # Images 0 and 2 are of class a, 1 and 3 of class b.
+    shown = {"split": "study", "source": ""}
+    listed = [{"image_id": i, "class_id": "abab"[i], "label": i % 2, "fold": i // 2} | shown for i in range(4)]
+    parquet.write(tmp_path / "images.parquet", listed, images_job.SCHEMA)
+    baselines = {class_id: str(tmp_path / "baseline" / f"{class_id}.parquet") for class_id in "ab"}
+    before = {"rank": 0, "score": 1.0, "log_p": -1.0}
+    for i, path in enumerate(baselines.values()):
+        z = [1.0 - i, -1.0]
+        parquet.write(path, [before | {"image_id": j, "z": z} for j in (i, i + 2)], activations.BASELINE)
     origins = {step: {"study": "tiny", "settings": provenance.digest(given)} for step, given in settings.items()}
 
     def gather():
         out = tmp_path / "table.parquet"
         tables.gather_layer(
             out,
+            path_to_images=str(tmp_path / "images.parquet"),
+            paths_to_baselines=baselines,
+            others={"a": ("b",)},
             path_to_layers=str(tmp_path / "layers.parquet"),
             paths_to_cells={"a": paths["cells"][0]},
             paths_to_probes={"a": dict(zip(("s0m0", "s0m1"), paths["probes"], strict=True))},
@@ -198,7 +215,7 @@ def layer(tmp_path):
             layer="conv1",
             origins=origins,
         )
-        return parquet.read(out, tables.LAYER, optional=tables.AGAINST_RANDOM)
+        return parquet.read(out, tables.LAYER, optional=tables.OPTIONAL)
 
     return SimpleNamespace(paths=paths, settings=settings, gather=gather)
 

@@ -89,7 +89,11 @@ def test_classes_may_be_written_as_numbers(config):
         (["probes", "units"], 100, ["probes.units: is called probes.published.units now; rename the key"]),
         (["probes", "C"], 1.0, ["probes.C: is called probes.published.C now; rename the key"]),
         (["probes", "strength"], 1.0, ["probes.strength: is called probes.crossfit.C now; rename the key"]),
-        (["probes", "held_out"], {"C": 1.0}, ["probes.held_out: is no longer there", "probes.crossfit {C, draws} took its"]),
+        (
+            ["probes", "held_out"],
+            {"C": 1.0},
+            ["probes.held_out: is no longer there", "probes.crossfit {C, draws} took its"],
+        ),
         (["ablations", "value"], 0.5, ["ablations.value: is no longer there: ablations.interventions took its place"]),
         (["claims", "replicates"], 99, ["claims.replicates: is no longer there: a jackknife", "leave the key out"]),
         (["ablations", "protocols"], [], ["ablations.protocols", "non-empty"]),
@@ -191,7 +195,7 @@ def test_papers_study_is_the_papers(config, imagenet):
     assert others == {"alexnet": {10}, "vgg16": {7}, "mobilenet_v2": {7}, "resnet101": {7}}
     assert 2 * len(study.cells) * len(list(study.grids())) == 2 * 16 * (7 * 50 + (15 + 35 + 100) * 8) == 49_600
     assert config["probes"]["published"] == {"draws": 200, "units": 100, "C": 1.0}
-    assert study.random == ()
+    assert {len(study.controlled(name)) for name in study.networks} == {6}
 
 
 def test_imagenettes_study_needs_no_files(config):

@@ -3,18 +3,17 @@
 import math
 from types import MappingProxyType, SimpleNamespace
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from readout.tables import against, effect
-from scipy.stats import t as student
 
 from conftest import NO_ORIGINS
 from jobs import ablations, activations, controls, networks, probes
 from jobs import tables as job
 from readout import StudyError
 from runtime import parquet
+from test_controls import SCORES
+
+# Two images of a class leave three folds without any, about which `erase` says nothing.
+pytestmark = [pytest.mark.filterwarnings(f"ignore:{words}") for words in ("Mean of empty slice", "invalid value")]
 
 CELLS = ("s0m0", "s0m1", "s1m0", "s1m1")
 STEPS = ("probes", "ablations")
@@ -210,7 +209,12 @@ def test_what_is_switched_off_is_missing(study):
     """One protocol alone, one intervention, no cross-fitted probe: the others' columns stay as they are."""
     whole = study.gather()
     off = {
-        "crossfit": [*job.OUTCOMES, "erased_share", "auroc_sample", *(n for n in job.HALVES if "_zero" in n or "_mean" in n)],
+        "crossfit": [
+            *job.OUTCOMES,
+            "erased_share",
+            "auroc_sample",
+            *(n for n in job.HALVES if "_zero" in n or "_mean" in n),
+        ],
         "mean": [name for name in (*job.OUTCOMES, *job.HALVES) if name.endswith(("_mean", "_mean_a", "_mean_b"))],
         "published": [*job.EFFECTS, "rank_deficit_a", "rank_deficit_b", "images"],
         "probe": [*probes.OPTIONAL, "auroc_a", "auroc_b", "auroc_sample"],
@@ -224,7 +228,9 @@ def test_what_is_switched_off_is_missing(study):
                 interventions = [i for i in HOW["interventions"] if part not in ("crossfit", i)]
                 study.ablate(cell, protocols=protocols, interventions=interventions)
         for before, row in zip(whole, study.gather(), strict=True):
-            assert {name for name in before if row[name] is None} - {n for n in before if before[n] is None} <= set(names)
+            assert {name for name in before if row[name] is None} - {n for n in before if before[n] is None} <= set(
+                names
+            )
             assert [name for name in names if row[name] is not None] == []
             assert all(row[name] == before[name] for name in row if name not in names), part
         for cell in CELLS:
@@ -273,8 +279,14 @@ CROSSFIT = slice(2, None)
         (lambda rows: [*rows[:-1], rows[-1] | {"rank_baseline": 2}], "rank_baseline is not that of the baseline"),
         (lambda rows: [rows[0] | {"log_p_baseline": 0.0}, *rows[1:]], "log_p_baseline is not that of the baseline"),
         # Of fewer classes, of more, of none; of as many numbers in all.
-        (lambda rows: rows[:2] + [row | {"z_ablated": [0.0]} for row in rows[2:]], "z is not of the target and its oth"),
-        (lambda rows: rows[:2] + [row | {"z_ablated": [0.0] * 3} for row in rows[2:]], "z is not of the target and its"),
+        (
+            lambda rows: rows[:2] + [row | {"z_ablated": [0.0]} for row in rows[2:]],
+            "z is not of the target and its oth",
+        ),
+        (
+            lambda rows: rows[:2] + [row | {"z_ablated": [0.0] * 3} for row in rows[2:]],
+            "z is not of the target and its",
+        ),
         (lambda rows: [*rows[:-1], rows[-1] | {"z_ablated": None}], "z is not of the target and its others"),
         (
             lambda rows: rows[:-2] + [row | {"z_ablated": [0.0] * n} for row, n in zip(rows[-2:], (1, 3), strict=True)],
@@ -287,6 +299,8 @@ CROSSFIT = slice(2, None)
         (lambda rows: [*rows[:-1], rows[-1] | {"image_id": 9}], "is not of the study's images of this target"),
         (lambda rows: [row | {"protocol": "published"} for row in rows[2:6]], "is not of the images of such an ablati"),
         (lambda rows: rows + rows[2:6], "a group is there twice"),
+        (lambda rows: [row | {"protocol": "corrected"} for row in rows[2:6]], "corrected zero is unknown"),
+        (lambda rows: [row | {"intervention": "noise"} for row in rows[2:6]], "crossfit noise is unknown"),
     ],
 )
 def test_an_ablation_that_does_not_serve_is_refused(study, harm, words):
@@ -430,41 +444,49 @@ def _twice_and_larger(rows):
         (_of_another("network", "net"), "is not of toy, conv1, a"),
         (_of_another("layer", "conv2"), "is not of toy, conv1, a"),
         (_of_another("class_id", "b"), "is not of toy, conv1, a"),
+        (_of_another("protocol", "published"), "is not of toy, conv1, a, crossfit"),
         # One row alone.
-        (lambda rows: [*rows[:-1], rows[-1] | {"class_id": "b"}], "is not of toy, conv1, a"),
+        (lambda rows: [rows[0] | {"class_id": "b"}, *rows[1:]], "is not of toy, conv1, a"),
         (_twice, "a group is there twice"),
         (_twice_and_larger, "a group is there twice"),
-        # A group of two sizes: one image each.
-        (lambda rows: [*rows[:-1], rows[-1] | {"units": 3}], "a group is there twice"),
+        # A group of two sizes: one image alone.
+        (lambda rows: [*rows[:-1], rows[-1] | {"units": 3}], "is not of the images of such an ablation"),
         (lambda rows: [row | {"rank_ablated": -1} for row in rows], "a rank is negative"),
-        (lambda rows: [row | {"log_p_ablated": math.inf} for row in rows], "a log-probability is not finite"),
+        (lambda rows: [row | {"log_p_ablated": math.inf} for row in rows], "a number is not finite"),
+        (
+            lambda rows: [row | {"z_ablated": row["z_ablated"][:1]} for row in rows],
+            "z is not of the target and its oth",
+        ),
+        (lambda rows: [row | {"z_ablated": None} for row in rows[:4]], "z is not of the target and its others"),
+        # Other images, images less, of all groups or of one.
+        (
+            lambda rows: [row | {"image_id": row["image_id"] + 1} for row in rows],
+            "is not of the study's images of this t",
+        ),
+        (
+            lambda rows: [row | {"image_id": 3 - row["image_id"]} for row in rows],
+            "rank_baseline is not that of the base",
+        ),
+        (lambda rows: rows[1:], "is not of the images of such an ablation"),
+        (lambda rows: [row for row in rows if row["image_id"]], "is not of the images of such an ablation"),
     ],
 )
 def test_a_table_of_controls_that_does_not_serve_is_refused(compared, harm, words):
     """By its name, whoever reads it."""
-    parquet.write(compared.path, harm(parquet.read(compared.path).to_pylist()), controls.SCHEMA)
+    parquet.write(compared.path, harm(_rows(compared.path, controls.SCHEMA)), controls.SCHEMA)
     for gather in (compared.gather, compared.gather_groups):
-        with pytest.raises(StudyError, match=rf"controls/a\.parquet: {words}; make it again"):
+        with pytest.raises(StudyError, match=rf"controls/a\.parquet: {words}.*; make it again"):
             gather()
 
 
-@pytest.mark.parametrize(
-    "harm",
-    [
-        lambda rows: [row | {"image_id": row["image_id"] + 1} for row in rows],
-        lambda rows: rows[::-1],
-        lambda rows: rows[1:],
-        lambda rows: [row for row in rows if row["image_id"] == rows[0]["image_id"]],
-    ],
-    ids=["others", "order", "a row less", "an image less"],
-)
-def test_controls_of_other_images_are_refused(compared, harm):
-    """A cell is compared with groups that were ablated in the same images."""
-    parquet.write(compared.path, harm(parquet.read(compared.path).to_pylist()), controls.SCHEMA)
-    with pytest.raises(
-        StudyError, match=r"controls/a\.parquet: is not of the images of .*ablations/a/s0m0\.parquet; make it again"
-    ):
-        compared.gather()
+def test_the_order_of_a_groups_images_does_not_matter(compared):
+    """They are known by their numbers."""
+    before = compared.gather_groups()
+    rows = _rows(compared.path, controls.SCHEMA)
+    parquet.write(
+        compared.path, [row for i in range(0, len(rows), 4) for row in rows[i : i + 4][::-1]], controls.SCHEMA
+    )
+    assert compared.gather_groups() == before
 
 
 def test_controls_of_another_study_are_refused(compared):

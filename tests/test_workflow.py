@@ -21,13 +21,20 @@ from workflow import ROOT, TINY, Project, ran
 pytestmark = pytest.mark.workflow
 
 LAYERS, TARGETS, CELLS = 3, 2, 16
-BEHIND = {"tables": 1, "claims": 1, "figure2": 1, "figure3": 1, "supplement_depth": 1, "supplement_claims": 1}
+CONTROLLED, PSEUDO = ("conv5", "dense2"), 2
+"""Layers with controls, the first and the last, and pseudo-targets there."""
+CONTROLS = len(CONTROLLED) * TARGETS
+DRAWN = len(CONTROLLED) * PSEUDO
+FIGURES = ("figure2", "figure3", "supplement_depth", "supplement_claims", "supplement_interventions")
+FIGURES = (*FIGURES, "reading_needing", "supplement_controls")
+"""All but the first, which is of a grid."""
+BEHIND = dict.fromkeys(("tables", "claims", *FIGURES), 1)
 """What follows from the rows of the cells, wherever one of them changed."""
 
 
 RANDOM = ("random0", "random1", "random2")
 AGAINST = [f"{name}_{how}_random" for name in ("rank_deficit", "rank_change", "log_p_change") for how in ("less", "z")]
-"""Columns that compare a cell with the random groups of its grid."""
+"""Columns that compare a cell with the random groups of its grid, of the published protocol."""
 
 
 def changed(project, **changes):
@@ -55,7 +62,8 @@ def test_every_table_has_the_columns_of_the_documentation(finished):
     # No network of this study is planted: tests/test_planted.py has that table.
     del documented["networks/{network}/truth.parquet"]
     for pattern, columns in documented.items():
-        path = finished.results / pattern.format(network="alexnet", layer="dense1", class_id="0", cell="s3m3")
+        at = {"network": "alexnet", "layer": "dense2", "class_id": "0", "cell": "s3m3", "pseudo": "pseudo0"}
+        path = finished.results / pattern.format(**at)
         assert pq.read_schema(path).names == columns, pattern
 
 
@@ -70,10 +78,13 @@ def test_every_table_carries_what_made_it(finished):
         step = steps[path.stem] if folder == "networks" else steps.get(folder, folder)
         assert (made["study"], made["step"], made["code"]) == ("tiny", step, code.digest(step)), path
         settings.setdefault(folder, set()).add(made["settings"])
-    assert len(settings) == 12
+    assert len(settings) == 13
     # Nothing of a cell's place: it is in the file's name.
-    assert {len(settings[step]) for step in ("activations", "cells", "probes", "ablations", "controls")} == {1}
-    protocol = {"seed": 0, "published": {"C": 1.0, **TINY["probes"]["published"]}, "held_out": {"C": 10.0}}
+    assert {len(settings[step]) for step in ("activations", "cells", "probes", "ablations", "controls", "pseudo")} == {
+        1
+    }
+    protocol = {"seed": 0, "published": {"C": 1.0, **TINY["probes"]["published"]}}
+    protocol |= {"crossfit": {"C": 10.0, "draws": 10}, "layers": TINY["networks"][0]["layers"], "cells": CELLS}
     assert settings["probes"] == {provenance.digest(protocol)}
 
 
@@ -84,16 +95,43 @@ def test_command_of_the_documentation_shows_what_made_a_table(finished):
     assert json.loads(done.stdout)["study"] == "tiny"
 
 
+def of_sample(ablation, images, others=3):
+    """Whether the images of a cross-fitted ablation are those that it should have: two a fold of few other classes."""
+    listed = images.merge(ablation, on="image_id", validate="one_to_one", suffixes=("", "_"))
+    assert len(listed) == len(ablation)
+    return sorted(listed.groupby("class_id").size()) == [10] * others + [20] and listed["fold"].equals(listed["fold_"])
+
+
 def test_cells_table_is_complete_and_agrees_with_the_files_of_the_cells(finished):
     table = pd.read_parquet(finished.results / "tables" / "cells.parquet")
     assert len(table) == LAYERS * TARGETS * CELLS
-    assert not table.drop(columns=AGAINST).isna().any().any()
+    # What may be missing: a deviation where random groups do not differ, and shares of what is not there.
+    missing = table.columns[table.isna().any()]
+    compared = table.columns[table.columns.str.endswith("_random")]
+    shares = {"erased_share", *(f"{name}_{i}" for name in ("d_prime_loss",) for i in ("zero", "mean", "erase"))}
+    assert set(missing) - set(compared) <= shares
+    assert set(table.loc[table[compared].notna().any(axis=1), "layer"]) == set(CONTROLLED)
+    images = pd.read_parquet(finished.results / "images.parquet")
     for row in table.sample(12, random_state=0).to_dict("records"):
         place = f"{row['network']}/{row['layer']}/{row['class_id']}"
         ablation = pd.read_parquet(finished.results / "ablations" / place / f"{row['cell']}.parquet")
-        change = ablation["rank_ablated"] - ablation["rank_baseline"]
+        published = ablation[ablation["protocol"] == "published"]
+        change = published["rank_ablated"] - published["rank_baseline"]
+        assert len(published) == 20
         assert row["rank_change"] == pytest.approx(change.mean())
         assert row["rank_deficit"] == pytest.approx(change.clip(lower=0).mean())
+        for intervention, own in ablation[ablation["protocol"] == "crossfit"].groupby("intervention"):
+            assert of_sample(own, images)
+            target = own["image_id"].isin(published["image_id"])
+            assert target.sum() == 20
+            change = own["rank_ablated"] - own["rank_baseline"]
+            assert row[f"rank_change_{intervention}"] == pytest.approx(change[target].mean())
+            assert row[f"others_rank_change_{intervention}"] == pytest.approx(change[~target].mean())
+            assert row[f"energy_{intervention}"] == pytest.approx(own["energy"].sum() / own["energy_layer"].sum())
+            z = [own["z_ablated"].str[0][side].mean() for side in (target, ~target)]
+            shift = sum(z) / 2 - before(finished, own, target)
+            # Log-odds are kept in float32.
+            assert row[f"criterion_shift_{intervention}"] == pytest.approx(shift, abs=1e-5)
         grid = pd.read_parquet(finished.results / "cells" / f"{place}.parquet")
         members = grid[grid["cell"] == row["cell"]]
         assert row["units"] == len(members)
@@ -103,19 +141,34 @@ def test_cells_table_is_complete_and_agrees_with_the_files_of_the_cells(finished
         held_out = pd.DataFrame(list(probe["held_out"]))
         right = (held_out["p"] > 0.5) == (held_out["y"] == 1)
         assert row["accuracy"] == pytest.approx(right.groupby(held_out["y"]).mean().mean())
+        sample = held_out[held_out["image_id"].isin(own["image_id"])]
+        pairs = np.subtract.outer(*(sample.loc[sample["y"] == y, "p"].to_numpy() for y in (1, 0)))
+        assert row["auroc_sample"] == pytest.approx(((pairs > 0) + (pairs == 0) / 2).mean())
+
+
+def before(finished, rows, target):
+    """Mean log-odds of class 0 or 1, whose images `target` marks, before any ablation; both sides weigh the same."""
+    baseline = [pd.read_parquet(finished.results / "baseline" / "alexnet" / f"{c}.parquet").assign(c=c) for c in "0123"]
+    own = rows.merge(pd.concat(baseline), on="image_id", validate="one_to_one")
+    (label,) = set(own["c"][target.to_numpy()])
+    z = own["z"].str[int(label)]
+    return (z[target.to_numpy()].mean() + z[~target.to_numpy()].mean()) / 2
 
 
 def test_cells_are_compared_with_the_random_groups_of_their_grid(finished):
     """Against pandas, on every row; missing is what has no deviation, and nothing else."""
     table = pd.read_parquet(finished.results / "tables" / "cells.parquet")
     groups = pd.read_parquet(finished.results / "tables" / "groups.parquet")
-    assert len(groups) == LAYERS * TARGETS * len(RANDOM)
+    groups = groups[groups["kind"] == "random"]
+    assert len(groups) == CONTROLS * len(RANDOM) * 2
     at = ["network", "layer", "depth", "class_id"]
     assert (groups.groupby(at)["group"].unique().map(tuple) == RANDOM).all()
+    table = table[table["layer"].isin(CONTROLLED)]
     moved = 0
     for name in ("rank_deficit", "rank_change", "log_p_change"):
-        random = groups.groupby(at)[name].agg(["mean", "std"]).reset_index()
+        random = groups[groups["intervention"] == "zero"].groupby(at)[name].agg(["mean", "std"]).reset_index()
         both = table.merge(random, on=at, validate="many_to_one")
+        assert len(both) == CONTROLS * CELLS
         less = both[name] - both["mean"]
         np.testing.assert_allclose(both[f"{name}_less_random"], less, rtol=0, atol=1e-12)
         differ = both["std"] > 1e-12
@@ -123,32 +176,77 @@ def test_cells_are_compared_with_the_random_groups_of_their_grid(finished):
         np.testing.assert_allclose(both[f"{name}_z_random"][differ], (less / both["std"])[differ], rtol=1e-9)
         moved += differ.sum()
     assert moved > 0
+    for i, own in groups.groupby("intervention"):
+        both = table.merge(own.groupby(at)["separation_loss"].mean().reset_index(), on=at)
+        less = both[f"separation_loss_{i}"] - both["separation_loss"]
+        np.testing.assert_allclose(both[f"separation_loss_{i}_less_random"], less, rtol=0, atol=1e-12)
 
 
 def test_groups_agree_with_the_files_of_the_controls(finished):
-    """Means over the target's images."""
+    """Means over the target's images; each group is there once."""
     table = pd.read_parquet(finished.results / "tables" / "groups.parquet")
+    table = table[table["kind"] != "pseudo"]
+    expected = {"all": 1, "random": 3 * 2, "part": 3, "cell": 2 * 2 + CELLS}
+    for (layer, class_id), grid in table.groupby(["layer", "class_id"]):
+        assert (layer in CONTROLLED, class_id in "01") == (True, True)
+        found = grid["kind"].value_counts().to_dict()
+        # Of the three parts some may have no partner of equal energy.
+        assert found.pop("matched", 0) <= 3
+        assert found == expected
+    assert not table.duplicated(["layer", "class_id", "group", "intervention"]).any()
+    whole = table[table["kind"] == "all"]
+    assert (whole["separation_loss"] - 1).abs().max() < 1e-5
+    assert set(whole["energy"]) == {1.0}
     for row in table.to_dict("records"):
-        assert (row["kind"], row["protocol"], row["intervention"]) == ("random", "published", "zero")
+        assert row["protocol"] == "crossfit"
         place = f"{row['network']}/{row['layer']}/{row['class_id']}"
         control = pd.read_parquet(finished.results / "controls" / f"{place}.parquet")
-        own = control[control["group"] == row["group"]]
-        assert len(own) == 20
-        change = own["rank_ablated"] - own["rank_baseline"]
+        own = control[(control["group"] == row["group"]) & (control["intervention"] == row["intervention"])]
+        assert len(own) == 20 + 3 * 10
+        change = (own["rank_ablated"] - own["rank_baseline"])[:20]
         assert row["rank_change"] == pytest.approx(change.mean())
         assert row["rank_deficit"] == pytest.approx(change.clip(lower=0).mean())
-        assert row["log_p_change"] == pytest.approx((own["log_p_ablated"] - own["log_p_baseline"]).mean())
+        assert row["log_p_change"] == pytest.approx((own["log_p_ablated"] - own["log_p_baseline"])[:20].mean())
         grid = pd.read_parquet(finished.results / "cells" / f"{place}.parquet")
-        assert row["units"] == len(grid) // CELLS
+        if row["kind"] in ("random", "cell"):
+            assert abs(row["units"] - len(grid) / CELLS) < 1
+
+
+def test_pseudo_targets_agree_with_their_files(finished):
+    """Of all four classes five images, of each fold four; the same in every layer."""
+    table = pd.read_parquet(finished.results / "tables" / "groups.parquet")
+    table = table[table["kind"] == "pseudo"]
+    assert len(table) == DRAWN * CELLS * 2
+    images = pd.read_parquet(finished.results / "images.parquet").set_index("image_id")
+    drawn = {}
+    for row in table.to_dict("records"):
+        file = finished.results / "pseudo" / row["network"] / row["layer"] / f"{row['class_id']}.parquet"
+        rows = pd.read_parquet(file)
+        own = rows[(rows["group"] == row["group"]) & (rows["intervention"] == row["intervention"])]
+        assert len(own) == 20
+        drawn.setdefault(row["class_id"], set()).add(frozenset(own["image_id"]))
+        change = own["rank_ablated"] - own["rank_baseline"]
+        assert row["rank_change"] == pytest.approx(change.mean())
+        assert row["energy"] == pytest.approx(own["energy"].sum() / own["energy_layer"].sum())
+        assert set(own["auroc"]) == {row["auroc"]}
+        assert np.isnan([row["separation_loss"], row["use"], row["others_rank_change"]]).all()
+    assert {len(sets) for sets in drawn.values()} == {1}
+    first, second = (images.loc[sorted(*sets)] for sets in drawn.values())
+    for chosen in (first, second):
+        assert chosen["class_id"].value_counts().to_dict() == dict.fromkeys("0123", 5)
+        assert chosen["fold"].value_counts().to_dict() == dict.fromkeys(range(5), 4)
+    assert set(first.index) != set(second.index)
 
 
 def test_a_random_group_is_made_by_the_rules_of_the_cells(project):
     """Asked for by name: the same numbers as in the job that makes all of a grid's, and a probe of the same units."""
-    place = "alexnet/dense1/0"
+    place = "alexnet/dense2/0"
     project.run(f"results/tiny/ablations/{place}/random0.parquet", f"results/tiny/probes/{place}/random0.parquet")
     alone = pd.read_parquet(project.results / "ablations" / place / "random0.parquet")
     control = pd.read_parquet(project.results / "controls" / f"{place}.parquet")
     own = control[control["group"] == "random0"].reset_index(drop=True)
+    # By itself it is ablated as the cells are, by zero and mean among others.
+    alone = alone[(alone["protocol"] == "crossfit") & (alone["intervention"] != "erase")].reset_index(drop=True)
     pd.testing.assert_frame_equal(alone, own[list(alone.columns)])
     # Another group's are others.
     other = control[control["group"] == "random1"].reset_index(drop=True)
@@ -170,13 +268,13 @@ def test_random_groups_added_leave_cells_and_probes(project):
     """Those that were there stay what they are."""
     before = pd.read_parquet(project.results / "tables" / "groups.parquet")
     assert changed(project, controls={"random": 4}).planned() == BEHIND | {
-        "controls": LAYERS * TARGETS,
-        "layer_tables": LAYERS,
+        "controls": CONTROLS,
+        "layer_tables": len(CONTROLLED),
         "group_tables": 1,
     }
     project.run("results/tiny/tables/groups.parquet")
     after = pd.read_parquet(project.results / "tables" / "groups.parquet")
-    assert len(after) == LAYERS * TARGETS * 4
+    assert len(after) == len(before) + CONTROLS * 2
     kept = after[after["group"] != "random3"].reset_index(drop=True)
     pd.testing.assert_frame_equal(kept, before)
 
@@ -185,16 +283,19 @@ def test_without_controls_nothing_is_compared(project, tmp_path):
     """No job and no table of them; the columns of the cells are there, and missing."""
     before = pd.read_parquet(project.results / "tables" / "cells.parquet")
     planned = changed(project, controls=None).planned()
-    assert planned == BEHIND | {"layer_tables": LAYERS}
+    alone = {name: 1 for name in BEHIND if name != "supplement_controls"}
+    assert planned == alone | {"layer_tables": len(CONTROLLED)}
     project.run("results/tiny/tables/cells.parquet")
     after = pd.read_parquet(project.results / "tables" / "cells.parquet")
     assert list(after.columns) == list(before.columns)
-    assert after[AGAINST].isna().all().all()
-    pd.testing.assert_frame_equal(after.drop(columns=AGAINST), before.drop(columns=AGAINST))
+    compared = [name for name in after if name.endswith("_random")]
+    assert set(AGAINST) < set(compared)
+    assert after[compared].isna().all().all()
+    pd.testing.assert_frame_equal(after.drop(columns=compared), before.drop(columns=compared))
     # Also from scratch.
     fresh = Project.create(tmp_path / "fresh", project.config).planned()
     assert fresh["ablations"] == LAYERS * TARGETS * CELLS
-    assert not {"controls", "group_tables"} & fresh.keys()
+    assert not {"controls", "pseudo", "group_tables", "supplement_controls"} & fresh.keys()
 
 
 def test_cells_follow_from_the_activations(finished):
@@ -274,8 +375,10 @@ def test_ro_crate(project):
     files = {key: [entities[part["@id"]]["contentUrl"] for part in cell[key]] for key in ("usedDataset", "generated")}
     assert files["generated"] == ["results/tiny/ablations/alexnet/dense1/0/s3m3.parquet"]
     assert sorted(files["usedDataset"]) == [
-        "results/tiny/baseline/alexnet/0.parquet",
+        *(f"results/tiny/baseline/alexnet/{class_id}.parquet" for class_id in "0123"),
         "results/tiny/cells/alexnet/dense1/0.parquet",
+        "results/tiny/images.parquet",
+        "results/tiny/networks/alexnet/layers.parquet",
         "results/tiny/networks/alexnet/weights.pt",
     ]
     assert cell["runBy"] == "Somebody"
@@ -288,7 +391,7 @@ def test_target_added_makes_only_its_jobs(project):
         "cells": LAYERS,
         "probes": cells,
         "ablations": cells,
-        "controls": LAYERS,
+        "controls": len(CONTROLLED),
         "layer_tables": LAYERS,
         "group_tables": 1,
     }
@@ -303,9 +406,10 @@ def test_class_added_to_the_pool_makes_its_activations_and_the_cells_whose_other
         "cells": LAYERS * TARGETS,
         "probes": cells,
         "ablations": cells,
-        "controls": LAYERS * TARGETS,
+        "controls": CONTROLS,
         "layer_tables": LAYERS,
         "group_tables": 1,
+        "pseudo": DRAWN,
         "figure1": 1,
     }
 
@@ -324,7 +428,11 @@ def test_order_of_keys_changes_nothing(project):
 
 
 def test_layer_dropped_gathers_anew(project):
-    assert changed(project, layers=["conv5", "dense1"]).planned() == BEHIND | {"group_tables": 1}
+    """But for the layers with controls, which are the first and the last, and for the smallest cell of them all."""
+    assert changed(project, layers=["conv5", "dense2"]).planned() == BEHIND | {
+        "probes": 2 * TARGETS * CELLS,
+        "layer_tables": 2,
+    }
 
 
 def test_layer_added_makes_the_network_anew_from_its_activations(project):
@@ -334,7 +442,8 @@ def test_layer_added_makes_the_network_anew_from_its_activations(project):
         "cells": layers * TARGETS,
         "probes": cells,
         "ablations": cells,
-        "controls": layers * TARGETS,
+        "controls": CONTROLS,
+        "pseudo": DRAWN,
         "layer_tables": layers,
         "group_tables": 1,
         "figure1": 1,
@@ -343,12 +452,83 @@ def test_layer_added_makes_the_network_anew_from_its_activations(project):
 
 @pytest.mark.parametrize(
     "setting",
-    [{"held_out": {"C": 2.0}}, {"published": {"draws": 3, "units": 10}}, {"held_out": {"C": [1.0, 10.0]}}],
+    [
+        {"published": {"draws": 3, "units": 10}},
+        {"crossfit": {"C": 10.0, "draws": 3}},
+        {"crossfit": {"C": 2.0, "draws": 10}},
+        {"crossfit": {"C": [1.0, 10.0], "draws": 10}},
+    ],
     ids=str,
 )
 def test_probe_setting_makes_the_probes_anew(project, setting):
+    """And those of pseudo-targets, which have the cross-fitted probe alone, where its C changes."""
     cells = LAYERS * TARGETS * CELLS
-    assert changed(project, probes=setting).planned() == BEHIND | {"probes": cells, "layer_tables": LAYERS}
+    too = {"pseudo": DRAWN, "group_tables": 1} if setting.get("crossfit", {"C": 10.0})["C"] != 10.0 else {}
+    assert changed(project, probes=setting).planned() == BEHIND | {"probes": cells, "layer_tables": LAYERS} | too
+
+
+@pytest.mark.parametrize("kind", ["matched", "directions", "resample"])
+def test_control_setting_makes_the_controls_anew(project, kind):
+    """Alone, and what compares or shows them."""
+    assert changed(project, controls={kind: 3}).planned() == BEHIND | {
+        "controls": CONTROLS,
+        "layer_tables": len(CONTROLLED),
+        "group_tables": 1,
+    }
+
+
+def test_pseudo_target_added_is_drawn_alone(project):
+    """Those that were there stay; no cell is compared with them but by the claims."""
+    behind = dict.fromkeys(("claims", "supplement_claims", "reading_needing", "supplement_controls"), 1)
+    assert changed(project, controls={"pseudo": 3}).planned() == behind | {"pseudo": len(CONTROLLED), "group_tables": 1}
+
+
+def test_another_layer_with_controls_makes_its_own(project):
+    assert changed(project, controls={"layers": "all"}).planned() == BEHIND | {
+        "controls": TARGETS,
+        "pseudo": PSEUDO,
+        "layer_tables": 1,
+        "group_tables": 1,
+    }
+
+
+def test_intervention_dropped_ablates_anew(project):
+    """Cells and pseudo-targets; controls have interventions of their own."""
+    assert changed(project, ablations={"interventions": ["zero", "mean"]}).planned() == BEHIND | {
+        "ablations": LAYERS * TARGETS * CELLS,
+        "layer_tables": LAYERS,
+    }
+    assert changed(project, ablations={"interventions": ["zero", "erase"]}).planned() == BEHIND | {
+        "ablations": LAYERS * TARGETS * CELLS,
+        "pseudo": DRAWN,
+        "layer_tables": LAYERS,
+        "group_tables": 1,
+    }
+
+
+def test_what_is_switched_off_is_neither_planned_nor_kept(tmp_path):
+    """As published alone: no folds, no controls, no pseudo-targets, and none of their figures."""
+    off = {"ablations": {"protocols": ["published"]}, "controls": None, "probes": TINY["probes"] | {"crossfit": None}}
+    project = Project.create(tmp_path / "project", TINY | off)
+    planned, grids = project.planned(), LAYERS * TARGETS
+    gone = {"controls", "pseudo", "group_tables", "reading_needing", "supplement_controls", "supplement_interventions"}
+    assert not gone & planned.keys()
+    assert {name: planned[name] for name in ("cells", "probes", "ablations", "layer_tables", "claims")} == {
+        "cells": grids,
+        "probes": grids * CELLS,
+        "ablations": grids * CELLS,
+        "layer_tables": LAYERS,
+        "claims": 1,
+    }
+    place = "alexnet/conv5/0"
+    wanted = [f"{step}/{place}.parquet" for step in ("means", "cells")]
+    wanted += [f"{step}/{place}/s3m3.parquet" for step in ("probes", "ablations")]
+    project.run(*(f"results/tiny/{path}" for path in wanted))
+    assert pq.read_schema(project.results / wanted[0]).names == ["unit", "mean"]
+    assert not [name for name in pq.read_schema(project.results / wanted[1]).names if "fold" in name]
+    probe, ablation = (pd.read_parquet(project.results / path) for path in wanted[2:])
+    assert probe[["accuracy", "auroc", "log_loss", "units_fixed", "auroc_fixed"]].isna().all().all()
+    assert ablation["protocol"].tolist() == ["published"] * 20
 
 
 @pytest.mark.parametrize("module", ["readout/ablations.py", "jobs/ablations.py"])
@@ -356,17 +536,19 @@ def test_line_of_the_ablation_module_makes_the_ablations_anew(project, module):
     append(project.folder / "workflow" / module, "# a comment")
     assert project.planned() == BEHIND | {
         "ablations": LAYERS * TARGETS * CELLS,
-        "controls": LAYERS * TARGETS,
+        "controls": CONTROLS,
+        "pseudo": DRAWN,
         "layer_tables": LAYERS,
         "group_tables": 1,
     }
 
 
 def test_line_of_the_controls_makes_the_controls_anew(project):
-    """And neither the probes nor the ablations of cells."""
+    """Pseudo-targets among them, and neither the probes nor the ablations of cells."""
     append(project.folder / "workflow" / "jobs" / "controls.py", "# a comment")
     assert project.planned() == BEHIND | {
-        "controls": LAYERS * TARGETS,
+        "controls": CONTROLS,
+        "pseudo": DRAWN,
         "layer_tables": LAYERS,
         "group_tables": 1,
     }
@@ -375,8 +557,7 @@ def test_line_of_the_controls_makes_the_controls_anew(project):
 @pytest.mark.parametrize("module", ["jobs/figures.py", "readout/figures.py"])
 def test_line_of_the_figures_draws_anew(project, module):
     append(project.folder / "workflow" / module, "# a comment")
-    figures = ("figure1", "figure2", "figure3", "supplement_depth", "supplement_claims")
-    assert project.planned() == dict.fromkeys(figures, 1)
+    assert project.planned() == dict.fromkeys(("figure1", *FIGURES), 1)
 
 
 def test_registry_of_claims_judges_anew(project):
@@ -414,7 +595,7 @@ def test_table_cut_short_is_named_and_nothing_else_is_lost(project):
     assert {path: after.get(path) for path in before} == before
     project.run("--force", "results/tiny/ablations/alexnet/dense1/0/s1m1.parquet")
     project.run()
-    assert pq.read_table(victim).num_rows == 20
+    assert pq.read_table(victim).num_rows == 20 + 3 * (20 + 3 * 10)
 
 
 def test_file_of_another_study_is_named_and_made_again(project):

@@ -33,7 +33,7 @@ TINY = {
         }
     ],
     "probes": {"published": {"draws": 2, "units": 10}},
-    "controls": {"random": 3},
+    "controls": {"layers": 2, "random": 3, "matched": 1, "directions": 2, "resample": 1, "pseudo": 2},
     "figures": {"target": "0"},
     "device": "cpu",
 }

@@ -19,7 +19,6 @@ import yaml
 from inputs import datasets, weights
 from inputs.sources import ImageSource, NetworkSource
 from readout import StudyError, cells, groups, layer_names, planted
-from readout.folds import FOLDS
 from runtime import provenance
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -204,7 +204,10 @@ def gather(paths: Sequence[str], units: np.ndarray, layer_units: int) -> tuple[A
             found = part.values.shape[1]
             if found != layer_units:
                 raise StudyError(f"{path}: {found} units, the cells are of {layer_units}; {parquet.again(path)}")
-            chosen.append(part._replace(values=part.values[:, units].astype(np.float32)))
+            values = part.values[:, units].astype(np.float32)
+            if not np.isfinite(values).all():
+                raise StudyError(f"{path}: an activation is not finite; the network or its weights are broken")
+            chosen.append(part._replace(values=values))
         counts.append(sum(len(part.image_id) for part in chosen[first:]))
     gathered = Activations(*map(np.concatenate, zip(*chosen, strict=True)))
     if len(np.unique(gathered.image_id)) < len(gathered.image_id):

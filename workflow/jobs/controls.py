@@ -42,7 +42,7 @@ class _Grid:
         self.path, self.seed = grid.path_to_cells, seed
         self.where = {"network": grid.network, "layer": grid.layer, "class_id": grid.class_id}
         self.sample: Sample = ablations.prepare(grid)
-        self.cells = groups.names(self.path)
+        self.cells = tuple(groups.units(self.path))
         self.replacing = {name: ablations.replacements(name, self.path) for name in ("zero", "mean", "erase")}
 
     def generator(self, *what: object) -> np.random.Generator:

@@ -1,5 +1,7 @@
 """Groups of a grid, from its file: the one way from a name to units, between `cells` and everything behind it."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,8 +13,8 @@ from readout.groups import Group, Kind
 from runtime import cache, parquet
 
 
-def _cells(path_to_cells: str, fold: int | None) -> tuple[dict[str, np.ndarray], int]:
-    """Units of each cell of a grid, by name, and the number of the layer's units."""
+def _cells(path_to_cells: str, fold: int | None) -> dict[str, np.ndarray]:
+    """Units of each cell of a grid, by name."""
     # The published grid is of all images; one of a fold has a column of its own.
     column = "cell" if fold is None else f"cell_fold{fold}"
     bins = ("selectivity_bin", "magnitude_bin")
@@ -27,7 +29,7 @@ def _cells(path_to_cells: str, fold: int | None) -> tuple[dict[str, np.ndarray],
     if min(s.min(), m.min()) < 0 or set(label) != set(range(len(names))) or not (fold is not None or published.all()):
         raise StudyError(f"{path_to_cells}: the cells are no grid; {parquet.again(path_to_cells)}")
     by_cell = np.split(np.argsort(label, kind="stable"), np.cumsum(np.bincount(label.astype(int)))[:-1])
-    return dict(zip(names, by_cell, strict=True)), len(table)
+    return dict(zip(names, by_cell, strict=True))
 
 
 def find(
@@ -46,29 +48,26 @@ def find(
     Random groups have the size of a cell, rounded down. They depend on the coordinates and the `seed` alone, on no
     image, so that they are the same in every fold. Raises StudyError where the grid has no such group.
     """
-    by_cell, layer_units = cache.shared(
-        ("cells", cache.stamp(path_to_cells), fold), lambda: _cells(path_to_cells, fold)
-    )
+    by_cell, count = units(path_to_cells, fold), layer_units(path_to_cells)
     if kind == "random":
         entropy = "\0".join([str(seed), network, layer, class_id])
-        return groups.random(group, layer_units, layer_units // len(by_cell), entropy)
+        return groups.random(group, count, count // len(by_cell), entropy)
     if group not in by_cell:
         raise StudyError(
             f"{path_to_cells}: no unit is in {group}; there are {', '.join(by_cell)}, and as many random groups as "
             f"controls.random says; or {parquet.again(path_to_cells)}"
         )
-    return Group(group, "cell", by_cell[group], layer_units)
+    return Group(group, "cell", by_cell[group], count)
 
 
-def names(path_to_cells: str) -> tuple[str, ...]:
-    """The cells of a grid, s0m0 first."""
-    by_cell, _ = cache.shared(("cells", cache.stamp(path_to_cells), None), lambda: _cells(path_to_cells, None))
-    return tuple(by_cell)
+def units(path_to_cells: str, fold: int | None = None) -> Mapping[str, np.ndarray]:
+    """The units of each cell of a grid, s0m0 first, by all images or by those outside a fold."""
+    return cache.shared(("cells", cache.stamp(path_to_cells), fold), lambda: _cells(path_to_cells, fold))
 
 
 def layer_units(path_to_cells: str) -> int:
     """How many units the layer of a grid has."""
-    return cache.shared(("cells", cache.stamp(path_to_cells), None), lambda: _cells(path_to_cells, None))[1]
+    return sum(map(len, units(path_to_cells).values()))
 
 
 def means(path_to_cells: str, fold: int) -> tuple[np.ndarray, np.ndarray]:

@@ -28,7 +28,14 @@ MEASURES = pa.schema(
     ]
 )
 """What the probes say of a cell; the tables of cells have these columns too."""
-OPTIONAL = ("accuracy", "auroc", "log_loss", "units_fixed", "auroc_fixed", "held_out")
+OPTIONAL = (
+    "accuracy",
+    "auroc",
+    "log_loss",
+    "units_fixed",
+    "auroc_fixed",
+    "held_out",
+)
 """Columns of the cross-fitted probes, missing where these are switched off."""
 SCHEMA = pa.schema(
     [

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs import ablations, activations, cells, controls, images, networks, probes, pseudo
+from jobs import ablations, activations, cells, controls, groups, images, networks, probes, pseudo
 from readout import StudyError, folds, outcomes
 from readout.folds import FOLDS
 from readout.probes import auroc
@@ -146,35 +146,37 @@ class Ablated:
     rows: pa.Table
 
     @classmethod
-    def of(cls, rows: pa.Table, reference: Reference, path: str, which: np.ndarray | int) -> "Ablated":
-        """`which` are the images that there should be, bool [images of the reference].
-
-        Of a pseudo-target it is their number: whatever their side in the reference, all are its own.
-        """
+    def of(cls, rows: pa.Table, reference: Reference, path: str, protocol: str, drawn: bool = False) -> "Ablated":
+        """`drawn` says that the images are a pseudo-target's own, whatever their side in the reference."""
         places = reference.places(rows["image_id"].to_numpy(), path)
+        # Sums do not depend on the order of rows.
+        rows, places = rows.take(np.argsort(places)), np.sort(places)
         before = reference.images.part(places)
-        if isinstance(which, int):
-            before, missing = replace(before, side=np.zeros(len(places), int)), len(places) != which
+        side = reference.images.side
+        if drawn:
+            before = replace(before, side=np.zeros(len(places), int))
+            # As many as a class has.
+            whole = len(places) == len(side) // len(np.unique(side))
         else:
-            missing = not np.array_equal(np.sort(places), np.flatnonzero(which))
-        if missing:
+            expected = side == 0 if protocol == "published" else reference.sampled
+            whole = np.array_equal(places, np.flatnonzero(expected))
+        if not whole:
             raise StudyError(f"{path}: is not of the images of such an ablation; {parquet.again(path)}")
         for name, column in (("rank_baseline", before.rank), ("log_p_baseline", before.log_p)):
             if not np.array_equal(rows[name].to_numpy(), column):
                 raise StudyError(f"{path}: {name} is not that of the baseline; {parquet.again(path)}")
         rank, log_p = (rows[f"{name}_ablated"].to_numpy() for name in ("rank", "log_p"))
-        # Not of the published protocol.
         z = rows["z_ablated"].combine_chunks()
         values = z.flatten().to_numpy(zero_copy_only=False).astype(np.float64)
-        lengths = set(z.value_lengths().to_pylist())
-        if lengths == {before.z.shape[1]}:
-            values = values.reshape(before.z.shape)
-        elif lengths != {None}:
+        # Where the target's images alone are looked at there is none.
+        one_sided = drawn or protocol == "published"
+        if set(z.value_lengths().to_pylist()) != {None if one_sided else before.z.shape[1]}:
             raise StudyError(f"{path}: z is not of the target and its others; {parquet.again(path)}")
         if not _finite(rows) or not np.isfinite(values).all():
             raise StudyError(f"{path}: a number is not finite; {parquet.again(path)}")
         if rank.min() < 0:
             raise StudyError(f"{path}: a rank is negative; {parquet.again(path)}")
+        values = values if one_sided else values.reshape(before.z.shape)
         return cls(before, outcomes.Images(before.side, values, rank, log_p), reference.fold[places], rows)
 
     def part(self, chosen: np.ndarray) -> tuple[outcomes.Images, outcomes.Images]:
@@ -214,23 +216,20 @@ def _mean_by_cell(path: str, origin: Mapping[str, str]) -> dict[str, dict]:
 
     And its `stability`, the share of its units that two folds' grids have in common, where there are such grids.
     """
-    cross_fitted = "cell_fold0" in parquet.schema(path).names
+    cross_fitted = any(name.startswith("cell_fold") for name in parquet.schema(path).names)
     table = _read(path, cells.FOLDS_SCHEMA if cross_fitted else cells.SCHEMA, origin)
     if not _finite(table):
         raise StudyError(f"{path}: a number is not finite; {parquet.again(path)}")
+    # A grid, and each fold's own; else what is said of other files would be wrong.
+    by_fold = [groups.units(path, fold) for fold in (None, *range(FOLDS if cross_fitted else 0))][1:]
     dead = pc.and_(pc.equal(table["target_mean"], 0), pc.equal(table["others_mean"], 0))
     keys = ["cell", "selectivity_bin", "magnitude_bin"]
     grouped = table.append_column("dead", dead.cast(pa.int32())).group_by(keys)
     result = grouped.aggregate([("unit", "count"), ("dead", "sum"), ("selectivity", "mean"), ("magnitude", "mean")])
     found = {row["cell"]: row | {"stability": None} for row in result.to_pylist()}
-    if cross_fitted:
-        names = pa.array(sorted(found))
-        label = [
-            pc.index_in(table[f"cell_fold{f}"].combine_chunks(), names).fill_null(-1).to_numpy() for f in range(FOLDS)
-        ]
-        for i, name in enumerate(names.to_pylist()):
-            shares = [((a == i) & (b == i)).sum() / max(1, (a == i).sum()) for a, b in combinations(label, 2)]
-            found[name]["stability"] = float(np.mean(shares))
+    for name in found if cross_fitted else ():
+        pairs = combinations([by_cell[name] for by_cell in by_fold], 2)
+        found[name]["stability"] = float(np.mean([len(np.intersect1d(a, b)) / len(a) for a, b in pairs]))
     return found
 
 
@@ -239,11 +238,20 @@ def _runs(table: pa.Table, keys: Sequence[str], path: str) -> Iterator[tuple[dic
     start, seen = 0, set()
     for key, run in groupby(zip(*(table[name].to_pylist() for name in keys), strict=True)):
         count = sum(1 for _ in run)
-        if key in seen:
+        # Of one size, whatever it is.
+        group = tuple(value for name, value in zip(keys, key, strict=True) if name != "units")
+        if group in seen:
             raise StudyError(f"{path}: a group is there twice; {parquet.again(path)}")
-        seen.add(key)
+        seen.add(group)
         yield dict(zip(keys, key, strict=True)), table.slice(start, count)
         start += count
+
+
+def _check_place(path: str, head: Mapping[str, str], coordinates: Mapping[str, str]) -> None:
+    """Refuse groups of another grid; all of them are ablated as the cross-fitted protocol has it."""
+    at = {**coordinates, "protocol": "crossfit"}
+    if at.items() - head.items():
+        raise StudyError(f"{path}: is not of {', '.join(at.values())}; {parquet.again(path)}")
 
 
 def _groups(
@@ -252,9 +260,8 @@ def _groups(
     """The rows of `GROUPS` of one grid, but for the depth."""
     table = _read(path, controls.SCHEMA, origin, ablations.OPTIONAL)
     for head, rows in _runs(table, controls.GROUP.names, path):
-        if coordinates.items() - head.items():
-            raise StudyError(f"{path}: is not of {', '.join(coordinates.values())}; {parquet.again(path)}")
-        yield head | Ablated.of(rows, reference, path, reference.sampled).both_sides() | {"auroc": None}
+        _check_place(path, head, coordinates)
+        yield head | Ablated.of(rows, reference, path, "crossfit").both_sides() | {"auroc": None}
 
 
 def _pseudo(
@@ -262,12 +269,9 @@ def _pseudo(
 ) -> Iterator[dict]:
     """The rows of `GROUPS` of a pseudo-target at a layer, but for the depth; `reference` is of all classes."""
     table = _read(path, pseudo.SCHEMA, origin, ablations.OPTIONAL)
-    # As many as a class has.
-    count = len(reference.image_id) // len(np.unique(reference.images.side))
     for head, rows in _runs(table, controls.GROUP.names, path):
-        if coordinates.items() - head.items():
-            raise StudyError(f"{path}: is not of {', '.join(coordinates.values())}; {parquet.again(path)}")
-        done = Ablated.of(rows, reference, path, count)
+        _check_place(path, head, coordinates)
+        done = Ablated.of(rows, reference, path, "crossfit", drawn=True)
         energy = outcomes.energies(
             *(rows[name].to_numpy() for name in ("energy", "energy_layer")), done.before.side == 0
         )
@@ -295,12 +299,16 @@ def _probe(
     """The row of a cell's probes, and its cross-fitted decisions by place in the reference, if there are such."""
     table = _read(path, probes.SCHEMA, origin, probes.OPTIONAL)
     row, *more = table.to_pylist()
-    if more or row | coordinates != row or row["units"] != units:
+    fixed = row["units_fixed"]
+    if more or row | coordinates != row or row["units"] != units or not (fixed is None or 0 < fixed <= units):
         raise StudyError(f"{path}: is not of this cell and its units; {parquet.again(path)}")
     if not _finite(table):
         raise StudyError(f"{path}: a number is not finite; {parquet.again(path)}")
-    if row["held_out"] is None:
+    missing = [name for name in probes.OPTIONAL if row[name] is None]
+    if len(missing) == len(probes.OPTIONAL):
         return row, None
+    if missing or any(value is None for image in row["held_out"] for value in (image or {"": None}).values()):
+        raise StudyError(f"{path}: the cross-fitted probe lacks values; {parquet.again(path)}")
     held_out = {name: np.array([image[name] for image in row["held_out"]]) for name in ("image_id", "y", "p")}
     places = reference.places(held_out["image_id"], path)
     is_target = reference.images.side[places] == 0
@@ -338,19 +346,20 @@ def _row(
         }
     table = _read(ablation, ablations.SCHEMA, origins["ablations"], ablations.OPTIONAL)
     for head, rows in _runs(table, ("protocol", "intervention"), ablation):
-        published = head["protocol"] == "published"
-        done = Ablated.of(rows, reference, ablation, reference.images.side == 0 if published else reference.sampled)
+        done = Ablated.of(rows, reference, ablation, head["protocol"])
         name = head["intervention"]
-        if published:
+        if head["protocol"] == "published":
             row |= done.published() | {"images": rows.select([field.name for field in IMAGE]).to_pylist()}
             row |= {
                 f"rank_deficit_{half}": outcomes.one_sided(*done.part(np.isin(done.fold, members)))["rank_deficit"]
                 for half, members in folds.HALVES.items()
             }
             for effect in EFFECTS if random else ():
-                groups = np.array([group[effect] for group in random if group["intervention"] == name])
-                row[f"{effect}_less_random"], row[f"{effect}_z_random"] = outcomes.against(row[effect], groups)
+                drawn = np.array([group[effect] for group in random if group["intervention"] == name])
+                row[f"{effect}_less_random"], row[f"{effect}_z_random"] = outcomes.against(row[effect], drawn)
             continue
+        if head["protocol"] != "crossfit" or name not in INTERVENTIONS:
+            raise StudyError(f"{ablation}: {' '.join(head.values())} is unknown; {parquet.again(ablation)}")
         found = done.both_sides()
         if name == "erase":
             row["erased_share"] = found["erased_share"]
@@ -423,7 +432,8 @@ def gather_study(path_to_table: str, *, paths_to_layers: Sequence[str], made: st
         grids = set(zip(part["class_id"].to_pylist(), part["cell"].to_pylist(), strict=True))
         bins = zip(part["selectivity_bin"].to_pylist(), part["magnitude_bin"].to_pylist(), strict=True)
         named = part["cell"].to_pylist() == [f"s{s}m{m}" for s, m in bins]
-        whole = len(set(part["class_id"].to_pylist())) * len(set(part["cell"].to_pylist()))
+        s, m = (part[f"{name}_bin"].to_numpy().max() + 1 for name in ("selectivity", "magnitude"))
+        whole = len(set(part["class_id"].to_pylist())) * int(s) * int(m)
         if len(layers) != 1 or layers & seen or not named or not len(grids) == len(part) == whole or not _finite(part):
             raise StudyError(f"{path}: is not the table of one layer and all its cells; {parquet.again(path)}")
         seen |= layers

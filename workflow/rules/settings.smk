@@ -156,11 +156,19 @@ def listed(params):
     return made("images", {**params.settings, "files": params.files}, **STUDY.image_settings())
 
 
-def origins(network):
-    """What the files of a layer must carry to be gathered in one table."""
-    steps = {"cells": GRID, "probes": probing(network), "ablations": ablation(network), "controls": control(network)}
-    steps |= {"pseudo": drawing(network)}
-    return {step: {"study": STUDY.name, "settings": provenance.digest(s)} for step, s in steps.items()}
+def origins(network, *steps):
+    """What the files of these steps must carry to be gathered in one table."""
+    settings = {"probes": probing, "ablations": ablation, "controls": control, "pseudo": drawing}
+    given = {step: GRID if step == "cells" else settings[step](network) for step in steps}
+    return {step: {"study": STUDY.name, "settings": provenance.digest(s)} for step, s in given.items()}
+
+
+def origins_of_layer(wildcards):
+    """Those of a layer's table; another layer's controls are none of its."""
+    steps = ["cells", "probes", "ablations"]
+    if STUDY.has_groups and wildcards.layer in STUDY.controlled(wildcards.network):
+        steps.append("controls")
+    return origins(wildcards.network, *steps)
 
 
 def of_others(pattern):

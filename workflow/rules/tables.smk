@@ -17,7 +17,7 @@ rule layer_tables:
         f"{R}/logs/tables/{{network}}/{{layer}}.log",
     priority: 4
     params:
-        origins=lambda w: origins(w.network),
+        origins=origins_of_layer,
         code=digest("tables"),
     run:
         from jobs import tables
@@ -62,7 +62,7 @@ rule group_tables:
     log:
         f"{R}/logs/tables/groups.log",
     params:
-        origins={n: {step: origins(n)[step] for step in ("controls", "pseudo")} for n in STUDY.networks},
+        origins={network: origins(network, "controls", "pseudo") for network in STUDY.networks},
         code=digest("tables"),
     run:
         from jobs import tables
