@@ -519,7 +519,7 @@ def test_what_the_jobs_keep_can_be_differentiated(tmp_path, empty, random_networ
     networks_job.list_layers(paths["path_to_layers"], source=source, chosen=[layer], cells=16, device="cpu")
     given = paths | {"class_id": "a", "source": source, "device": "cpu"}
     with torch.inference_mode():
-        activations_job.extract(**given, paths_to_activations={}, paths_to_means={}, dtype="float32")
+        activations_job.extract(**given, paths_to_activations={}, paths_to_means={}, dtype="float32", folds=False)
         target = ablations_job.prepare(**given, path_to_cells="", network="n", layer=layer)
         traced = networks_job.engine(source, device="cpu")
 

@@ -20,7 +20,15 @@ from runtime import parquet, provenance
 
 REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference.csv"
 KEYS = ("table", "network", "item", "measure")
-GRID = ("score_published", "accuracy", "rank_deficit", "rank_deficit_less_random")
+GRID = (
+    "score_published",
+    "rank_deficit",
+    "rank_deficit_less_random",
+    "auroc",
+    "separation_loss_zero",
+    "separation_loss_mean",
+    "separation_loss_erase",
+)
 """Columns of `tables/cells.parquet` whose means over layers and targets are compared."""
 CLOSE = 1e-6
 """Numbers agree up to this, absolutely and as a share."""
@@ -53,7 +61,7 @@ def numbers(results: Path) -> Numbers:
             item += ", confirmation" if row["targets"] == CONFIRMATION else ""
             for measure in ("estimate", "ci_low", "ci_high", "verdict"):
                 yield ("claims", row["network"], item, measure), row[measure]
-        cells = _frame(results / "tables" / "cells.parquet", tables.CELLS, tables.AGAINST_RANDOM)
+        cells = _frame(results / "tables" / "cells.parquet", tables.CELLS, tables.OPTIONAL)
         for (network, cell), part in cells.groupby(["network", "cell"]):
             for measure in GRID:
                 yield ("cells", network, cell, measure), part[measure].mean()

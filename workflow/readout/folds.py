@@ -40,9 +40,11 @@ def pseudo_target(class_id: np.ndarray, fold: np.ndarray, count: int, entropy: s
     """
     generator = np.random.default_rng(list(hashlib.sha256(entropy.encode()).digest()))
     chosen = np.zeros(len(fold), bool)
-    turns = itertools.cycle(generator.permutation(np.unique(class_id)))
+    classes = np.unique(class_id)
+    turns = itertools.cycle(generator.permutation(classes))
     for f, size in enumerate(len(part) for part in np.array_split(np.arange(count), FOLDS)):
-        left = {c: list(generator.permutation(np.flatnonzero((class_id == c) & (fold == f)))) for c in set(class_id)}
+        # In the order of their names: that of a set of them differs from one process to the next.
+        left = {c: list(generator.permutation(np.flatnonzero((class_id == c) & (fold == f)))) for c in classes}
         for _ in range(min(size, sum(map(len, left.values())))):
             chosen[left[next(c for c in turns if left[c])].pop()] = True
     return chosen
