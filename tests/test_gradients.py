@@ -520,21 +520,29 @@ def test_what_the_jobs_keep_can_be_differentiated(tmp_path, empty, random_networ
     given = paths | {"class_id": "a", "source": source, "device": "cpu"}
     with torch.inference_mode():
         activations_job.extract(**given, paths_to_activations={}, paths_to_means={}, dtype="float32", folds=False)
-        target = ablations_job.prepare(**given, path_to_cells="", network="n", layer=layer)
+        sample = ablations_job.sampled(
+            images_job.rows(paths["path_to_images"]),
+            (4,),
+            path_to_layers=paths["path_to_layers"],
+            layer=layer,
+            source=source,
+            device="cpu",
+            key=("a",),
+        )
         traced = networks_job.engine(source, device="cpu")
 
     kept = [tensor for value in empty.values() for tensor in _tensors(value)]
-    assert {id(tensor) for tensor in [*target.batches[0], *traced.parameters()]} <= {id(tensor) for tensor in kept}
+    assert {id(tensor) for tensor in [*sample.alive, *traced.parameters()]} <= {id(tensor) for tensor in kept}
     assert not any(tensor.is_inference() or tensor.requires_grad for tensor in kept)
 
-    (alive,) = target.batches
+    alive = sample.alive
     assert len(alive) == 2
     x = images_job.load(images_job.rows(paths["path_to_images"])["source"], source.images)
     plain, depth = Plain(network, x), layer_names.KNOWN["small_mobilenet_v2"].index(layer)
     at = plain.outputs[depth]
     cut = cuts.cut(traced, networks_job.layer_nodes(paths["path_to_layers"])[layer]["node"])
     for ours, values, place in (
-        (gradients.of_scores(target.tail, alive, z(4)), z(4)(plain.scores), at),
+        (gradients.of_scores(sample.tail, alive, z(4)), z(4)(plain.scores), at),
         (gradients.of_layer(cut.prefix, networks_job.to_device(x, "cpu"), unit(100)), unit(100)(at), plain.x),
     ):
         (expected,) = plain.gradients(values, [place])
