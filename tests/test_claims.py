@@ -383,7 +383,7 @@ def test_what_a_study_has_not_is_said():
 # ---- the paper's world and its opposite
 
 
-def _world(loss, auroc, *, growing, classes=10, seed=0, concentrated=1.0, null=0.3):
+def _world(loss, auroc, *, growing, classes=10, seed=0, concentrated=1.0, null=0.3, excess=0.0):
     """All columns: effects [K, L, S, M] and AUROC, the same under each intervention, nearly without noise."""
     generator = np.random.default_rng(seed)
 
@@ -398,6 +398,7 @@ def _world(loss, auroc, *, growing, classes=10, seed=0, concentrated=1.0, null=0
         "score_published": auroc - 0.3,
         "auroc_fixed": auroc + growing * LAYER,
         "rank_deficit": loss,
+        "separation_loss_erase_less_directions": excess + 0 * loss,
     }
     pseudo = {"auroc": 0.5 + 0 * auroc}
     for how in ("zero", "mean", "erase"):
@@ -433,7 +434,7 @@ def _paper(corner):
 def _opposite(corner):
     """s3 is read worst; the least selective cells of low magnitude matter most, in the first layer of every class."""
     auroc = _by_strip(0.97, 0.94, 0.91, 0.86) - 0.003 * M - 0.003 * (S - 2.5) * (M - 2.5)
-    return _world(10 * (auroc - 0.8) - 0.1 * LAYER + corner * CORNER, auroc, growing=-0.01, null=0.0)
+    return _world(10 * (auroc - 0.8) - 0.1 * LAYER + corner * CORNER, auroc, growing=-0.01, null=0.0, excess=0.2)
 
 
 MODELS = ("alexnet", "vgg16", "mobilenet_v2", "resnet")

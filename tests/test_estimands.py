@@ -38,6 +38,7 @@ def _by_layer(*values):
 BOTH = {"of": ["a", "b"]}
 HALVES = {"where": "r", "at_least": 0.8, "halves": True}
 PEAKS = np.eye(3)[..., None, None] * 5 * np.ones((4, 4))
+CORNERS = np.where(((S == 1) & (M == 1)) | ((S == 4) & (M == 4)), 1.0, np.nan)
 KNOWN = {
     "outer less inner strips": ("outer_strips", {"x": _by_strip(0.9, 0.6, 0.7, 0.8)}, {}, [0.3, 0.2, 0.2, 0.1]),
     # Two strips up and two down: 1, 1, -1, -1.
@@ -63,6 +64,14 @@ KNOWN = {
         [10, 2, -4],
     ),
     "corner less rest": ("corner_less_rest", {"x": _one_cell(3, 3, 10) + _one_cell(0, 1, 15)}, {}, [9]),
+    # Cells between the corners have nothing, and one layer of the three has no controls: (1 + 3) / 2 and (5 + 9) / 2.
+    "outer corners": (
+        "outer_corners",
+        {"x": np.array([1.0, np.nan, 3])[:, None, None] * CORNERS + np.array([4.0, 0, 6])[:, None, None] * (S == 1)},
+        {},
+        [2, 7],
+    ),
+    "outer corners without any": ("outer_corners", {"x": np.nan * CORNERS}, {}, [np.nan, np.nan]),
     # In one of three layers another cell is larger, in one it ties with the corner.
     "corner largest": (
         "corner_largest",
@@ -249,7 +258,7 @@ def test_a_class_with_a_number_missing_says_nothing(name):
         # Cells that decode well are chosen by numbers that are there.
         if not key.startswith("r"):
             values[1] = np.nan
-    if name == "nothing decodes well":
+    if name in ("nothing decodes well", "outer corners without any"):
         return
     summaries = ESTIMANDS[estimand].summary(lambda column, half="": columns[column + half], {"of": "x", **part})
     assert np.isnan(summaries).any(-1).tolist() == [False, True, False]

@@ -16,7 +16,7 @@ from matplotlib.text import Text
 
 from jobs import figures as job
 from readout import cells as grids
-from readout import claims, evidence, figures
+from readout import claims, evidence, figures, verdicts
 from readout.verdicts import VERDICTS
 from workflow import ROOT, ran
 
@@ -779,7 +779,7 @@ def _claims(networks):
                 head = {name: claim[name] for name in ("claim", "statement", "section")}
                 numbers = {"estimate": estimate, "ci_low": low, "ci_high": high, "lower": lower, "upper": upper}
                 says = {"measure": test["measure"], "rule": claims.test_text(test), "network": network}
-                says |= {"role": test["role"], "verdict": generator.choice(VERDICTS), "targets": "all"}
+                says |= {"role": test["role"], "verdict": generator.choice(VERDICTS), "targets": "all", "note": None}
                 rows.append(head | numbers | says)
             if test["role"] == "corrected":
                 rows.append(rows[-1] | {"targets": "confirmation"})
@@ -853,7 +853,7 @@ def _panel(**given):
     """The panel of one test with one row, estimated 0.5 with the interval 0.25 to 0.75."""
     row = {"claim": 1, "network": "all", "measure": "m", "estimate": 0.5, "ci_low": 0.25, "ci_high": 0.75}
     row |= {"verdict": "holds", "rule": "above 0", "statement": "s", "section": "1", "lower": 0.0, "upper": np.nan}
-    row |= {"role": "corrected", "targets": "all"}
+    row |= {"role": "corrected", "targets": "all", "note": None}
     figure = figures.supplement_claims(pd.DataFrame([row | given]))
     return figure.axes[0], {text.get_text() for text in figure.texts}
 
@@ -900,6 +900,20 @@ def test_the_verdict_stands_beside_its_test():
     first = rows[rows["measure"] == rows["measure"].iloc[0]].assign(verdict="holds")
     first.loc[first.index[1], "verdict"] = "inconclusive"
     assert "holds in 3 of 4 networks" in {text.get_text() for text in figures.supplement_claims(first).texts}
+
+
+def test_an_untrained_network_is_a_control():
+    """It is grey, does not count, and no scale follows it."""
+    rows = _claims(NETWORKS[4])
+    first = rows[rows["measure"] == rows["measure"].iloc[0]].assign(verdict="holds")
+    before = figures.supplement_claims(first)
+    far = first.iloc[[0]].assign(network="raw", note=verdicts.CONTROL, estimate=-90.0, ci_low=-99.0, ci_high=-80.0)
+    after = figures.supplement_claims(pd.concat([first.iloc[:-1], far, first.iloc[[-1]]]))
+    assert after.axes[0].get_xlim() == before.axes[0].get_xlim()
+    assert "holds in 4 of 4 networks" in {text.get_text() for text in after.texts}
+    looks = {entry.get_label(): entry.get_color() for entry in after.legends[0].get_lines()}
+    assert looks["raw (control)"] == figures.CONTROL
+    assert figures.CONTROL not in {entry.get_color() for entry in before.legends[0].get_lines()}
 
 
 def test_importing_changes_nothing_in_the_process():

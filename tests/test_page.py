@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from readout import page
+from readout import page, verdicts
 
 REGISTRY = yaml.safe_load((Path(__file__).parents[1] / "workflow" / "claims.yaml").read_text())["claims"]
 VOID = {"meta", "input", "br"}
@@ -221,6 +221,13 @@ def test_every_row_is_there_with_its_numbers_and_its_verdict():
         ],
         ["confirmation, 6 classes", "0.50 [0.25, 0.75]", p, "s0 - s1, probe AUROC; few err", "– no verdict"],
     ]
+
+
+def test_no_scale_follows_a_control():
+    """It may lie far off; where there is nothing else the scale is its own."""
+    control = _row(network="raw", estimate=-90.0, ci_low=-99.0, ci_high=-80.0, note=verdicts.CONTROL)
+    assert page.scale([control, _row()]) == (0.0, 0.75)
+    assert page.scale([control]) == (-99.0, 0.0)
 
 
 @pytest.mark.parametrize("missing", [None, float("nan")])

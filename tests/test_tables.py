@@ -376,6 +376,22 @@ def test_cells_against_random_groups_by_hand(compared):
     assert gathered == [{key: row[key] for key in job.CELLS.names} for row in rows]
 
 
+def test_erasing_against_random_directions(compared):
+    """Of the first cell and of the last, which have such; less their mean in the table of groups."""
+    compared.control(random=0, directions=3)
+    rows = {row["cell"]: row for row in compared.gather()}
+    drawn = {"s0m0": [], "s1m1": []}
+    for group in compared.gather_groups():
+        if group["intervention"].startswith("direction"):
+            drawn[group["group"]].append(group["separation_loss"])
+    assert [len(losses) for losses in drawn.values()] == [3, 3]
+    for cell, row in rows.items():
+        found = row["separation_loss_erase_less_directions"]
+        expected = row["separation_loss_erase"] - sum(drawn[cell]) / 3 if cell in drawn else None
+        assert found == (expected if expected is None else pytest.approx(expected, abs=1e-12))
+    assert rows["s1m1"]["separation_loss_erase_less_directions"] != 0
+
+
 def test_one_random_group_has_no_deviation(compared):
     """What is less it is known; of the three columns in units of it, none has a value."""
     compared.control(random=1)

@@ -109,7 +109,7 @@ def test_cells_table_is_complete_and_agrees_with_the_files_of_the_cells(finished
     missing = table.columns[table.isna().any()]
     compared = table.columns[table.columns.str.endswith("_random")]
     shares = {"erased_share", *(f"{name}_{i}" for name in ("d_prime_loss",) for i in ("zero", "mean", "erase"))}
-    assert set(missing) - set(compared) <= shares
+    assert set(missing) - set(compared) <= shares | {"separation_loss_erase_less_directions"}
     assert set(table.loc[table[compared].notna().any(axis=1), "layer"]) == set(CONTROLLED)
     images = pd.read_parquet(finished.results / "images.parquet")
     for row in table.sample(12, random_state=0).to_dict("records"):
@@ -180,6 +180,20 @@ def test_cells_are_compared_with_the_random_groups_of_their_grid(finished):
         both = table.merge(own.groupby(at)["separation_loss"].mean().reset_index(), on=at)
         less = both[f"separation_loss_{i}"] - both["separation_loss"]
         np.testing.assert_allclose(both[f"separation_loss_{i}_less_random"], less, rtol=0, atol=1e-12)
+
+
+def test_erasing_is_compared_with_random_directions(finished):
+    """Of the first and of the last cell of the layers with controls, and of no other."""
+    table = pd.read_parquet(finished.results / "tables" / "cells.parquet")
+    groups = pd.read_parquet(finished.results / "tables" / "groups.parquet")
+    drawn = groups[groups["intervention"].str.startswith("direction")].rename(columns={"group": "cell"})
+    at = ["network", "layer", "class_id", "cell"]
+    both = table.merge(drawn.groupby(at)["separation_loss"].mean().reset_index(), on=at)
+    assert set(both["cell"]) == {"s0m0", "s3m3"}
+    name = "separation_loss_erase_less_directions"
+    less = both["separation_loss_erase"] - both["separation_loss"]
+    np.testing.assert_allclose(both[name], less, rtol=0, atol=1e-12)
+    assert len(both) == CONTROLS * 2 == table[name].notna().sum()
 
 
 def test_groups_agree_with_the_files_of_the_controls(finished):
@@ -288,7 +302,7 @@ def test_without_controls_nothing_is_compared(project, tmp_path):
     project.run("results/tiny/tables/cells.parquet")
     after = pd.read_parquet(project.results / "tables" / "cells.parquet")
     assert list(after.columns) == list(before.columns)
-    compared = [name for name in after if name.endswith("_random")]
+    compared = [name for name in after if name.endswith(("_random", "_less_directions"))]
     assert set(AGAINST) < set(compared)
     assert after[compared].isna().all().all()
     pd.testing.assert_frame_equal(after.drop(columns=compared), before.drop(columns=compared))

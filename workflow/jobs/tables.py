@@ -25,6 +25,7 @@ CROSSFIT = (
     *OUTCOMES,
     "erased_share",
     *(f"separation_loss_{i}_less_random" for i in ("zero", "mean")),
+    "separation_loss_erase_less_directions",
     "stability",
     "auroc_sample",
 )
@@ -325,19 +326,25 @@ def _auroc(decided: Mapping[str, np.ndarray], chosen: np.ndarray) -> float:
     return auroc(decided["decision"][among], decided["is_target"][among])
 
 
+def _is_direction(group: Mapping, cell: str) -> bool:
+    """Whether a control is a random direction in this cell."""
+    return group["group"] == cell and group["intervention"].startswith("direction")
+
+
 def _row(
     probe: str,
     ablation: str,
     cell: Mapping,
-    random: Sequence[Mapping],
+    controls: Sequence[Mapping],
     reference: Reference,
     coordinates: Mapping[str, str],
     origins: Mapping[str, Mapping[str, str]],
 ) -> dict:
     """The row of the cell at `coordinates` (network, layer, class_id, cell), of which `cell` says what the grid does.
 
-    `random` are the random groups of its grid, which its effects are compared with.
+    `controls` are the groups of its grid; it is compared with the random ones and with random directions in it.
     """
+    random = [group for group in controls if group["kind"] == "random"]
     row, decided = _probe(probe, coordinates, cell.get("unit_count"), reference, origins["probes"])
     row |= dict.fromkeys((*EFFECTS, *AGAINST_RANDOM, *CROSSFIT, *HALVES, "images"))
     if decided is not None:
@@ -363,6 +370,9 @@ def _row(
         found = done.both_sides()
         if name == "erase":
             row["erased_share"] = found["erased_share"]
+            losses = [group["separation_loss"] for group in controls if _is_direction(group, coordinates["cell"])]
+            if losses and None not in (*losses, found["separation_loss"]):
+                row["separation_loss_erase_less_directions"] = found["separation_loss"] - float(np.mean(losses))
         row |= {f"{key}_{name}": found[key] for key in (*outcomes.NAMES, *outcomes.ENERGIES)}
         if name in ("zero", "mean"):
             row |= {f"{key[:-2]}_{name}{key[-2:]}": value for key, value in done.halves().items()}
@@ -410,13 +420,12 @@ def gather_layer(
         grid = _mean_by_cell(path_to_cells, origins["cells"])
         at = {"network": network, "layer": layer, "class_id": target}
         reference = Reference.of(path_to_images, paths_to_baselines, target, others[target])
-        random = []
+        beside = []
         if target in paths_to_controls:
-            found = _groups(paths_to_controls[target], origins["controls"], at, reference)
-            random = [group for group in found if group["kind"] == "random"]
+            beside = list(_groups(paths_to_controls[target], origins["controls"], at, reference))
         for cell, probe in paths_to_probes[target].items():
             ablation = paths_to_ablations[target][cell]
-            row = _row(probe, ablation, grid.get(cell, {}), random, reference, at | {"cell": cell}, origins)
+            row = _row(probe, ablation, grid.get(cell, {}), beside, reference, at | {"cell": cell}, origins)
             rows.append(row | {"depth": depth})
     parquet.write(path_to_table, rows, LAYER, made)
     return f"{len(rows)} cells"

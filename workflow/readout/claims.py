@@ -14,7 +14,7 @@ import numpy as np
 
 from readout import inference
 from readout.estimands import ESTIMANDS, Undefined, reliability
-from readout.verdicts import CONFIRMATION, EVERY, FAILS, HOLDS, NONE, OPEN, POOLED
+from readout.verdicts import CONFIRMATION, CONTROL, EVERY, FAILS, HOLDS, NONE, OPEN, POOLED
 
 BY_INTERVENTION = frozenset(
     f"{prefix}{name}"
@@ -452,7 +452,7 @@ def evaluate(
                 if not named:
                     add(", ".join(test["networks"]), reason="the study has no such network")
             for name in named if "contrast" not in test else ():
-                note = "untrained: a control, which is not pooled" if networks[name].untrained else None
+                note = CONTROL if networks[name].untrained else None
                 try:
                     add(name, contrasts(test, [networks[name]]), note=note)
                 except Undefined as error:

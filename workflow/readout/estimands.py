@@ -134,6 +134,13 @@ def _spared_for(read: Read, part: Mapping) -> np.ndarray:
     return _spared(read, part, lambda x: x[..., -1:, : x.shape[-1] // 2])
 
 
+def _outer_corners(read: Read, part: Mapping) -> np.ndarray:
+    values = np.stack([read(part["of"])[..., i, i] for i in (-1, 0)], -1)  # [..., K, L, 2]
+    known = ~np.isnan(values)
+    # Of the layers that have it: controls may be of some alone.
+    return _ratio(np.where(known, values, 0.0).sum(-2), known.sum(-2).astype(float), np.nan)
+
+
 def _high_magnitude(read: Read, part: Mapping) -> np.ndarray:
     below = _grid(read, part)[..., :-1, :]
     return (below[..., -1].mean(-1) - below[..., :-1].mean((-2, -1)))[..., None]
@@ -272,6 +279,10 @@ def _cell_names(shape: tuple[int, int]) -> list[str]:
     return [f"s{shape[0] - 1}m{shape[1] - 1} - {name}" for name in cells.names(shape)[:-1]]
 
 
+def _corner_names(shape: tuple[int, int]) -> list[str]:
+    return [_corner(shape)[0], "s0m0"]
+
+
 def _neighbour_names(shape: tuple[int, int]) -> list[str]:
     name, _, neighbours = _corner(shape)
     return [f"{name} - 2 x s{i}m{j}" for i, j in neighbours]
@@ -286,6 +297,8 @@ ESTIMANDS: dict[str, Estimand] = {
     "corner_less_cells": Estimand(_corner_less_cells, names=_cell_names),
     "corner_less_twice_neighbours": Estimand(_corner_less_twice_neighbours, names=_neighbour_names),
     "corner_less_rest": Estimand(_corner_less_rest),
+    # That cell, and the least selective and active one, where they have what is asked for.
+    "outer_corners": Estimand(_outer_corners, names=_corner_names),
     # Share of grids in which that cell is the largest.
     "corner_largest": Estimand(_corner_largest),
     # Mean over cells that decode well: the least selective, and the most selective of the lower magnitudes.

@@ -7,7 +7,7 @@ rows, `s3` is the top one, and `s3m3` is top right.
 import itertools
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -565,21 +565,23 @@ def _draw_test(axes: Axes, rows: Sequence[Mapping], looks: Mapping[str, Mapping]
     sns.despine(ax=axes, left=True)
 
 
-def _looks(networks: Sequence[str]) -> dict[str, dict]:
-    """Colour and marker of each network and of the pooled row."""
+def _looks(networks: Sequence[str], controls: Collection[str]) -> dict[str, dict]:
+    """Colour and marker of each network and of the pooled row; networks that are controls are grey."""
     small = {"linewidth": 1.0, "markersize": 3.2, "markeredgewidth": 0}
     looks = {
         network: {"color": NETWORKS[i % len(NETWORKS)], "marker": MARKERS[i % len(MARKERS)], **small}
         for i, network in enumerate(networks)
     }
+    looks |= {network: {"color": CONTROL, "marker": "X", **small} for network in networks if network in controls}
     return looks | {page.POOLED: {"color": "black", "marker": "D", "linewidth": 2.2, "markersize": 4.5}}
 
 
 def _conclusion(rows: Sequence[Mapping]) -> list[tuple[str, dict]]:
     """The lines beside a test, with their looks: verdict and estimate of its pooled or only row, and how many hold."""
-    networks = [row for row in rows if row["network"] != page.POOLED]
+    pooled = rows[-1]["network"] == page.POOLED
+    networks = [row for row in rows if row["network"] != page.POOLED and row["note"] != verdicts.CONTROL]
     lines = []
-    if len(rows) == 1 or len(networks) < len(rows):
+    if len(rows) == 1 or pooled:
         verdict = rows[-1]["verdict"]
         look = {"color": VERDICTS[verdict], "weight": "bold", "fontsize": 8}
         lines.append((f"{page.VERDICTS[verdict][0]} {verdict}", look))
@@ -597,8 +599,8 @@ def supplement_claims(claims: pd.DataFrame) -> Figure:
     """One page with the claims as published and corrected: estimates and intervals of networks, and the verdict.
 
     Each test has a scale of its own. The bounds of its last row are dashed, and the range in which the claim holds is
-    shaded. `claims` has the columns and the order of the table of claims; tests beside these and
-    confirmations are on its page.
+    shaded; untrained networks are grey controls, which are not counted and may lie beyond the scale. `claims` has the
+    columns and the order of the table of claims; tests beside these and confirmations are on its page.
     """
     claims = claims[(claims["role"] != "beside") & (claims["targets"] == verdicts.EVERY)]
     # In inches, from the left: the statement, the test, the drawing, the verdict. A letter's width is the average.
@@ -608,7 +610,8 @@ def supplement_claims(claims: pd.DataFrame) -> Figure:
 
     tests = [part.to_dict("records") for _, part in claims.groupby(["claim", "measure"], sort=False)]
     networks = [name for name in claims.dropna(subset="estimate")["network"].unique() if name != page.POOLED]
-    looks = _looks(networks)
+    controls = set(claims.loc[claims["note"] == verdicts.CONTROL, "network"])
+    looks = _looks(networks, controls)
     slot = 0.055 if len(networks) <= 6 else 0.04
 
     # A test is as high as its drawing and its words need, and a claim as its statement needs.
@@ -628,7 +631,8 @@ def supplement_claims(claims: pd.DataFrame) -> Figure:
         used += height
         heights.append(height + max(0, line * len(said) + 0.1 - used) * last)
 
-    entries = [Line2D([], [], **look, label="pooled" if name == page.POOLED else name) for name, look in looks.items()]
+    labels = {page.POOLED: "pooled"} | {name: f"{name} (control)" for name in controls}
+    entries = [Line2D([], [], **look, label=labels.get(name, name)) for name, look in looks.items()]
     entries += [
         Line2D([], [], color="0.4", linewidth=0.8, linestyle="--", label="bound of the rule"),
         Patch(facecolor=VERDICTS["holds"], alpha=0.1, label="here the claim holds"),

@@ -35,8 +35,12 @@ Scale = tuple[float, float]
 """Least and greatest value on the scale of a test."""
 
 
-def scale(rows: Iterable[Row]) -> Scale:
-    """From the least to the greatest of all estimates, ends of intervals and bounds of a test's rows; never empty."""
+def scale(rows: Sequence[Row]) -> Scale:
+    """From the least to the greatest of all estimates, ends of intervals and bounds of a test's rows; never empty.
+
+    A control may lie far off, and beyond the scale; it has its say where there is nothing else.
+    """
+    rows = [row for row in rows if row["note"] != verdicts.CONTROL] or rows
     names = ("estimate", "ci_low", "ci_high", "lower", "upper")
     values = [float(row[name]) for row in rows for name in names if not missing(row[name])] or [0.0]
     low, high = min(values), max(values)

@@ -11,6 +11,8 @@ POOLED = "all"
 """The network of a row that pools the networks."""
 EVERY, CONFIRMATION = "all", "confirmation"
 """The `targets` of a row: all that the networks have, or those with which no bound was settled."""
+CONTROL = "untrained: a control, which is not pooled"
+"""The note on a row of an untrained network."""
 HOLDS, FAILS, OPEN, NONE = "holds", "does not hold", "inconclusive", "no verdict"
 VERDICTS = (HOLDS, FAILS, OPEN, NONE)
 """NONE is said at a number of classes at which simulations show that a test errs."""
@@ -21,6 +23,7 @@ WORDS = {
     "log_p_loss": "loss of log-probability",
     "others_rank_change": "rank change of the others",
     "score_published": "published score",
+    "separation_loss_erase_less_directions": "separation loss by erasing above that by random directions",
 }
 """Outcomes that are not called by their column's name."""
 

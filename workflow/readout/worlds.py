@@ -193,8 +193,11 @@ def _concentrated(first: float, second: float, replicates: int = 1, corner: floa
     return World(columns, {}, {}, tuple(networks), replicates, 0.15 if replicates > 1 else 0.0)
 
 
-def _related(correlation: float, use: float | None = None, noise: float = 0.02) -> World:
-    """Claim 7: AUROC with a correlation, over cells, with separation loss and with use; energy is by itself."""
+def _related(correlation: float, use: float | None = None, noise: float = 0.02, excess: float = 0.0) -> World:
+    """Claim 7: AUROC with a correlation, over cells, with separation loss and with use; energy is by itself.
+
+    `excess` is what erasing takes beyond random directions.
+    """
     columns = {"auroc": Measure(0.75, 0.0, noise, {"one": 0.1}, varies=False)}
     columns["score_published"] = columns["auroc"]
 
@@ -204,6 +207,7 @@ def _related(correlation: float, use: float | None = None, noise: float = 0.02) 
     columns |= {"rank_deficit": effect(correlation, "other"), **_each("separation_loss", effect(correlation, "other"))}
     columns |= _each("use", effect(correlation if use is None else use, "third"))
     columns |= _each("energy", Measure(0.1, 0.0, noise, {"energy": 0.1}, varies=False))
+    columns["separation_loss_erase_less_directions"] = Measure(excess, 0.01, noise)
     return World(columns, halves=True)
 
 
@@ -283,10 +287,10 @@ WORLDS: dict[int, dict[str, World]] = {
     },
     7: {
         "effect": _related(rank(0.1)),
-        "none": _related(rank(0.78)),
-        "at the bound": _related(rank(0.5), 0.0, 0.05),
-        "noisy": _related(rank(0.78), None, 0.1),
-        "one class different": _with(_related(rank(0.1)), _related(rank(0.9))),
+        "none": _related(rank(0.78), excess=0.15),
+        "at the bound": _related(rank(0.5), 0.0, 0.05, 0.05),
+        "noisy": _related(rank(0.78), None, 0.1, 0.15),
+        "one class different": _with(_related(rank(0.1)), _related(rank(0.9), excess=0.15)),
     },
     8: {
         "effect": _acting(TOGETHER, ADDITIVE, ADDITIVE),
