@@ -49,7 +49,8 @@ def _compare(results: Path, other: Path) -> tuple[dict[str, object], bool]:
     by_grid = [(cells[name] != moved[name]).mean() for name in cells]
     units = np.average(by_grid, weights=[len(values) for values in cells.values()])
     verdicts = [
-        pd.read_parquet(folder / "claims.parquet").set_index(["network", "measure"]) for folder in (results, other)
+        pd.read_parquet(folder / "claims.parquet").set_index(["network", "measure", "targets"])
+        for folder in (results, other)
     ]
     same = (verdicts[0]["verdict"] == verdicts[1]["verdict"]).sum()
     estimates = (verdicts[0]["estimate"] - verdicts[1]["estimate"]).abs().max()

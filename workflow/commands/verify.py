@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from jobs import claims, networks, tables
 from readout import StudyError
-from readout.verdicts import CONFIRMATION
+from readout.verdicts import CONFIRMATION, decides
 from runtime import parquet, provenance
 
 REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference.csv"
@@ -30,6 +30,8 @@ GRID = (
     "separation_loss_erase",
 )
 """Columns of `tables/cells.parquet` whose means over layers and targets are compared."""
+SHOWN_OF_TEST = "shown"
+"""Which contrast of a test is the one whose estimate is given; its estimate moves with it, and it is not compared."""
 CLOSE = 1e-6
 """Numbers agree up to this, absolutely and as a share."""
 SHOWN = 20
@@ -45,8 +47,8 @@ def _text(value: float | str | None) -> str:
     return "" if value is None or pd.isna(value) else f"{value:.9g}"
 
 
-def _frame(path: Path, schema: pa.Schema, optional: tuple[str, ...] = ()) -> pd.DataFrame:
-    return parquet.read(path, schema, optional=optional).to_pandas(ignore_metadata=True)
+def _table(path: Path, schema: pa.Schema, optional: tuple[str, ...] = ()) -> pa.Table:
+    return parquet.read(path, schema, optional=optional)
 
 
 def numbers(results: Path) -> Numbers:
@@ -54,14 +56,16 @@ def numbers(results: Path) -> Numbers:
 
     def found() -> Iterator[tuple[tuple[str, str, str, str], float | str | None]]:
         for path in sorted((results / "networks").glob("*/accuracy.parquet")):
-            accuracy = _frame(path, networks.ACCURACY).set_index("split")
+            accuracy = _table(path, networks.ACCURACY).to_pandas(ignore_metadata=True).set_index("split")
             yield ("accuracy", path.parent.name, "study", "top1"), accuracy.loc["study", "top1"]
-        for row in _frame(results / "claims.parquet", claims.SCHEMA, claims.OPTIONAL).to_dict("records"):
+        for row in _table(results / "claims.parquet", claims.SCHEMA, claims.OPTIONAL).to_pylist():
             item = f"claim {row['claim']}, {row['role']}: {row['measure']}"
             item += ", confirmation" if row["targets"] == CONFIRMATION else ""
             for measure in ("estimate", "ci_low", "ci_high", "verdict"):
                 yield ("claims", row["network"], item, measure), row[measure]
-        cells = _frame(results / "tables" / "cells.parquet", tables.CELLS, tables.OPTIONAL)
+            yield ("claims", row["network"], item, SHOWN_OF_TEST), decides(row)
+        cells = _table(results / "tables" / "cells.parquet", tables.CELLS, tables.OPTIONAL)
+        cells = cells.to_pandas(ignore_metadata=True)
         for (network, cell), part in cells.groupby(["network", "cell"]):
             for measure in GRID:
                 yield ("cells", network, cell, measure), part[measure].mean()
@@ -96,7 +100,7 @@ def compare(reference: Numbers, found: Numbers) -> tuple[list[str], bool]:
     both = [key for key in reference if key in found]
     verdicts = [key for key in both if key[-1] == "verdict"]
     changed = [key for key in verdicts if reference[key] != found[key]]
-    values = [key for key in both if key[-1] != "verdict"]
+    values = [key for key in both if key[-1] not in ("verdict", SHOWN_OF_TEST)]
     moved = []
     for key in values:
         if _is_number(reference[key]) and _is_number(found[key]):
