@@ -1,7 +1,7 @@
 """Compares a finished default study with the documented run: `make verify`.
 
 The numbers of the documented run are in docs/reference.csv, a row each: accuracies, every estimate and verdict of the
-claims, and each network's grids averaged over layers and targets.
+claims, and each network's grids and controls averaged over layers and targets.
 """
 
 import argparse
@@ -25,11 +25,12 @@ GRID = (
     "rank_deficit",
     "rank_deficit_less_random",
     "auroc",
-    "separation_loss_zero",
-    "separation_loss_mean",
-    "separation_loss_erase",
+    *(f"{name}_{i}" for i in tables.INTERVENTIONS for name in ("separation_loss", "mismatched_separation_loss")),
+    *(f"{name}_{i}" for i in ("zero", "mean") for name in ("rank_deficit", "others_rank_change")),
 )
 """Columns of `tables/cells.parquet` whose means over layers and targets are compared."""
+CONTROLS = ("separation_loss", "rank_deficit", "auroc")
+"""Columns of `tables/groups.parquet` whose means over layers, targets and draws are compared."""
 SHOWN_OF_TEST = "shown"
 """Which contrast of a test is the one whose estimate is given; its estimate moves with it, and it is not compared."""
 CLOSE = 1e-6
@@ -69,6 +70,18 @@ def numbers(results: Path) -> Numbers:
         for (network, cell), part in cells.groupby(["network", "cell"]):
             for measure in GRID:
                 yield ("cells", network, cell, measure), part[measure].mean()
+        if not (path := results / "tables" / "groups.parquet").exists():
+            return
+        groups = _table(path, tables.GROUPS, tables.GROUP_OUTCOMES).to_pandas(ignore_metadata=True)
+        # The draws of a kind differ in a last number alone.
+        named = {
+            name: groups[name].str.replace(r"\d+(?=_matched$|$)", "", regex=True) for name in ("group", "intervention")
+        }
+        named["group"] = named["group"].where(~groups["kind"].isin(["cell", "pseudo"]), groups["group"])
+        for (network, *names), part in groups.groupby([groups["network"], groups["kind"], *named.values()]):
+            # Not every kind has every outcome.
+            for measure in (name for name in CONTROLS if part[name].notna().any()):
+                yield ("groups", network, " ".join(names), measure), part[measure].mean()
 
     return {key: _text(value) for key, value in found()}
 
