@@ -29,8 +29,20 @@ def test_a_pseudo_target_takes_equally_from_folds_and_classes():
         chosen = folds.pseudo_target(CLASSES, FOLD, count, "some")
         assert chosen.sum() == count
         assert np.bincount(FOLD[chosen], minlength=5).tolist() == [count // 5] * 5
-        of_class = [(CLASSES[chosen] == c).sum() for c in "abcd"]
-        assert max(of_class) - min(of_class) <= 1
+        for f in range(5):
+            of_class = [(CLASSES[chosen & (f == FOLD)] == c).sum() for c in "abcd"]
+            assert max(of_class) - min(of_class) <= 1
+
+
+def test_a_folds_classes_say_nothing_of_the_other_folds():
+    """Of fifty classes a fold has ten: a class that is drawn there must not be missing elsewhere, which a probe would read."""
+    class_id, fold = np.repeat(np.arange(50), 50), np.tile(np.arange(5), 500)
+    draws = [folds.pseudo_target(class_id, fold, 50, str(i)) for i in range(100)]
+    drawn = np.array([[np.isin(np.arange(50), class_id[d & (fold == f)]) for f in range(5)] for d in draws], float)
+    assert (drawn.sum(-1) == 10).all()
+    among = [np.corrcoef(drawn[:, f].ravel(), drawn[:, g].ravel())[0, 1] for f in range(5) for g in range(f)]
+    # Turns that go on from fold to fold give -0.25.
+    assert abs(np.mean(among)) < 0.02
 
 
 def test_pseudo_targets_differ():

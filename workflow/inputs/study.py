@@ -429,6 +429,16 @@ class Study:
                 "controls.pseudo: pseudo-targets are for the cross-fitted probes too; set it to 0, or give "
                 "probes.crossfit its settings"
             )
+        if self.pseudo and not {"zero", "mean"} & set(self.interventions):
+            raise StudyError(
+                "controls.pseudo: pseudo-targets are ablated by zero and by mean, and ablations.interventions has "
+                "neither; add one there, or set controls.pseudo to 0"
+            )
+        if len(self.pseudo) == 1:
+            raise StudyError(
+                "controls.pseudo: 1 pseudo-target says nothing of how much they vary, which claims are compared with; "
+                "take at least 2, or 0"
+            )
 
     def _controlled_layers(self, network: Network) -> tuple[str, ...]:
         """The layers of a network with controls."""

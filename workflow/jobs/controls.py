@@ -63,10 +63,6 @@ class _Grid:
         """Of some of the images, float32 [images, units]."""
         return self.sample.alive[0][torch.from_numpy(places)].flatten(1).cpu().numpy()
 
-    def inside(self, fold: int) -> np.ndarray:
-        """The places of a fold's images."""
-        return np.flatnonzero(self.sample.listed["fold"] == fold)
-
     def outside(self, fold: int) -> np.ndarray:
         """The places of the images outside a fold."""
         return np.flatnonzero(self.sample.listed["fold"] != fold)
@@ -106,22 +102,24 @@ def _matched(grid: _Grid, count: int) -> Iterator[How]:
 
 
 def _directions(grid: _Grid, count: int) -> Iterator[How]:
-    """Random directions in the last cell and in the first, taken from them with as much energy as `erase` takes."""
+    """Random directions in the last cell and in the first, along which as much energy is taken as `erase` takes.
+
+    A direction along which the images outside the fold vary less than along the erased one is taken by more than there
+    is: its component changes sign, by so much that the energies agree.
+    """
     if not count:
         return
     for name in (grid.cells[-1], grid.cells[0]):
         cells = grid.groups(name)
         found = []
         for fold, cell in enumerate(cells):
-            outside, inside = grid.outside(fold), grid.inside(fold)
+            outside = grid.outside(fold)
             class_id = grid.sample.listed["class_id"][outside]
             erased = grid.replacing["erase"][fold]
-            given = grid.activations(inside)[:, cell.units]
+            given = grid.activations(outside)[:, cell.units]
             middle = erased.middle[cell.units]
             aim = component_energy(given, erased.direction[cell.units], middle)
-            drawn = directions(
-                grid.activations(outside)[:, cell.units], class_id, count, grid.generator(name, "direction", fold)
-            )
+            drawn = directions(given, class_id, count, grid.generator(name, "direction", fold))
             interventions = []
             for i, direction in enumerate(drawn):
                 whole = np.zeros_like(erased.direction)

@@ -75,8 +75,9 @@ class Contrasts:
 
     @property
     def classes(self) -> np.ndarray:
-        """The fewest classes [...] from which a contrast was estimated."""
-        return np.min([estimate.classes for estimate in self.estimates], 0)
+        """The classes [..., C] from which each contrast was estimated."""
+        counts = [np.broadcast_to(e.classes[..., None], e.value.shape) for e in self.estimates]
+        return np.concatenate(counts, -1)
 
     def interval(self, confidence: float) -> tuple[np.ndarray, np.ndarray]:
         """Ends of the intervals [..., C], each by itself."""
@@ -190,7 +191,8 @@ def _reliable(part: Mapping, intervention: str | None, networks: Sequence[Outcom
         for outcomes in networks:
             read = partial(_column, outcomes.columns, None, intervention, name)
             of_each.append(reliability(np.stack([read("_a"), read("_b")])))
-        found[name if intervention is None or name not in BY_INTERVENTION else f"{name}_{intervention}"] = np.mean(
+        # The least reliable network would otherwise hide behind the others.
+        found[name if intervention is None or name not in BY_INTERVENTION else f"{name}_{intervention}"] = np.min(
             of_each, 0
         )
     asked = float(part["reliable"])
@@ -308,11 +310,12 @@ def _by_interval(found: Contrasts, confidence: float, least: int | None) -> tupl
 
     The contrast is the one that speaks most against the claim: of those that fail the clearest, else the least certain.
     """
-    if np.isnan(found.value).any():
-        return OPEN, int(np.argmax(np.isnan(found.value))), NOTHING
-    verdict = str(verdicts(found, confidence))
+    verdict, unknown = str(verdicts(found, confidence)), np.isnan(found.value)
+    # What cannot be estimated does not save a claim that fails elsewhere.
+    if unknown.any() and verdict != FAILS:
+        return OPEN, int(np.argmax(unknown)), NOTHING
     at = int(np.argmin(found.p_fails) if verdict == FAILS else np.argmax(found.p_holds))
-    if least is None or found.classes < least:
+    if least is None or found.classes[~unknown].min() < least:
         return NONE, at, f"simulations bear this test out {f'from {least} classes on' if least else 'nowhere'}"
     return verdict, at, "; ".join(found.reasons) or None if verdict == OPEN else None
 
@@ -342,7 +345,7 @@ def _row(test: Mapping, found: Contrasts, confidence: float) -> dict:
         "null": _number(found.null[at]),
         "p_holds": None if published else p_holds,
         "p_fails": None if published else p_fails,
-        "classes": int(found.classes),
+        "classes": int(found.classes[at] if reason == NOTHING else found.classes[~np.isnan(found.value)].min()),
         "reason": reason,
     }
 
@@ -435,7 +438,8 @@ def evaluate(
     and are never pooled.
     """
     trained = {name: outcomes for name, outcomes in networks.items() if not outcomes.untrained}
-    shared = [t for t in next(iter(networks.values())).targets if all(t in n.targets for n in networks.values())]
+    pool = list((trained or networks).values())
+    shared = [t for t in pool[0].targets if all(t in outcomes.targets for outcomes in pool)]
     confirm = 0 < len(set(shared) - set(settled_on)) < len(shared)
     rows = []
     for claim in registry:

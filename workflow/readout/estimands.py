@@ -331,5 +331,6 @@ def reliability(halves: np.ndarray) -> np.ndarray:
     Rank correlation between halves, mean over classes (those that have both) and layers, stepped up to the whole
     (Spearman and Brown).
     """
+    # ASSUME: the halves' images differ and their folds' grids do not quite, since both measures share the grids, too.
     half = np.nanmean(spearman(flat(halves[0]), flat(halves[1])).mean(-1), axis=-1)
     return _ratio(2 * half, 1 + half, -1.0)

@@ -35,16 +35,17 @@ def sample(class_id: np.ndarray, fold: np.ndarray, per_fold: int) -> np.ndarray:
 def pseudo_target(class_id: np.ndarray, fold: np.ndarray, count: int, entropy: str) -> np.ndarray:
     """The images of a pseudo-target, bool [images]: `count` out of all classes, equally many in each fold.
 
-    The classes take turns in a random order that goes on from fold to fold, so that they are as equal as can be;
-    `entropy` decides the draw. A fold's share of a class without images left there is another class's.
+    In each fold the classes take turns in a random order, so that there they are as equal as can be; `entropy` decides
+    the draw. A fold's share of a class without images left there is another class's.
     """
     generator = np.random.default_rng(list(hashlib.sha256(entropy.encode()).digest()))
     chosen = np.zeros(len(fold), bool)
     classes = np.unique(class_id)
-    turns = itertools.cycle(generator.permutation(classes))
     for f, size in enumerate(len(part) for part in np.array_split(np.arange(count), FOLDS)):
         # In the order of their names: that of a set of them differs from one process to the next.
         left = {c: list(generator.permutation(np.flatnonzero((class_id == c) & (fold == f)))) for c in classes}
+        # Anew in each fold: turns that went on would keep a fold's classes out of the others, and a probe learns that.
+        turns = itertools.cycle(generator.permutation(classes))
         for _ in range(min(size, sum(map(len, left.values())))):
             chosen[left[next(c for c in turns if left[c])].pop()] = True
     return chosen
