@@ -188,6 +188,28 @@ def test_too_few_classes_give_no_verdict():
     assert rows[0]["estimate"] == 6 and rows[1]["reason"] is None
 
 
+def test_what_cannot_be_estimated_hides_nothing_that_fails():
+    """A claim that fails by one contrast fails; with nothing against it, what is unknown leaves it open."""
+    unknown = {"estimand": "corner_less_rest", "of": "use", "above": 0}
+    for values, verdict, reason, classes in (
+        ([-5, -6, -7], "does not hold", None, 3),
+        ([5, 6, 7], "inconclusive", "no class has what is to be estimated", 0),
+    ):
+        world = _outcomes(values, use_zero=np.full(_outcomes(values).columns["rank_change"].shape, np.nan))
+        test = _test(least_classes=3)
+        row = _evaluate({"a": world}, test | {"parts": [*test["parts"], unknown]})[0]
+        assert (row["verdict"], row["reason"], row["classes"]) == (verdict, reason, classes)
+        assert (row["estimate"] is None) == (verdict == "inconclusive")
+
+
+def test_an_untrained_network_s_targets_decide_no_confirmation():
+    """It is not pooled, and may have those targets alone on which bounds were settled."""
+    settled = _outcomes(targets="ab", values=[1, 2])
+    trained = _outcomes(targets="abcd", values=[1, 2, 3, 4])
+    rows = _evaluate({"net": trained, "raw": replace(settled, untrained=True)}, settled_on=("a", "b"))
+    assert [row["targets"] for row in rows if row["network"] == "all"] == ["all", "confirmation"]
+
+
 # ---- what is subtracted
 
 

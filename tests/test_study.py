@@ -102,6 +102,12 @@ def test_classes_may_be_written_as_numbers(config):
         (["ablations", "interventions"], ["zero", "zero"], ["ablations.interventions", "non-unique"]),
         (["ablations", "protocols"], ["published"], ["controls: ", "add crossfit there, or set controls to null"]),
         (["probes", "crossfit"], None, ["controls.pseudo: ", "set it to 0, or give probes.crossfit its settings"]),
+        (
+            ["ablations", "interventions"],
+            ["erase"],
+            ["controls.pseudo: ", "add one there, or set controls.pseudo to 0"],
+        ),
+        (["controls", "pseudo"], 1, ["controls.pseudo: 1 pseudo-target", "take at least 2, or 0"]),
         (["controls", "layers"], ["conv1", "conv9"], ["controls.layers: no network of the study has conv9"]),
         (["controls", "layers"], 0, ["controls.layers", "0"]),
         (["controls", "layers"], [], ["controls.layers", "[]"]),
