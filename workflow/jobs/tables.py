@@ -183,6 +183,27 @@ class Ablated:
     def part(self, chosen: np.ndarray) -> tuple[outcomes.Images, outcomes.Images]:
         return self.before.part(chosen), self.after.part(chosen)
 
+    def only(self, chosen: np.ndarray) -> "Ablated":
+        """Some of the images, bool [images]."""
+        return Ablated(*self.part(chosen), self.fold[chosen], self.rows.filter(pa.array(chosen)))
+
+    def columns(self, protocol: str, intervention: str) -> dict[str, float | None]:
+        """What the tables of cells have of the ablation by the names of its columns, but for what is compared."""
+        if protocol == "published":
+            deficits = {
+                f"rank_deficit_{half}": outcomes.one_sided(*self.part(np.isin(self.fold, members)))["rank_deficit"]
+                for half, members in folds.HALVES.items()
+            }
+            return self.published() | deficits
+        found = self.both_sides()
+        share = {"erased_share": found["erased_share"]} if intervention == "erase" else {}
+        halves = self.halves() if intervention in ("zero", "mean") else {}
+        return (
+            share
+            | {f"{key}_{intervention}": found[key] for key in (*outcomes.NAMES, *outcomes.ENERGIES)}
+            | {f"{key[:-2]}_{intervention}{key[-2:]}": value for key, value in halves.items()}
+        )
+
     def published(self) -> dict[str, float]:
         """The `EFFECTS`."""
         return outcomes.one_sided(self.before, self.after)
@@ -326,6 +347,17 @@ def _auroc(decided: Mapping[str, np.ndarray], chosen: np.ndarray) -> float:
     return auroc(decided["decision"][among], decided["is_target"][among])
 
 
+def ablated(path: str, reference: Reference, origin: Mapping[str, str]) -> Iterator[tuple[str, str, Ablated]]:
+    """Protocol, intervention and ablation of a cell's file, one after the other."""
+    table = _read(path, ablations.SCHEMA, origin, ablations.OPTIONAL)
+    for head, rows in _runs(table, ("protocol", "intervention"), path):
+        protocol, intervention = head.values()
+        done = Ablated.of(rows, reference, path, protocol)
+        if protocol != "published" and (protocol != "crossfit" or intervention not in INTERVENTIONS):
+            raise StudyError(f"{path}: {protocol} {intervention} is unknown; {parquet.again(path)}")
+        yield protocol, intervention, done
+
+
 def _is_direction(group: Mapping, cell: str) -> bool:
     """Whether a control is a random direction in this cell."""
     return group["group"] == cell and group["intervention"].startswith("direction")
@@ -351,34 +383,21 @@ def _row(
         row |= {
             f"auroc_{half}": _auroc(decided, np.isin(reference.fold, members)) for half, members in folds.HALVES.items()
         }
-    table = _read(ablation, ablations.SCHEMA, origins["ablations"], ablations.OPTIONAL)
-    for head, rows in _runs(table, ("protocol", "intervention"), ablation):
-        done = Ablated.of(rows, reference, ablation, head["protocol"])
-        name = head["intervention"]
-        if head["protocol"] == "published":
-            row |= done.published() | {"images": rows.select([field.name for field in IMAGE]).to_pylist()}
-            row |= {
-                f"rank_deficit_{half}": outcomes.one_sided(*done.part(np.isin(done.fold, members)))["rank_deficit"]
-                for half, members in folds.HALVES.items()
-            }
+    for protocol, name, done in ablated(ablation, reference, origins["ablations"]):
+        row |= done.columns(protocol, name)
+        if protocol == "published":
+            row["images"] = done.rows.select([field.name for field in IMAGE]).to_pylist()
             for effect in EFFECTS if random else ():
                 drawn = np.array([group[effect] for group in random if group["intervention"] == name])
                 row[f"{effect}_less_random"], row[f"{effect}_z_random"] = outcomes.against(row[effect], drawn)
             continue
-        if head["protocol"] != "crossfit" or name not in INTERVENTIONS:
-            raise StudyError(f"{ablation}: {' '.join(head.values())} is unknown; {parquet.again(ablation)}")
-        found = done.both_sides()
         if name == "erase":
-            row["erased_share"] = found["erased_share"]
-            losses = [group["separation_loss"] for group in controls if _is_direction(group, coordinates["cell"])]
-            if losses and None not in (*losses, found["separation_loss"]):
-                row["separation_loss_erase_less_directions"] = found["separation_loss"] - float(np.mean(losses))
-        row |= {f"{key}_{name}": found[key] for key in (*outcomes.NAMES, *outcomes.ENERGIES)}
-        if name in ("zero", "mean"):
-            row |= {f"{key[:-2]}_{name}{key[-2:]}": value for key, value in done.halves().items()}
-            losses = [group["separation_loss"] for group in random if group["intervention"] == name]
-            if losses and None not in (*losses, found["separation_loss"]):
-                row[f"separation_loss_{name}_less_random"] = found["separation_loss"] - float(np.mean(losses))
+            kind, beside = "directions", [group for group in controls if _is_direction(group, coordinates["cell"])]
+        else:
+            kind, beside = "random", [group for group in random if group["intervention"] == name]
+        loss, losses = row[f"separation_loss_{name}"], [group["separation_loss"] for group in beside]
+        if losses and None not in (*losses, loss):
+            row[f"separation_loss_{name}_less_{kind}"] = loss - float(np.mean(losses))
         if decided is not None:
             row["auroc_sample"] = _auroc(decided, reference.sampled)
     return row | {
