@@ -105,6 +105,8 @@ def findings():
     yield f"{min(of('claims', corrected(7), 'estimate')):.2f} in the network where it is least"
     given = next(item for _, _, item, _ in REFERENCE if "given removed energy" in item)
     yield f"Given the energy that is removed it is {of('claims', given, 'estimate', ['all'])[0]:.2f}"
+    yield f"reading goes with *use*, too ({of('claims', corrected(7), 'estimate', ['untrained'])[0]:.2f})"
+    assert REFERENCE["claims", "untrained", corrected(7), "shown"] == "probe AUROC and use under mean"
     mean, zero = (of("cells", "s3m3", name) for name in ("rank_deficit_mean", "rank_deficit"))
     yield f"s3m3 costs {ends(mean)} ranks where it cost {ends(zero)}"
     yield f"still takes {ends(of('cells', 's3m3', 'separation_loss_mean'))} of the gap"
