@@ -92,7 +92,7 @@ def test_files_of_the_repository_that_are_named_are_there(page):
     folders = ("docs/", "envs/", "profiles/", "tests/", "workflow/")
     absent = {"extending.md": {"workflow/report/supplement_brier.rst"}}
     for code in commands(page):
-        for word in code.split():
+        for word in (each.rstrip(",") for each in code.split()):
             if word.startswith(folders) and "{" not in word and word not in absent.get(page.name, ()):
                 assert (ROOT / word).exists(), word
 

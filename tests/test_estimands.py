@@ -123,6 +123,13 @@ KNOWN = {
     "opposed": ("relation", {"a": S * M + M / 9, "b": -(S * M + M / 9)}, BOTH, [-1]),
     "unrelated": ("relation", {"a": S, "b": M / 9}, BOTH, [0]),
     "constant is unrelated": ("relation", {"a": 1.0 + 0 * S, "b": M / 9}, BOTH, [0]),
+    # The inner strips would spoil it.
+    "related in the outer strips": (
+        "relation_of_outer_strips",
+        {"a": S * M + M / 9, "b": (S * M + M / 9) * np.where((S == 1) | (S == 4), 1, -99)},
+        BOTH,
+        [1],
+    ),
     # Both follow the magnitude and nothing else, so nothing is left.
     "a third explains all": ("relation_given", {"a": M, "b": M, "e": M}, BOTH | {"given": "e"}, [0]),
     "a third explains nothing": ("relation_given", {"a": M, "b": M, "e": S}, BOTH | {"given": "e"}, [1]),

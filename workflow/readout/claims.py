@@ -20,7 +20,7 @@ BY_INTERVENTION = frozenset(
     f"{prefix}{name}"
     for prefix in ("", "mismatched_", "others_")
     for name in (
-        *("separation_loss", "use", "rank_deficit", "rank_change", "log_p_change", "log_p_loss"),
+        *("separation_loss", "specific_loss", "use", "rank_deficit", "rank_change", "log_p_change", "log_p_loss"),
         *("d_prime_loss", "criterion_shift", "auroc_loss", "energy"),
     )
 )
@@ -120,7 +120,15 @@ def _of(part: Mapping) -> list[str]:
 
 
 def _column(columns: Mapping, layers: Sequence[int] | None, intervention: str | None, name: str, half: str = ""):
-    """A column by the name that the registry has for it; `log_p_loss` is what the log-probability loses."""
+    """A column by the name that the registry has for it.
+
+    `log_p_loss` is what the log-probability loses, `specific_loss` the separation loss less the mismatched one.
+    """
+    if name == "specific_loss":
+        own, other = (
+            _column(columns, layers, intervention, f"{prefix}separation_loss", half) for prefix in ("", "mismatched_")
+        )
+        return own - other
     sign = 1
     if name == "log_p_loss":
         name, sign = "log_p_change", -1

@@ -151,6 +151,11 @@ def _relation(read: Read, part: Mapping) -> np.ndarray:
     return spearman(one, other).mean(-1, keepdims=True)
 
 
+def _relation_of_outer_strips(read: Read, part: Mapping) -> np.ndarray:
+    one, other = (flat(read(name)[..., [0, -1], :]) for name in part["of"])
+    return spearman(one, other).mean(-1, keepdims=True)
+
+
 def _relation_given(read: Read, part: Mapping) -> np.ndarray:
     one, other, given = (ranks(flat(read(name))) for name in (*part["of"], part["given"]))
     ab, ac, bc = _correlation(one, other), _correlation(one, given), _correlation(other, given)
@@ -308,8 +313,10 @@ ESTIMANDS: dict[str, Estimand] = {
     "peak_layer": Estimand(_peaks, _peak_layer, inference.FISHER),
     # Below the most selective strip: the highest magnitude less the others.
     "high_magnitude": Estimand(_high_magnitude),
-    # Rank correlation of two measures over the cells of a grid; the same with a third one partialled out.
+    # Rank correlation of two measures over the cells of a grid; over those of the outer strips alone; and with a third
+    # measure partialled out.
     "relation": Estimand(_relation, scale=inference.FISHER),
+    "relation_of_outer_strips": Estimand(_relation_of_outer_strips, scale=inference.FISHER),
     "relation_given": Estimand(_relation_given, scale=inference.FISHER),
     # Share of common cells among the quarters of the largest values of two measures.
     "overlap": Estimand(_overlap),

@@ -420,7 +420,7 @@ def render(rows: Sequence[Row], registry: Sequence[Mapping], *, networks: Sequen
 <title>Claims</title><style>{STYLE}</style></head>
 <body><header><h1>The paper's claims</h1>
 <p>Each claim of Hayne et al. (2022) is judged twice. <i>As published</i>: by the published protocol and its estimates
-alone, as the authors would have. <i>Corrected</i>: by grids and probes that have not seen the images they are judged
+alone. <i>Corrected</i>: by grids and probes that have not seen the images they are judged
 on, zero as well as mean ablation, both sides' images, controls, and intervals over classes. A corrected test
 <b>holds</b> where all its contrasts lie where its rule wants them, each with the whole {100 * confidence:g} % interval;
 it <b>does not hold</b> where one lies outside, allowing for their number; it is <b>inconclusive</b> otherwise, and has

@@ -23,6 +23,7 @@ WORDS = {
     "log_p_loss": "loss of log-probability",
     "others_rank_change": "rank change of the others",
     "score_published": "published score",
+    "specific_loss": "separation loss less the mismatched one",
     "separation_loss_erase_less_directions": "separation loss by erasing above that by random directions",
 }
 """Outcomes that are not called by their column's name."""

@@ -207,6 +207,7 @@ def _related(correlation: float, use: float | None = None, noise: float = 0.02, 
     columns |= {"rank_deficit": effect(correlation, "other"), **_each("separation_loss", effect(correlation, "other"))}
     columns |= _each("use", effect(correlation if use is None else use, "third"))
     columns |= _each("energy", Measure(0.1, 0.0, noise, {"energy": 0.1}, varies=False))
+    columns |= _each("mismatched_separation_loss", Measure(0.0, 0.0, noise))
     columns["separation_loss_erase_less_directions"] = Measure(excess, 0.01, noise)
     return World(columns, halves=True)
 
