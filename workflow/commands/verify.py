@@ -26,10 +26,10 @@ GRID = (
     "rank_deficit_less_random",
     "auroc",
     *(f"{name}_{i}" for i in tables.INTERVENTIONS for name in ("separation_loss", "mismatched_separation_loss")),
-    *(f"{name}_{i}" for i in ("zero", "mean") for name in ("rank_deficit", "others_rank_change")),
+    *(f"{name}_{i}" for i in ("zero", "mean") for name in ("rank_change", "others_rank_change")),
 )
 """Columns of `tables/cells.parquet` whose means over layers and targets are compared."""
-CONTROLS = ("separation_loss", "rank_deficit", "auroc")
+CONTROLS = ("separation_loss", "rank_change", "auroc")
 """Columns of `tables/groups.parquet` whose means over layers, targets and draws are compared."""
 SHOWN_OF_TEST = "shown"
 """Which contrast of a test is the one whose estimate is given; its estimate moves with it, and it is not compared."""
