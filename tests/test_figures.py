@@ -356,6 +356,14 @@ def test_a_grid_without_deficits_is_white():
     assert {text.get_text() for text in axes.texts} == {"0"}
 
 
+def test_large_deficits_have_no_more_digits_than_a_cell_has_room_for():
+    values = {(3, 3): 122.671, (3, 2): 38.943, (0, 1): 9.998, (0, 2): 99.97}
+    figure = figures.figure3(_cells(lambda s, m: values.get((s, m), 0.0)), ["alexnet"])
+    (axes,) = _sheet(figure)["rank deficit under zero"]
+    texts = {text.get_position(): text.get_text() for text in axes.texts}
+    assert (texts[3, 3], texts[2, 3], texts[1, 0], texts[2, 0]) == ("123", "38.9", "10.0", "100")
+
+
 def test_deficits_are_written_so_that_only_zero_is_zero():
     """Down to half a hundredth as numbers."""
     values = {(3, 3): 1.046, (3, 2): 0.017, (0, 1): 0.0014}

@@ -372,7 +372,9 @@ def _numbers(kind: str, grid: np.ndarray) -> np.ndarray:
     def text(value: float) -> str:
         if kind == "deficit" and value < 0.005:
             return "0" if value == 0 else "<.01"
-        short = f"{value:.2f}".replace("0.", ".", abs(value) < 1)
+        # Ranks among many classes may be large: no number is wider than its cell.
+        decimals = next((digits for digits, bound in ((2, 9.995), (1, 99.95)) if abs(value) < bound), 0)
+        short = f"{value:.{decimals}f}".replace("0.", ".", abs(value) < 1)
         return {"-.00": ".00"}.get(short, short.replace("-", "−"))
 
     return np.vectorize(text, otypes=[object])(grid)
