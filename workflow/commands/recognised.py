@@ -12,17 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import yaml
-from snakemake.utils import update_config
 
+from commands import finished
 from inputs.study import Network, Study
 from jobs import tables
-from jobs.claims import outcomes
-from readout import StudyError, cells, claims
+from readout import StudyError, cells
 from readout.folds import HALVES
 from readout.verdicts import EVERY, POOLED, estimate
 
-ROOT = Path(__file__).resolve().parents[2]
 BELOW = 10
 """Images with a lower baseline rank count as recognised; the right class is then among the first ten."""
 SHOWN = ("rank_deficit", "separation_loss_zero", "separation_loss_mean", "separation_loss_erase")
@@ -61,28 +58,15 @@ def recognised(study: Study, network: Network, below: int = BELOW) -> tuple[dict
     return columns, counts
 
 
-def judged(study: Study, registry: Mapping, below: int | None) -> tuple[list[dict], dict[str, Mapping], dict]:
-    """Rows of the table of claims, columns and numbers of images by network; of all images where `below` is None."""
-    found, columns, counts = {}, {}, {}
-    groups = f"{study.results}/tables/groups.parquet" if study.has_groups else None
-    for name, network in study.networks.items():
-        paths = [f"{study.results}/tables/{name}/{layer}.parquet" for layer in network.layers]
-        described = {"targets": network.targets, "outputs": network.outputs, "model": network.model}
-        found[name] = outcomes(paths, groups, name, study.bins, **described, untrained=network.untrained)
-        if below is not None:
-            own, counts[name] = recognised(study, network, below)
-            # What pseudo-targets read is of all images, as probes are; what they lose is not comparable.
-            pseudo = {key: value for key, value in found[name].pseudo.items() if key == "auroc"}
-            found[name] = replace(found[name], columns={**found[name].columns, **own}, pseudo=pseudo)
-        columns[name] = found[name].columns
-    settled_on = registry["settled_on"].get(study.dataset, ())
-    rows = claims.evaluate(found, registry["claims"], **study.config["claims"], settled_on=settled_on)
-    return rows, columns, counts
-
-
 def text(study: Study, registry: Mapping, below: int = BELOW) -> str:
     """The number of images, the claims, and grids of all images and of those that are recognised, as Markdown."""
-    (every, all_columns, _), (some, columns, counts) = (judged(study, registry, bound) for bound in (None, below))
+    every = finished.outcomes(study)
+    some, counts = {}, {}
+    for name, network in study.networks.items():
+        columns, counts[name] = recognised(study, network, below)
+        # What pseudo-targets read is of all images, as probes are; what they lose is not comparable.
+        pseudo = {key: value for key, value in every[name].pseudo.items() if key == "auroc"}
+        some[name] = replace(every[name], columns={**every[name].columns, **columns}, pseudo=pseudo)
     lines = [
         f"Images with a baseline rank below {below}:",
         "",
@@ -94,18 +78,19 @@ def text(study: Study, registry: Mapping, below: int = BELOW) -> str:
     lines += ["", "| claim | test | all images | estimate | recognised | estimate |", "|---|---|---|---|---|---|"]
     pairs = [
         [r for r in rows if r["network"] == POOLED and r["targets"] == EVERY and r["role"] != "beside"]
-        for rows in (every, some)
+        for rows in (finished.judge(study, registry, found) for found in (every, some))
     ]
     for one, other in zip(*pairs, strict=True):
         entries = [f"{row['verdict']} | {_estimate(row)}" for row in (one, other)]
         lines.append(f"| {one['claim']} | {one['role']} | {' | '.join(entries)} |")
     for name in study.networks:
         lines += ["", f"{name}: means over layers and targets, of all images and of those that are recognised", ""]
-        shown = [column for column in SHOWN if column in columns[name]]
+        columns = [found[name].columns for found in (every, some)]
+        shown = [column for column in SHOWN if column in columns[0]]
         lines += ["| cell | " + " | ".join(shown) + " |", "|---" * (len(shown) + 1) + "|"]
         for place, cell in enumerate(cells.names(study.bins)):
             at = (..., *divmod(place, study.bins[1]))
-            values = [[np.nanmean(of[name][column][at]) for of in (all_columns, columns)] for column in shown]
+            values = [[np.nanmean(of[column][at]) for of in columns] for column in shown]
             lines.append(f"| {cell} | " + " | ".join(f"{a:.3g} / {b:.3g}" for a, b in values) + " |")
     return "\n".join(lines)
 
@@ -121,11 +106,7 @@ def main() -> None:
     parser.add_argument("--below", type=int, default=BELOW, help="the bound on the baseline rank (%(default)s)")
     given = parser.parse_args()
     try:
-        config = yaml.safe_load((ROOT / "config.yaml").read_text())
-        if given.study:
-            update_config(config, yaml.safe_load(given.study.read_text()))
-        registry = yaml.safe_load((ROOT / "workflow" / "claims.yaml").read_text())
-        print(text(Study(config), registry, given.below))
+        print(text(finished.study(given.study), finished.registry(), given.below))
     except (StudyError, OSError) as error:
         sys.exit(f"error: {error}")
 

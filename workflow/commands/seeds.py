@@ -6,17 +6,12 @@ them, where networks of one kind are replicates of each other.
 
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-import yaml
-from snakemake.utils import update_config
-
+from commands import finished
 from inputs.study import Study
-from jobs.claims import outcomes
-from readout import StudyError, claims
+from readout import StudyError
 from readout.verdicts import EVERY, FAILS, HOLDS, NONE, OPEN, POOLED
 
-ROOT = Path(__file__).resolve().parents[2]
 LETTERS = {HOLDS: "holds", FAILS: "does not", OPEN: "?", NONE: "none"}
 EVERY_SEED = "all seeds"
 
@@ -27,25 +22,10 @@ def by_seed(study: Study, registry: Mapping) -> dict[str, list[dict]]:
     `registry` is the content of workflow/claims.yaml. Untrained networks have no seed and are left out.
     """
     networks = {network.name: network for network in study.networks.values() if not network.untrained}
-    groups = f"{study.results}/tables/groups.parquet" if study.pseudo else None
-    found = {
-        name: outcomes(
-            [f"{study.results}/tables/{name}/{layer}.parquet" for layer in network.layers],
-            groups,
-            name,
-            study.bins,
-            targets=network.targets,
-            outputs=network.outputs,
-            model=network.model,
-            untrained=False,
-        )
-        for name, network in networks.items()
-    }
-    settled_on = registry["settled_on"].get(study.dataset, ())
+    found = finished.outcomes(study)
 
     def judged(names: Sequence[str]) -> list[dict]:
-        chosen = {name: found[name] for name in names}
-        return claims.evaluate(chosen, registry["claims"], **study.config["claims"], settled_on=settled_on)
+        return finished.judge(study, registry, {name: found[name] for name in names})
 
     seeds = sorted({network.training["seed"] for network in networks.values()})
     rows = {f"seed {s}": judged([n for n, network in networks.items() if network.training["seed"] == s]) for s in seeds}
@@ -77,10 +57,9 @@ def table(rows: Mapping[str, list[dict]]) -> str:
 
 def main() -> None:
     """Print the table for workflow/studies/seeds.yaml."""
-    config = yaml.safe_load((ROOT / "config.yaml").read_text())
-    update_config(config, yaml.safe_load((ROOT / "workflow" / "studies" / "seeds.yaml").read_text()))
     try:
-        rows = by_seed(Study(config), yaml.safe_load((ROOT / "workflow" / "claims.yaml").read_text()))
+        study = finished.study(finished.ROOT / "workflow" / "studies" / "seeds.yaml")
+        rows = by_seed(study, finished.registry())
     except StudyError as error:
         sys.exit(f"error: {error}")
     print(table(rows))

@@ -31,8 +31,8 @@ GRID = (
 """Columns of `tables/cells.parquet` whose means over layers and targets are compared."""
 CONTROLS = ("separation_loss", "rank_change", "auroc")
 """Columns of `tables/groups.parquet` whose means over layers, targets and draws are compared."""
-SHOWN_OF_TEST = "shown"
-"""Which contrast of a test is the one whose estimate is given; its estimate moves with it, and it is not compared."""
+DECIDES = "shown"
+"""The measure that says which contrast of a test is the one whose estimate is given; it is not compared itself."""
 CLOSE = 1e-6
 """Numbers agree up to this, absolutely and as a share."""
 SHOWN = 20
@@ -48,8 +48,8 @@ def _text(value: float | str | None) -> str:
     return "" if value is None or pd.isna(value) else f"{value:.9g}"
 
 
-def _table(path: Path, schema: pa.Schema, optional: tuple[str, ...] = ()) -> pa.Table:
-    return parquet.read(path, schema, optional=optional)
+def _frame(path: Path, schema: pa.Schema, optional: tuple[str, ...] = ()) -> pd.DataFrame:
+    return parquet.read(path, schema, optional=optional).to_pandas(ignore_metadata=True)
 
 
 def numbers(results: Path) -> Numbers:
@@ -57,22 +57,21 @@ def numbers(results: Path) -> Numbers:
 
     def found() -> Iterator[tuple[tuple[str, str, str, str], float | str | None]]:
         for path in sorted((results / "networks").glob("*/accuracy.parquet")):
-            accuracy = _table(path, networks.ACCURACY).to_pandas(ignore_metadata=True).set_index("split")
+            accuracy = _frame(path, networks.ACCURACY).set_index("split")
             yield ("accuracy", path.parent.name, "study", "top1"), accuracy.loc["study", "top1"]
-        for row in _table(results / "claims.parquet", claims.SCHEMA, claims.OPTIONAL).to_pylist():
+        for row in parquet.read(results / "claims.parquet", claims.SCHEMA, optional=claims.OPTIONAL).to_pylist():
             item = f"claim {row['claim']}, {row['role']}: {row['measure']}"
             item += ", confirmation" if row["targets"] == CONFIRMATION else ""
             for measure in ("estimate", "ci_low", "ci_high", "verdict"):
                 yield ("claims", row["network"], item, measure), row[measure]
-            yield ("claims", row["network"], item, SHOWN_OF_TEST), decides(row)
-        cells = _table(results / "tables" / "cells.parquet", tables.CELLS, tables.OPTIONAL)
-        cells = cells.to_pandas(ignore_metadata=True)
+            yield ("claims", row["network"], item, DECIDES), decides(row)
+        cells = _frame(results / "tables" / "cells.parquet", tables.CELLS, tables.OPTIONAL)
         for (network, cell), part in cells.groupby(["network", "cell"]):
             for measure in GRID:
                 yield ("cells", network, cell, measure), part[measure].mean()
         if not (path := results / "tables" / "groups.parquet").exists():
             return
-        groups = _table(path, tables.GROUPS, tables.GROUP_OUTCOMES).to_pandas(ignore_metadata=True)
+        groups = _frame(path, tables.GROUPS, tables.GROUP_OUTCOMES)
         # The draws of a kind differ in a last number alone.
         named = {
             name: groups[name].str.replace(r"\d+(?=_matched$|$)", "", regex=True) for name in ("group", "intervention")
@@ -113,7 +112,7 @@ def compare(reference: Numbers, found: Numbers) -> tuple[list[str], bool]:
     both = [key for key in reference if key in found]
     verdicts = [key for key in both if key[-1] == "verdict"]
     changed = [key for key in verdicts if reference[key] != found[key]]
-    values = [key for key in both if key[-1] not in ("verdict", SHOWN_OF_TEST)]
+    values = [key for key in both if key[-1] not in ("verdict", DECIDES)]
     moved = []
     for key in values:
         if _is_number(reference[key]) and _is_number(found[key]):

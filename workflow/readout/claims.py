@@ -79,6 +79,11 @@ class Contrasts:
         counts = [np.broadcast_to(e.classes[..., None], e.value.shape) for e in self.estimates]
         return np.concatenate(counts, -1)
 
+    @property
+    def fewest(self) -> np.ndarray:
+        """The fewest classes [...] of a contrast that has an estimate."""
+        return np.where(np.isnan(self.value), np.iinfo(int).max, self.classes).min(-1)
+
     def interval(self, confidence: float) -> tuple[np.ndarray, np.ndarray]:
         """Ends of the intervals [..., C], each by itself."""
         low, high = zip(*(estimate.interval(confidence) for estimate in self.estimates), strict=True)
@@ -323,7 +328,7 @@ def _by_interval(found: Contrasts, confidence: float, least: int | None) -> tupl
     if unknown.any() and verdict != FAILS:
         return OPEN, int(np.argmax(unknown)), NOTHING
     at = int(np.argmin(found.p_fails) if verdict == FAILS else np.argmax(found.p_holds))
-    if least is None or found.classes[~unknown].min() < least:
+    if least is None or found.fewest < least:
         return NONE, at, f"simulations bear this test out {f'from {least} classes on' if least else 'nowhere'}"
     return verdict, at, "; ".join(found.reasons) or None if verdict == OPEN else None
 
@@ -353,7 +358,7 @@ def _row(test: Mapping, found: Contrasts, confidence: float) -> dict:
         "null": _number(found.null[at]),
         "p_holds": None if published else p_holds,
         "p_fails": None if published else p_fails,
-        "classes": int(found.classes[at] if reason == NOTHING else found.classes[~np.isnan(found.value)].min()),
+        "classes": int(found.classes[at] if reason == NOTHING else found.fewest),
         "reason": reason,
     }
 

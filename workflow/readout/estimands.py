@@ -146,14 +146,13 @@ def _high_magnitude(read: Read, part: Mapping) -> np.ndarray:
     return (below[..., -1].mean(-1) - below[..., :-1].mean((-2, -1)))[..., None]
 
 
-def _relation(read: Read, part: Mapping) -> np.ndarray:
-    one, other = (flat(read(name)) for name in part["of"])
+def _relation(read: Read, part: Mapping, strips: slice | list[int] = slice(None)) -> np.ndarray:
+    one, other = (flat(read(name)[..., strips, :]) for name in part["of"])
     return spearman(one, other).mean(-1, keepdims=True)
 
 
 def _relation_of_outer_strips(read: Read, part: Mapping) -> np.ndarray:
-    one, other = (flat(read(name)[..., [0, -1], :]) for name in part["of"])
-    return spearman(one, other).mean(-1, keepdims=True)
+    return _relation(read, part, [0, -1])
 
 
 def _relation_given(read: Read, part: Mapping) -> np.ndarray:

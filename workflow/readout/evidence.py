@@ -23,10 +23,9 @@ from scipy import stats
 
 from readout.figures import (
     CONTROL,
-    MARKERS,
-    NETWORKS,
     NO_GAP,
     cell_colours,
+    looks_of,
     message,
     shown_intervention,
     there,
@@ -50,15 +49,6 @@ BOUNDS = 0.4, 0.999
 def _ordered(networks: Sequence[str], untrained: Sequence[str]) -> list[str]:
     """The networks, controls last."""
     return [*(name for name in networks if name not in untrained), *untrained]
-
-
-def _looks(networks: Sequence[str], untrained: Sequence[str]) -> dict[str, dict]:
-    """Colour and marker of each network; those of controls are grey."""
-    trained = [name for name in networks if name not in untrained]
-    looks = {
-        n: {"color": NETWORKS[i % len(NETWORKS)], "marker": MARKERS[i % len(MARKERS)]} for i, n in enumerate(trained)
-    }
-    return looks | {name: {"color": CONTROL, "marker": "X"} for name in untrained}
 
 
 # ---- reading against needing
@@ -473,7 +463,7 @@ def supplement_controls(
     lines = math.ceil(len(panels) / columns)
     width, height = columns * (wide + left) + 0.2, lines * (high + above + below) + 0.45
     figure = plt.figure(figsize=(width, height))
-    looks = _looks(networks, untrained)
+    looks = looks_of(networks, untrained)
     for i, panel in enumerate(panels):
         x, y = left + i % columns * (wide + left), 0.45 + below + (lines - 1 - i // columns) * (high + above + below)
         _draw_panel(figure.add_axes((x / width, y / height, wide / width, high / height)), panel, looks)

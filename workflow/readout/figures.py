@@ -567,14 +567,19 @@ def _draw_test(axes: Axes, rows: Sequence[Mapping], looks: Mapping[str, Mapping]
     sns.despine(ax=axes, left=True)
 
 
-def _looks(networks: Sequence[str], controls: Collection[str]) -> dict[str, dict]:
-    """Colour and marker of each network and of the pooled row; networks that are controls are grey."""
-    small = {"linewidth": 1.0, "markersize": 3.2, "markeredgewidth": 0}
+def looks_of(networks: Sequence[str], controls: Collection[str]) -> dict[str, dict]:
+    """Colour and marker of each network; those of controls are grey."""
+    trained = [name for name in networks if name not in controls]
     looks = {
-        network: {"color": NETWORKS[i % len(NETWORKS)], "marker": MARKERS[i % len(MARKERS)], **small}
-        for i, network in enumerate(networks)
+        n: {"color": NETWORKS[i % len(NETWORKS)], "marker": MARKERS[i % len(MARKERS)]} for i, n in enumerate(trained)
     }
-    looks |= {network: {"color": CONTROL, "marker": "X", **small} for network in networks if network in controls}
+    return looks | {name: {"color": CONTROL, "marker": "X"} for name in networks if name in controls}
+
+
+def _looks(networks: Sequence[str], controls: Collection[str]) -> dict[str, dict]:
+    """Colour, marker and sizes of each network, controls last, and of the pooled row."""
+    small = {"linewidth": 1.0, "markersize": 3.2, "markeredgewidth": 0}
+    looks = {network: look | small for network, look in looks_of(networks, controls).items()}
     return looks | {page.POOLED: {"color": "black", "marker": "D", "linewidth": 2.2, "markersize": 4.5}}
 
 
