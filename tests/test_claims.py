@@ -250,7 +250,7 @@ def test_ranks_are_shares_of_those_to_lose_and_losses_are_positive():
     assert (row["estimate"], row["outcome"]) == (2, "log_p_loss")
 
 
-def _relation(noise, correlation, classes=10):
+def _related(noise, correlation, classes=10):
     """AUROC and separation loss over cells, with noise in their halves."""
     generator = np.random.default_rng(0)
     shape = (classes, 3, 4, 4)
@@ -260,22 +260,37 @@ def _relation(noise, correlation, classes=10):
     for name, true in (("auroc", one), ("separation_loss_zero", other)):
         halves = [true + noise * generator.normal(size=shape) for _ in range(2)]
         columns |= {name: sum(halves) / 2, f"{name}_a": halves[0], f"{name}_b": halves[1]}
+    return _outcomes([0] * classes, **columns)
+
+
+def _relation(*worlds):
+    """The row of all networks, each with its noise and its correlation."""
     part = {"estimand": "relation", "of": ["auroc", "separation_loss"], "below": 0.4, "fails_above": 0.5}
-    return _evaluate({"a": _outcomes([0] * classes, **columns)}, _test(parts=[part | {"reliable": 0.8}]))[0]
+    networks = {str(i): _related(*world) for i, world in enumerate(worlds)}
+    return _evaluate(networks, _test(parts=[part | {"reliable": 0.8}]))[-1]
 
 
 def test_noise_does_not_pass_for_a_weak_relation():
     """The same strong relation: seen where measures are reliable; hidden by noise, it is not called weak."""
-    assert _relation(0.1, 0.8)["verdict"] == "does not hold"
-    assert _relation(0.1, 0.1)["verdict"] == "holds"
-    hidden = _relation(3.0, 0.8)
+    assert _relation((0.1, 0.8))["verdict"] == "does not hold"
+    assert _relation((0.1, 0.1))["verdict"] == "holds"
+    hidden = _relation((3.0, 0.8))
     assert (hidden["verdict"], hidden["p_holds"]) == ("inconclusive", 1)
     assert hidden["ci_high"] < 0.4
     assert re.fullmatch(
         r"reliability 0\.\d\d of auroc and 0\.\d\d of separation_loss_zero, where 0\.8 is needed", hidden["reason"]
     )
     # A strong relation that is seen through noise needs no reliability.
-    assert _relation(0.9, 0.95)["verdict"] == "does not hold"
+    assert _relation((0.9, 0.95))["verdict"] == "does not hold"
+
+
+def test_an_unreliable_network_does_not_hide_behind_reliable_ones():
+    """Of three, on average 0.8 and more."""
+    assert _relation(*[(0.1, 0.1)] * 3)["verdict"] == "holds"
+    mixed = _relation((0.1, 0.1), (0.1, 0.1), (0.9, 0.1))
+    assert (mixed["verdict"], mixed["ci_high"] < 0.4) == ("inconclusive", True)
+    least = [float(text) for text in re.findall(r"0\.\d\d", mixed["reason"])][:2]
+    assert max(least) < 0.8 < (max(least) + 2) / 3
 
 
 # ---- pooled rows

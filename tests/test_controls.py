@@ -7,7 +7,7 @@ import pytest
 from jobs import ablations, groups
 from jobs import controls as job
 from readout import StudyError
-from readout.ablations import Constant, ablate
+from readout.ablations import Constant, ablate, component_energy
 from readout.folds import FOLDS
 from runtime import cache, parquet
 
@@ -111,6 +111,20 @@ def test_another_seed_draws_other_groups(toy_study, tmp_path):
         run(toy_study, tmp_path / f"{seed}.parquet", seed=seed)
     first, other = ([row["rank_ablated"] for row in read(tmp_path / f"{seed}.parquet", *UNITS)] for seed in (0, 4))
     assert first != other
+
+
+def test_a_direction_is_scaled_by_images_outside_the_fold(toy_study, tmp_path, monkeypatch):
+    """Of folds 0 and 1 two images of the four are outside, of the three without images all."""
+    seen = []
+
+    def energy(activations, *given):
+        seen.append(len(activations))
+        return component_energy(activations, *given)
+
+    monkeypatch.setattr(job, "component_energy", energy)
+    run(toy_study, tmp_path / "c.parquet", random=0, directions=1)
+    # The erased direction and a random one, in each of two cells.
+    assert seen == [n for n in (2, 2, 4, 4, 4) for _ in range(2)] * 2
 
 
 def test_a_control_more_leaves_the_others(toy_study, tmp_path):

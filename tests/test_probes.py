@@ -20,7 +20,7 @@ from jobs import cells as cells_job
 from jobs import groups as groups_job
 from jobs import networks as networks_job
 from jobs import probes as job
-from readout import StudyError, logistic, probes
+from readout import StudyError, folds, logistic, probes
 from runtime import parquet
 
 
@@ -956,6 +956,26 @@ def test_a_real_class_is_read_and_permuted_labels_are_not():
     assert (half < 0.1).all()
     assert (np.mean(true, 0)[[0, 3]] > 0.9).all()
     assert (np.abs(np.mean(retired, 0) - 0.5) > 0.05).any()
+
+
+def test_pseudo_targets_of_many_classes_are_at_chance():
+    """Fifty classes that drive the units, and images drawn from all of them.
+
+    Were a class that gives an image in one fold to give none in the others, a probe would learn it as one of the
+    others, and read the outer strips below chance, at 0.43 and 0.42.
+    """
+    class_id, fold = np.repeat(np.arange(50), 20), np.tile(np.arange(5), 200)
+    found = []
+    for world in range(20):
+        generator = np.random.default_rng(world)
+        means, noise = generator.normal(size=(50, 128)), generator.normal(size=(1000, 128))
+        x = np.maximum(0, means[class_id] + noise).astype(np.float32)
+        drawn = folds.pseudo_target(class_id, fold, 50, str(world))
+        found.append(_strips(leak.read(x, drawn, fold, "fold"))[:, 1])
+    mean, half = _interval(found)
+    assert (np.abs(mean - 0.5) < half).all()
+    # Narrow enough to see what turns that go on would do.
+    assert (half < 0.04).all()
 
 
 def test_the_figure_of_the_leak_is_drawn(tmp_path, monkeypatch, capsys):

@@ -251,6 +251,17 @@ def test_a_finished_study_is_compared(finished):
     cells = pq.read_table(finished.results / "tables" / "cells.parquet").to_pandas()
     mean = cells[cells["cell"] == "s3m3"]["rank_deficit"].mean()
     assert float(found["cells", "alexnet", "s3m3", "rank_deficit"]) == pytest.approx(mean, rel=1e-8)
+    groups = pq.read_table(finished.results / "tables" / "groups.parquet").to_pandas()
+    drawn = groups[groups["intervention"].str.startswith("direction") & (groups["group"] == "s3m3")]
+    expected = drawn["separation_loss"].mean()
+    assert float(found["groups", "alexnet", "cell s3m3 direction", "separation_loss"]) == pytest.approx(
+        expected, rel=1e-8
+    )
+    drawn = groups[(groups["kind"] == "random") & (groups["intervention"] == "zero")]
+    expected = drawn["separation_loss"].mean()
+    assert float(found["groups", "alexnet", "random random zero", "separation_loss"]) == pytest.approx(
+        expected, rel=1e-8
+    )
     accuracy = pd.read_parquet(finished.results / "networks" / "alexnet" / "accuracy.parquet").set_index("split")
     assert float(found["accuracy", "alexnet", "study", "top1"]) == accuracy.loc["study", "top1"]
     command = [sys.executable, "-m", "commands.verify", str(finished.results)]
