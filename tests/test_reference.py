@@ -192,6 +192,12 @@ def test_the_numbers_in_the_text_are_those_of_the_documented_run():
     assert re.findall(r"\d+(?:\.\d+)?", text) == []
 
 
+def test_the_protocol_s_count_of_verdicts_is_that_of_the_documented_run():
+    """Of the comparison with other kernels, which is of the same study."""
+    count = sum(measure == "verdict" for *_, measure in REFERENCE)
+    assert set(re.findall(r"(\d+) of (\d+) \|", (ROOT / "docs" / "protocol.md").read_text())) == {(str(count),) * 2}
+
+
 def test_no_page_has_a_place_for_a_number_that_is_not_there():
     pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
     assert [page.name for page in pages if re.search(r"@[A-Z_]+@|TODO", page.read_text())] == []
