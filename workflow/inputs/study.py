@@ -8,7 +8,7 @@ import difflib
 import os
 import sys
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -95,6 +95,8 @@ PROTOCOLS = ("published", "crossfit")
 INTERVENTIONS = ("zero", "mean", "erase")
 CONTROLS = ("random", "matched", "directions", "resample", "pseudo")
 """Kinds of controls, each of which a config gives a number of; 0 for none."""
+REPLACING = ("zero", "mean")
+"""Interventions by which a group's units put out a constant."""
 
 RENAMED = {
     "probes.draws": "probes.published.draws",
@@ -111,6 +113,21 @@ RETIRED = {
     "claims.replicates": "a jackknife over classes took the bootstrap's place; leave the key out",
 }
 """Keys that configs of earlier versions have and that are gone, and what took their place."""
+
+
+@cache
+def measures() -> dict[str, dict]:
+    """The registry of measures of importance, by name."""
+    return yaml.safe_load((ROOT / "measures.yaml").read_text())
+
+
+def _some(names: tuple[str, ...], choice: str | int | Sequence[str]) -> tuple[str, ...]:
+    """All of the names, so many of them, evenly from first to last, or those that are chosen, in their own order."""
+    if choice == "all":
+        return names
+    if isinstance(choice, int):
+        return tuple(layer_names.spread(names, min(choice, len(names))))
+    return tuple(name for name in names if name in choice)
 
 
 def _relevance(error: jsonschema.ValidationError) -> tuple:
@@ -237,7 +254,14 @@ class Study:
         self.labels = self._labels()
         self.networks = {network.name: network for network in map(self._network, config["networks"])}
         self._check_folds()
-        self._controlled = {network.name: self._controlled_layers(network) for network in self.networks.values()}
+        controlled = config["controls"]["layers"] if any(self.controls.values()) else []
+        self._controlled = self._layers_with(controlled, "controls.layers")
+        self.importance: Mapping | None = config["importance"]
+        self._check_importance()
+        ranked = self.importance or {"layers": [], "targets": []}
+        self._ranked = self._layers_with(ranked["layers"], "importance.layers")
+        self._ranked_targets = self._targets_with(ranked["targets"], "importance.targets")
+        self.shapley: Mapping | None = config["ablations"]["shapley"]
         # As a Mac compares the names of folders.
         if len({unicodedata.normalize("NFC", name).casefold() for name in self.networks}) < len(config["networks"]):
             raise StudyError("networks: two networks have one name, or but for capitals; give each its own `name`")
@@ -440,21 +464,68 @@ class Study:
                 "take at least 2, or 0"
             )
 
-    def _controlled_layers(self, network: Network) -> tuple[str, ...]:
-        """The layers of a network with controls."""
-        choice = self.config["controls"]["layers"] if any(self.controls.values()) else []
-        if choice == "all":
-            return network.layers
-        if isinstance(choice, int):
-            return tuple(layer_names.spread(network.layers, min(choice, len(network.layers))))
-        unknown = [layer for layer in choice if all(layer not in n.layers for n in self.networks.values())]
-        if unknown:
-            raise StudyError(f"controls.layers: no network of the study has {', '.join(unknown)} among its layers")
-        return tuple(layer for layer in network.layers if layer in choice)
+    def _check_importance(self) -> None:
+        """Refuse measures that are none, and what needs the cross-fitted protocol where that is left out."""
+        shapley = self.config["ablations"]["shapley"]
+        for key, given in (("importance", self.importance), ("ablations.shapley", shapley)):
+            if given and "crossfit" not in self.protocols:
+                raise StudyError(
+                    f"{key}: is ablated as the cross-fitted protocol has it, which ablations.protocols leaves out; "
+                    f"add crossfit there, or set {key} to null"
+                )
+        if shapley and not set(REPLACING) & set(self.interventions):
+            raise StudyError(
+                "ablations.shapley: is for zero and for mean, and ablations.interventions has neither; add one there, "
+                "or set ablations.shapley to null"
+            )
+        if not self.importance:
+            return
+        known = measures()
+        for name in self.importance["measures"]:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {close[0]}?" if close else ""
+                raise StudyError(
+                    f"importance.measures: {name} is none of those of workflow/measures.yaml{hint} (there are "
+                    f"{', '.join(known)}; random orders are importance.random)"
+                )
+        if self.config["probes"]["crossfit"] is None:
+            fitted = [name for name in self.importance["measures"] if "probe" in known[name]["needs"]]
+            if fitted or self.importance["redundancy"]:
+                what = f"measures: {fitted[0]}" if fitted else "redundancy"
+                raise StudyError(
+                    f"importance.{what}: needs the cross-fitted probe, which probes.crossfit leaves out; give it its "
+                    "settings, or leave the key out of importance"
+                )
+
+    def _layers_with(self, choice: str | int | Sequence[str], key: str) -> dict[str, tuple[str, ...]]:
+        """The layers of each network that `key` of the config chooses: all, so many of each network, or some by name."""
+        if isinstance(choice, list):
+            networks = self.networks.values()
+            unknown = [layer for layer in choice if all(layer not in network.layers for network in networks)]
+            if unknown:
+                raise StudyError(f"{key}: no network of the study has {', '.join(unknown)} among its layers")
+        return {name: _some(network.layers, choice) for name, network in self.networks.items()}
+
+    def _targets_with(self, choice: str | int | Sequence[str | int], key: str) -> dict[str, tuple[str, ...]]:
+        """The targets of each network that `key` of the config chooses, as `_layers_with`."""
+        if isinstance(choice, list):
+            choice = list(map(str, choice))
+            unknown = [t for t in choice if all(t not in network.targets for network in self.networks.values())]
+            if unknown:
+                raise StudyError(f"{key}: no network of the study has {', '.join(unknown)} among its targets")
+        return {name: _some(network.targets, choice) for name, network in self.networks.items()}
 
     def controlled(self, network: str) -> tuple[str, ...]:
         """The layers of a network with controls, in order of depth."""
         return self._controlled[network]
+
+    def ranked(self) -> Iterator[tuple[str, str, str]]:
+        """All (network, layer, target) whose units are ranked by measures of importance."""
+        for network in self.networks:
+            for layer in self._ranked[network]:
+                for target in self._ranked_targets[network]:
+                    yield network, layer, target
 
     def _check_counts(self) -> None:
         study = self.config["images"]["study"]
