@@ -34,6 +34,7 @@ include: "workflow/rules/probes.smk"
 include: "workflow/rules/ablations.smk"
 include: "workflow/rules/controls.smk"
 include: "workflow/rules/pseudo.smk"
+include: "workflow/rules/importance.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/claims.smk"
 include: "workflow/rules/figures.smk"
@@ -46,7 +47,9 @@ rule all:
         [TRUTH.format(network=network.name) for network in STUDY.networks.values() if network.planted],
         expand(rules.others.output, network=STUDY.networks),
         rules.tables.output,
-        rules.group_tables.output if controlled_grids() or pseudo_grids() else [],
+        rules.group_tables.output if has_groups() else [],
+        rules.measure_tables.output if STUDY.importance else [],
+        rules.units.output.path_to_units.format(**FIRST, class_id=FIRST["target"]) if STUDY.importance else [],
         rules.claims.output,
         expand(f"{R}/figures/{{name}}.{{suffix}}", name=FIGURES, suffix=["png", "svg"]),
 

@@ -672,7 +672,7 @@ def test_a_gram_matrix_is_that_of_the_standardised_units(monkeypatch, chunk):
     columns = np.random.default_rng(0).permutation(300)[:250]
     for k in range(5):
         rows = fold != k
-        found, mean, scale = probes._gram(x, columns, rows)
+        found, mean, scale = probes.gram_matrix(x, columns, rows)
         z, expected = _standardised(x[:, columns], rows)
         np.testing.assert_allclose(found, z[rows] @ z[rows].T, rtol=1e-6, atol=1e-9 * np.abs(z @ z.T).max())
         np.testing.assert_allclose(mean, x[rows][:, columns].mean(0, dtype=np.float64), rtol=1e-9, atol=1e-9)

@@ -499,7 +499,7 @@ class Study:
                 )
 
     def _layers_with(self, choice: str | int | Sequence[str], key: str) -> dict[str, tuple[str, ...]]:
-        """The layers of each network that `key` of the config chooses: all, so many of each network, or some by name."""
+        """The layers of each network that `key` of the config chooses: all, so many of each, or some by name."""
         if isinstance(choice, list):
             networks = self.networks.values()
             unknown = [layer for layer in choice if all(layer not in network.layers for network in networks)]

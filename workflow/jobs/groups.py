@@ -65,6 +65,20 @@ def units(path_to_cells: str, fold: int | None = None) -> Mapping[str, np.ndarra
     return cache.shared(("cells", cache.stamp(path_to_cells), fold), lambda: _cells(path_to_cells, fold))
 
 
+def bins(path_to_cells: str) -> dict[str, dict[str, int]]:
+    """Selectivity and magnitude bin of each cell of a grid, by its name."""
+
+    def read() -> dict[str, dict[str, int]]:
+        names = ("selectivity_bin", "magnitude_bin")
+        table = parquet.read(path_to_cells, pa.schema([*map(cells.SCHEMA.field, ("cell", *names))]))
+        rows = table.group_by(["cell", *names]).aggregate([]).to_pylist()
+        return {row["cell"]: {name: row[name] for name in names} for row in rows}
+
+    # Refuses a file whose cells are no grid.
+    units(path_to_cells)
+    return cache.shared(("bins", cache.stamp(path_to_cells)), read)
+
+
 def layer_units(path_to_cells: str) -> int:
     """How many units the layer of a grid has."""
     return sum(map(len, units(path_to_cells).values()))

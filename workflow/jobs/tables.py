@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs import ablations, activations, cells, controls, groups, images, networks, probes, pseudo
+from jobs import ablations, activations, cells, controls, groups, images, importance, networks, probes, pseudo
 from readout import StudyError, folds, outcomes
 from readout.folds import FOLDS
 from readout.probes import auroc
@@ -73,7 +73,24 @@ LAYER = pa.schema(
 """
 GROUP_OUTCOMES = (*outcomes.NAMES, *outcomes.ENERGIES, "erased_share", "auroc")
 GROUPS = pa.schema(
-    [*controls.GROUP.insert(2, pa.field("depth", pa.int32())), *((name, pa.float64()) for name in GROUP_OUTCOMES)]
+    [
+        *controls.GROUP.insert(2, pa.field("depth", pa.int32())),
+        *importance.RANKED,
+        *((name, pa.float64()) for name in GROUP_OUTCOMES),
+    ]
+)
+MEASURES = pa.schema(
+    [
+        ("network", pa.string()),
+        ("layer", pa.string()),
+        ("depth", pa.int32()),
+        ("class_id", pa.string()),
+        ("cell", pa.string()),
+        ("selectivity_bin", pa.int8()),
+        ("magnitude_bin", pa.int8()),
+        ("measure", pa.string()),
+        ("value", pa.float64()),
+    ]
 )
 
 
@@ -279,11 +296,31 @@ def _check_place(path: str, head: Mapping[str, str], coordinates: Mapping[str, s
 def _groups(
     path: str, origin: Mapping[str, str], coordinates: Mapping[str, str], reference: Reference
 ) -> Iterator[dict]:
-    """The rows of `GROUPS` of one grid, but for the depth."""
-    table = _read(path, controls.SCHEMA, origin, ablations.OPTIONAL)
-    for head, rows in _runs(table, controls.GROUP.names, path):
+    """The rows of `GROUPS` of one grid's controls, but for the depth."""
+    yield from _ablated_groups(path, controls.SCHEMA, controls.GROUP.names, origin, coordinates, reference)
+
+
+def _rankings(
+    path: str, origin: Mapping[str, str], coordinates: Mapping[str, str], reference: Reference
+) -> Iterator[dict]:
+    """The rows of `GROUPS` of one grid's rankings, but for the depth."""
+    names = [*controls.GROUP.names, *importance.RANKED.names]
+    yield from _ablated_groups(path, importance.SCHEMA, names, origin, coordinates, reference)
+
+
+def _ablated_groups(
+    path: str,
+    schema: pa.Schema,
+    names: Sequence[str],
+    origin: Mapping[str, str],
+    coordinates: Mapping[str, str],
+    reference: Reference,
+) -> Iterator[dict]:
+    table = _read(path, schema, origin, ablations.OPTIONAL)
+    unranked = dict.fromkeys(importance.RANKED.names)
+    for head, rows in _runs(table, names, path):
         _check_place(path, head, coordinates)
-        yield head | Ablated.of(rows, reference, path, "crossfit").both_sides() | {"auroc": None}
+        yield unranked | head | Ablated.of(rows, reference, path, "crossfit").both_sides() | {"auroc": None}
 
 
 def _pseudo(
@@ -298,7 +335,7 @@ def _pseudo(
             *(rows[name].to_numpy() for name in ("energy", "energy_layer")), done.before.side == 0
         )
         yield (
-            dict.fromkeys(GROUP_OUTCOMES)
+            dict.fromkeys((*GROUP_OUTCOMES, *importance.RANKED.names))
             | head
             | done.published()
             | {
@@ -478,6 +515,7 @@ def gather_groups(
     path_to_images: str,
     paths_to_controls: Mapping[tuple[str, str, str], str],
     paths_to_pseudo: Mapping[tuple[str, str, str], str],
+    paths_to_rankings: Mapping[tuple[str, str, str], str],
     paths_to_layers: Mapping[str, str],
     paths_to_baselines: Mapping[str, Mapping[str, str]],
     others: Mapping[str, Mapping[str, Sequence[str]]],
@@ -486,16 +524,20 @@ def gather_groups(
 ) -> str:
     """Write `tables/groups.parquet`: a row per group that is no cell, or is ablated as no cell is, and intervention.
 
-    `paths_to_controls` are by network, layer and target, `paths_to_pseudo` by network, layer and pseudo-target;
-    `paths_to_layers` (the tables of all layers) by network, `paths_to_baselines` by network and class, `others` by
-    network and target; `origins` by network and step, what its files must carry.
+    `paths_to_controls` and `paths_to_rankings` are by network, layer and target, `paths_to_pseudo` by network, layer
+    and pseudo-target; `paths_to_layers` (the tables of all layers) by network, `paths_to_baselines` by network and
+    class, `others` by network and target; `origins` by network and step, what its files must carry.
     """
     rows = []
-    for (network, layer, target), path in paths_to_controls.items():
-        depth = networks.layer_nodes(paths_to_layers[network], [layer])[layer]["depth"]
-        at = {"network": network, "layer": layer, "class_id": target}
-        reference = Reference.of(path_to_images, paths_to_baselines[network], target, others[network][target])
-        rows += [{"depth": depth} | group for group in _groups(path, origins[network]["controls"], at, reference)]
+    for step, read, paths in (
+        ("controls", _groups, paths_to_controls),
+        ("importance", _rankings, paths_to_rankings),
+    ):
+        for (network, layer, target), path in paths.items():
+            depth = networks.layer_nodes(paths_to_layers[network], [layer])[layer]["depth"]
+            at = {"network": network, "layer": layer, "class_id": target}
+            reference = Reference.of(path_to_images, paths_to_baselines[network], target, others[network][target])
+            rows += [{"depth": depth} | group for group in read(path, origins[network][step], at, reference)]
     for (network, layer, drawn), path in paths_to_pseudo.items():
         depth = networks.layer_nodes(paths_to_layers[network], [layer])[layer]["depth"]
         at = {"network": network, "layer": layer, "class_id": drawn}
@@ -506,3 +548,35 @@ def gather_groups(
     rows.sort(key=lambda row: (row["network"], row["depth"], row["class_id"]))
     parquet.write(path_to_table, rows, GROUPS, made)
     return f"{len(rows)} groups"
+
+
+def gather_measures(
+    path_to_table: str,
+    *,
+    paths_to_cells: Mapping[tuple[str, str, str], str],
+    paths_to_means: Mapping[tuple[str, str, str], str],
+    paths_to_layers: Mapping[str, str],
+    origins: Mapping[str, Mapping[str, Mapping[str, str]]],
+    made: str | None = None,
+) -> str:
+    """Write `tables/measures.parquet`: a row per cell and measure of importance, of the grids whose units are ranked.
+
+    Files are by network, layer and target, those of layers (`layers.parquet`) by network; `origins` as elsewhere.
+    """
+    rows = []
+    for (network, layer, target), path in paths_to_means.items():
+        depth = networks.layer_nodes(paths_to_layers[network], [layer])[layer]["depth"]
+        table = _read(path, importance.MEANS, origins[network]["importance"], ("value",))
+        bins = groups.bins(paths_to_cells[network, layer, target])
+        at = {"network": network, "layer": layer, "class_id": target}
+        found = table.to_pylist()
+        measures = {row["measure"] for row in found}
+        keys = [(row["cell"], row["measure"]) for row in found]
+        if any(row | at != row for row in found) or sorted(keys) != sorted((c, m) for c in bins for m in measures):
+            raise StudyError(f"{path}: has not every cell of its grid once for each measure; {parquet.again(path)}")
+        if not _finite(table):
+            raise StudyError(f"{path}: a number is not finite; {parquet.again(path)}")
+        rows += [row | bins[row["cell"]] | {"depth": depth} for row in found]
+    rows.sort(key=lambda row: (row["network"], row["depth"], row["class_id"]))
+    parquet.write(path_to_table, rows, MEASURES, made)
+    return f"{len(rows)} means of cells"

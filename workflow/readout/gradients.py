@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from readout import StudyError
+from readout.cuts import Cut
 
 
 def _gradient(function: Callable[[torch.Tensor], torch.Tensor], at: torch.Tensor) -> torch.Tensor:
@@ -59,3 +60,29 @@ def of_layer(
     is the change of that number per change of a pixel as the network sees it, which is after the images' transform.
     """
     return _gradient(lambda x: value(prefix(x)[0]), images)
+
+
+def conductance(
+    parts: Cut, images: torch.Tensor, score: Callable[[torch.Tensor], torch.Tensor], steps: int
+) -> torch.Tensor:
+    """Each unit's conductance (Dhamdhere et al. 2019; Captum's), shaped as the layer [N, ...].
+
+    `parts` is the network cut behind the layer, `score` as in `of_scores`. The path goes from an image of the
+    transform's mean colour, all zeros, straight to each image, in `steps` steps.
+    """
+    from captum.attr import LayerConductance
+
+    class Whole(torch.nn.Module):
+        """The network with a module at the cut, for Captum to hook."""
+
+        def __init__(self):
+            super().__init__()
+            self.at = torch.nn.Identity()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            layer, *rest = parts.prefix(x)
+            return score(parts.tail(self.at(layer), *rest))
+
+    whole = Whole()
+    with torch.inference_mode(False), torch.enable_grad():
+        return LayerConductance(whole, whole.at).attribute(images.clone(), n_steps=steps).detach()

@@ -11,7 +11,7 @@ import numpy as np
 
 from readout import StudyError
 
-Kind = Literal["cell", "random", "part", "matched", "all", "role", "pseudo"]
+Kind = Literal["cell", "random", "part", "matched", "all", "role", "pseudo", "ranked"]
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ def published(
     return Published(draws, float(np.exp(-log_loss).mean()), float(correct.mean()))
 
 
-def _weights(fitted: np.ndarray, is_target: np.ndarray) -> np.ndarray:
+def side_weights(fitted: np.ndarray, is_target: np.ndarray) -> np.ndarray:
     """Weights of the images of a probe fitted on the images `fitted`; 0 leaves an image out."""
     # ASSUME: both sides weigh the same in sum, so that a probability of 1/2 is the balanced accuracy's threshold.
     sides = [fitted & is_target, fitted & ~is_target]
@@ -139,7 +139,7 @@ def auroc(decision: np.ndarray, is_target: np.ndarray) -> float:
     return float(below / (2 * is_target.sum() * len(others)))
 
 
-def _balanced_log_loss(decision: np.ndarray, is_target: np.ndarray) -> float:
+def balanced_log_loss(decision: np.ndarray, is_target: np.ndarray) -> float:
     """Mean over the two sides of the mean negative log-probability, in nats."""
     loss = np.logaddexp(0, np.where(is_target, -decision, decision))
     return float((loss[is_target].mean() + loss[~is_target].mean()) / 2)
@@ -157,18 +157,19 @@ def _standardisation(x: torch.Tensor, units: int) -> tuple[torch.Tensor, torch.T
     return mean, torch.where(variance > 0, 1 / (variance * units), 0.0).sqrt()
 
 
-def _gram(
-    activations: np.ndarray, columns: np.ndarray, train: np.ndarray
+def gram_matrix(
+    activations: np.ndarray, columns: np.ndarray, train: np.ndarray, units: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gram matrix [train, train] of the training images' standardised units, float64; their means and scales [units].
 
-    activations: [images, units]; columns: the units that count; train: bool [images].
+    activations: [images, units]; columns: the units that count; train: bool [images]. Where the columns are some of a
+    probe's `units` alone, the matrices of all of these add up to that of the probe.
     """
-    images, units = int(train.sum()), len(columns)
+    images, units = int(train.sum()), units or len(columns)
     gram = torch.zeros(images, images, dtype=torch.float64)
     parts = []
     width = max(1, CHUNK // len(activations))
-    for start in range(0, units, width):
+    for start in range(0, len(columns), width):
         x = torch.from_numpy(activations[:, columns[start : start + width]][train].astype(np.float64))
         mean, scale = _standardisation(x, units)
         x = (x - mean) * scale
@@ -209,7 +210,7 @@ def _fit_dual(
     coefficients, intercepts = np.empty((*C.shape, units)), np.empty(C.shape)
     width = max(1, CHUNK // len(y))
     for i, rows in enumerate(train):
-        gram, mean, scale = _gram(activations, columns[i], rows)
+        gram, mean, scale = gram_matrix(activations, columns[i], rows)
         a = torch.zeros(C.shape[1], len(gram), dtype=torch.float64)
         for j, weight in enumerate(weights[i]):
             inside = torch.from_numpy(weight[rows])
@@ -262,12 +263,12 @@ def _best(
     seen their images, but none of the fold that is predicted in the end.
     """
     inner = np.unique(fold[train])
-    weights = np.stack([_weights(train & (fold != k), is_target) for _ in candidates for k in inner])
+    weights = np.stack([side_weights(train & (fold != k), is_target) for _ in candidates for k in inner])
     C = np.repeat(candidates, len(inner))
     fitted = fit_standardised(activations, columns[None], is_target, train[None], weights[None], C[None])
     scored = [train & (fold == k) for _ in candidates for k in inner]
     decisions = fitted.decisions(activations)
-    losses = [_balanced_log_loss(d[rows], is_target[rows]) for d, rows in zip(decisions, scored, strict=True)]
+    losses = [balanced_log_loss(d[rows], is_target[rows]) for d, rows in zip(decisions, scored, strict=True)]
     return candidates[int(np.reshape(losses, (len(candidates), len(inner))).mean(1).argmin())]
 
 
@@ -281,7 +282,7 @@ def _predict(
     _, draws, units = columns.shape
     left_out = np.unique(fold)
     train = np.stack([fold != k for k in left_out])
-    weights = np.stack([_weights(rows, is_target) for rows in train])
+    weights = np.stack([side_weights(rows, is_target) for rows in train])
     fitted = fit_standardised(
         activations,
         columns.reshape(-1, units),
@@ -327,7 +328,7 @@ def crossfit(
     p = np.exp(-np.logaddexp(0, -decision))
     predicted = decision > 0
     accuracy = (predicted[is_target].mean() + (~predicted[~is_target]).mean()) / 2
-    loss = _balanced_log_loss(decision, is_target)
+    loss = balanced_log_loss(decision, is_target)
     return CrossFitted(p, float(accuracy), auroc(decision, is_target), loss, tuple(chosen))
 
 

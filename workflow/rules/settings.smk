@@ -89,6 +89,26 @@ def control(network):
     return {"source": STUDY.source(STUDY.networks[network]), "seed": STUDY.seed, **kinds}
 
 
+def measuring():
+    """The measures of importance, what they need, and the C of the probe among them."""
+    names = STUDY.importance["measures"] if STUDY.importance else []
+    needs = sorted({need for name in names for need in measures()[name]["needs"]})
+    probes = STUDY.config["probes"]["crossfit"]
+    return {"measures": names, "needs": needs, "C": probes["C"] if probes and "probe" in needs else None}
+
+
+def ranking(network):
+    """How the units of a network are ranked, and how the tops are ablated."""
+    does = {name: STUDY.importance[name] for name in ("random", "tops", "interventions", "keep")}
+    return {"source": STUDY.source(STUDY.networks[network]), "seed": STUDY.seed, **measuring(), **does}
+
+
+def ranked(files, wildcards, params):
+    """What the job of a grid's measures does."""
+    does = {name: value for name, value in params.settings.items() if name != "source"}
+    return {"grid": grid(files, wildcards), "paths_to_activations": [files.target, *files.others], **does}
+
+
 def drawing(network):
     """How pseudo-targets of a network are treated; those of its classes that give the images count, too."""
     probes = STUDY.config["probes"]["crossfit"]
@@ -158,7 +178,13 @@ def listed(params):
 
 def origins(network, *steps):
     """What the files of these steps must carry to be gathered in one table."""
-    settings = {"probes": probing, "ablations": ablation, "controls": control, "pseudo": drawing}
+    settings = {
+        "probes": probing,
+        "ablations": ablation,
+        "controls": control,
+        "pseudo": drawing,
+        "importance": ranking,
+    }
     given = {step: GRID if step == "cells" else settings[step](network) for step in steps}
     return {step: {"study": STUDY.name, "settings": provenance.digest(s)} for step, s in given.items()}
 
@@ -262,10 +288,35 @@ def of_grids(paths):
         "path_to_images": paths.images,
         "paths_to_controls": dict(zip(controlled_grids(), paths.controls, strict=True)),
         "paths_to_pseudo": dict(zip(pseudo_grids(), paths.pseudo, strict=True)),
+        "paths_to_rankings": dict(zip(STUDY.ranked(), paths.rankings, strict=True)),
         "paths_to_layers": dict(zip(STUDY.networks, paths.layers, strict=True)),
         "paths_to_baselines": {n.name: {c: next(left) for c in n.classes} for n in STUDY.networks.values()},
         "others": {network: contrasts(network) for network in STUDY.networks},
     }
+
+
+def of_ranked(pattern):
+    """Files of the grids whose units are ranked."""
+    return [pattern.format(network=n, layer=layer, class_id=target) for n, layer, target in STUDY.ranked()]
+
+
+def of_measures(paths):
+    """The inputs of the table of measures: cells and means by grid, layers by network."""
+    return {
+        "paths_to_cells": dict(zip(STUDY.ranked(), paths.cells, strict=True)),
+        "paths_to_means": dict(zip(STUDY.ranked(), paths.means, strict=True)),
+        "paths_to_layers": dict(zip(STUDY.networks, paths.layers, strict=True)),
+    }
+
+
+def group_steps():
+    """The steps whose groups one table has."""
+    return ["controls", "pseudo", *(["importance"] if STUDY.importance else [])]
+
+
+def has_groups():
+    """Whether there are groups beside the cells."""
+    return bool(controlled_grids() or pseudo_grids() or STUDY.importance)
 
 
 def pseudo_grids():

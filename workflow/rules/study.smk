@@ -15,7 +15,7 @@ ROOT = Path((lambda: None).__code__.co_filename).parents[2]
 sys.path.insert(0, f"{ROOT}/workflow")
 
 from inputs.config import check_files, from_command_line
-from inputs.study import Study
+from inputs.study import Study, measures
 from runtime import locks, logs, patches
 from readout import StudyError
 

@@ -55,6 +55,7 @@ rule group_tables:
         images=rules.images.output[0],
         controls=[rules.controls.output[0].format(network=n, layer=l, class_id=t) for n, l, t in controlled_grids()],
         pseudo=[rules.pseudo.output[0].format(network=n, layer=l, pseudo=p) for n, l, p in pseudo_grids()],
+        rankings=of_ranked(rules.importance.output.path_to_rankings),
         layers=expand(rules.layers.output[0], network=STUDY.networks),
         baselines=[BASELINE.format(network=n.name, class_id=c) for n in STUDY.networks.values() for c in n.classes],
     output:
@@ -62,7 +63,7 @@ rule group_tables:
     log:
         f"{R}/logs/tables/groups.log",
     params:
-        origins={network: origins(network, "controls", "pseudo") for network in STUDY.networks},
+        origins={network: origins(network, *group_steps()) for network in STUDY.networks},
         code=digest("tables"),
     run:
         from jobs import tables
@@ -72,6 +73,31 @@ rule group_tables:
             tables.gather_groups,
             path_to_table=output[0],
             **of_grids(input),
+            origins=params.origins,
+            made=made("tables", params.origins),
+        )
+
+
+rule measure_tables:
+    input:
+        cells=[rules.cells.output[0].format(network=n, layer=l, class_id=t) for n, l, t in STUDY.ranked()],
+        means=of_ranked(rules.importance.output.path_to_means),
+        layers=expand(rules.layers.output[0], network=STUDY.networks),
+    output:
+        f"{R}/tables/measures.parquet",
+    log:
+        f"{R}/logs/tables/measures.log",
+    params:
+        origins={network: origins(network, "importance") for network in STUDY.networks if STUDY.importance},
+        code=digest("tables"),
+    run:
+        from jobs import tables
+
+        logs.run(
+            log[0],
+            tables.gather_measures,
+            path_to_table=output[0],
+            **of_measures(input),
             origins=params.origins,
             made=made("tables", params.origins),
         )
