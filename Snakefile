@@ -37,6 +37,7 @@ include: "workflow/rules/pseudo.smk"
 include: "workflow/rules/importance.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/claims.smk"
+include: "workflow/rules/faithfulness.smk"
 include: "workflow/rules/figures.smk"
 
 
@@ -48,7 +49,7 @@ rule all:
         expand(rules.others.output, network=STUDY.networks),
         rules.tables.output,
         rules.group_tables.output if has_groups() else [],
-        rules.measure_tables.output if STUDY.importance else [],
+        rules.faithfulness.output if STUDY.importance else [],
         rules.units.output.path_to_units.format(**FIRST, class_id=FIRST["target"]) if STUDY.importance else [],
         rules.claims.output,
         expand(f"{R}/figures/{{name}}.{{suffix}}", name=FIGURES, suffix=["png", "svg"]),

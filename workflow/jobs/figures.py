@@ -6,10 +6,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from readout import evidence, figures
+from readout import evidence, figures, rankings
 from runtime import files, parquet, subprocesses
 
 OF_NETWORKS = ("figure3", "supplement_depth")
+OF_RANKINGS = ("importance", "supplement_curves")
 OF_GROUPS = ("reading_needing", "supplement_controls")
 
 
@@ -39,6 +40,8 @@ def draw(
     if figure in OF_GROUPS:
         groups = None if path_to_groups is None else parquet.read(path_to_groups).to_pandas(ignore_metadata=True)
         return getattr(evidence, figure)(table, groups, networks, untrained)
+    if figure in OF_RANKINGS:
+        return getattr(rankings, figure)(table, networks, untrained)
     if figure == "supplement_interventions":
         return evidence.supplement_interventions(table, networks, untrained)
     return getattr(figures, figure)(table, networks)

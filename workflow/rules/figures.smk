@@ -197,6 +197,47 @@ use rule figure2 as supplement_claims with:
         code=digest("figures"),
 
 
+use rule figure2 as importance_figure with:
+    input:
+        rules.faithfulness.output.path_to_importance,
+    output:
+        report(
+            f"{R}/figures/importance.png",
+            caption="../report/importance.rst",
+            category="Importance",
+            labels={"figure": "measures", "shows": "all networks"},
+        ),
+        f"{R}/figures/importance.svg",
+    log:
+        f"{R}/logs/figures/importance.log",
+    params:
+        settings={"figure": "importance", "networks": list(STUDY.networks), "title": "", "untrained": UNTRAINED},
+        code=digest("figures"),
+
+
+use rule figure2 as supplement_curves with:
+    input:
+        rules.group_tables.output[0],
+    output:
+        report(
+            f"{R}/figures/supplement_curves.png",
+            caption="../report/importance.rst",
+            category="Importance",
+            labels={"figure": "curves", "shows": "all networks"},
+        ),
+        f"{R}/figures/supplement_curves.svg",
+    log:
+        f"{R}/logs/figures/supplement_curves.log",
+    params:
+        settings={
+            "figure": "supplement_curves",
+            "networks": list(STUDY.networks),
+            "title": "",
+            "untrained": UNTRAINED,
+        },
+        code=digest("figures"),
+
+
 # All figures of the study.
 FIGURES = [
     "figure1",
@@ -207,5 +248,6 @@ FIGURES = [
     *(["supplement_interventions"] if STUDY.interventions else []),
     *(["reading_needing"] if STUDY.interventions and STUDY.config["probes"]["crossfit"] else []),
     *(["supplement_controls"] if STUDY.interventions and controlled_grids() else []),
+    *(["importance", "supplement_curves"] if STUDY.importance else []),
     *(f"figure2_{network}" for network in STUDY.networks if network != STUDY.config["figures"]["network"]),
 ]

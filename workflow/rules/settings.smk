@@ -295,6 +295,19 @@ def of_grids(paths):
     }
 
 
+def comparing():
+    """What measures of importance are compared by."""
+    targets = {network: [] for network, _, _ in STUDY.ranked()}
+    for network, _, target in STUDY.ranked():
+        targets[network] += [target] if target not in targets[network] else []
+    networks = {name: {"targets": some, "untrained": STUDY.networks[name].untrained} for name, some in targets.items()}
+    return {
+        "networks": networks,
+        "measures": STUDY.importance["measures"] if STUDY.importance else [],
+        **STUDY.config["claims"],
+    }
+
+
 def of_ranked(pattern):
     """Files of the grids whose units are ranked."""
     return [pattern.format(network=n, layer=layer, class_id=target) for n, layer, target in STUDY.ranked()]
