@@ -23,6 +23,7 @@ SCHEMA = pa.schema(
         *((name, pa.float64()) for name in ("estimate", "ci_low", "ci_high")),
         *((name, pa.float64()) for name in ("rank", "rank_low", "rank_high")),
         *((name, pa.float64()) for name in ("reach", "reach_low", "reach_high")),
+        ("found", pa.bool_()),
         ("best", pa.bool_()),
         ("classes", pa.int32()),
         ("layers", pa.int32()),
@@ -35,7 +36,7 @@ SCHEMA = pa.schema(
 `what` is `ablate` or `keep`, whose estimate is the gain, or `cells`, whose estimate is a rank correlation over cells.
 """
 NUMBERS = ("estimate", "ci_low", "ci_high", "rank", "rank_low", "rank_high", "reach", "reach_low", "reach_high")
-OPTIONAL = (*NUMBERS, "best", "forward", "backward")
+OPTIONAL = (*NUMBERS, "found", "best", "forward", "backward")
 KEEP = "keep_"
 PROBES = {"score_published": "published probe score", "auroc": "probe AUROC"}
 """Of a cell as a whole, from the table of cells."""
@@ -96,7 +97,9 @@ class _Rankings:
 
 def _head(network: str, what: str, intervention: str, measure: str, registry: Mapping, layers: int) -> dict:
     known = registry.get(measure, {})
-    label = known.get("label") or {**PROBES, **SIMILARITY, faithfulness.BEST: "the best by other classes"}[measure]
+    label = (
+        known.get("label") or {**PROBES, **SIMILARITY, faithfulness.BEST: "the best, chosen by other classes"}[measure]
+    )
     head = {"network": network, "what": what, "intervention": intervention, "measure": measure, "label": label}
     costs = {name: known.get(name) for name in ("forward", "backward")}
     return dict.fromkeys(SCHEMA.names) | head | costs | {"layers": layers}
@@ -129,7 +132,7 @@ def _gains(
                     | _numbers(("reach", "reach_low", "reach_high"), each.reach)
                 )
                 best = bool(known) and each.gain[0] == max(known)
-                yield head | numbers | {"best": best, "classes": each.classes}, each
+                yield head | numbers | {"found": each.found, "best": best, "classes": each.classes}, each
 
 
 def _relations(

@@ -16,7 +16,7 @@ EXPLAINED = {
     "ablate": "Gain: the share of the gap that is lost when the units at the top of a ranking are replaced, averaged "
     "over the logarithm of the share of units, less the same of random orders. Rank: among the measures, 1 for the "
     "largest gain, averaged over layers and targets. Reach: the gain as a share of the best measure's, which for each "
-    "class is chosen by the other classes.",
+    "half of the classes is chosen by the other half.",
     "keep": "Gain: the share of the gap that is left when all units but those at the top of a ranking are replaced, "
     "less the same of random orders. Rank and reach as above.",
     "cells": "Rank correlation over a grid's cells between the mean of the measure over the cell's units and the "

@@ -62,35 +62,22 @@ def importance(table: pd.DataFrame, networks: Sequence[str], untrained: Collecti
         columns = [POOLED, *columns]
     whats = [what for what in TITLES if (rows["what"] == what).any()]
     count = rows["measure"].nunique()
-    size = (1.9 * len(columns) + 2.2, len(whats) * (0.26 * count + 0.95) + 0.35)
-    figure, grid = plt.subplots(len(whats), len(columns), figsize=size, squeeze=False, layout="constrained")
-    for letter, what, axes in zip("ab", whats, grid, strict=False):
-        for i, (network, axis) in enumerate(zip(columns, axes, strict=True)):
+    # Wide enough for its titles, however few networks there are.
+    size = (max(6.2, 1.75 * len(columns) + 2.2), len(whats) * (0.26 * count + 1.0))
+    figure = plt.figure(figsize=size, layout="constrained")
+    parts = figure.subfigures(len(whats), 1, squeeze=False)[:, 0]
+    for letter, what, part in zip("ab", whats, parts, strict=False):
+        part.suptitle(f"{letter}   {TITLES[what]} ({shown}; shares of the gap)", x=0.01, ha="left", fontsize=10)
+        axes = part.subplots(1, len(columns), squeeze=False)[0]
+        trained = [axis for network, axis in zip(columns, axes, strict=True) if network not in untrained]
+        for network, axis in zip(columns, axes, strict=True):
             _gains(axis, rows[(rows["what"] == what) & (rows["network"] == network)])
             name = "all trained" if network == POOLED else network
             axis.set_title(name, fontsize=9, weight="bold", color=CONTROL if network in untrained else "black")
-            if i:
+            if axis is not axes[0]:
                 axis.set_yticklabels([])
-        trained = [axis for network, axis in zip(columns, axes, strict=True) if network not in untrained]
-        for axis in trained[1:]:
-            axis.sharex(trained[0])
-        axes[0].annotate(
-            letter,
-            (0, 1),
-            xytext=(-8, 22),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            fontsize=13,
-            weight="bold",
-        )
-        axes[0].annotate(
-            f"{TITLES[what]} ({shown}; shares of the gap)",
-            (0, 1),
-            xytext=(6, 22),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            fontsize=9,
-        )
+            if axis in trained[1:]:
+                axis.sharex(trained[0])
     return figure
 
 

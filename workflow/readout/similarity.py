@@ -33,6 +33,6 @@ def agreement(found: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
     """
     pairs = np.triu_indices(len(found), 1)
     first, second = np.round(found[pairs], 9), expected[pairs]
-    if min(np.ptp(first), np.ptp(second)) == 0:
+    if not len(first) or min(np.ptp(first), np.ptp(second)) == 0:
         return np.nan, np.nan
     return float(stats.kendalltau(first, second).statistic), float(stats.spearmanr(first, second).statistic)
