@@ -21,8 +21,10 @@ STEPS = (
     "ablations",
     "controls",
     "pseudo",
+    "importance",
     "tables",
     "claims",
+    "faithfulness",
     "figures",
 )
 
@@ -46,10 +48,12 @@ APART = [
     ("cells", "groups probes ablations controls pseudo tables outcomes claims figures"),
     ("probes", "ablations controls pseudo tables outcomes claims figures"),
     ("ablations", "probes controls pseudo tables outcomes claims figures"),
-    ("controls", "probes pseudo tables outcomes claims figures"),
-    ("pseudo", "tables outcomes claims figures"),
-    ("tables", "claims figures"),
-    ("claims", "figures"),
+    ("controls", "probes pseudo importance tables outcomes claims figures"),
+    ("pseudo", "importance tables outcomes claims figures"),
+    ("importance", "pseudo tables outcomes claims faithfulness figures"),
+    ("tables", "claims faithfulness figures"),
+    ("claims", "faithfulness figures"),
+    ("faithfulness", "claims figures"),
 ]
 
 
@@ -108,7 +112,12 @@ def test_no_step_depends_on_the_enumeration(step):
             "pseudo",
             ["jobs/ablations.py", "jobs/controls.py", "readout/cells.py", "readout/folds.py", "readout/probes.py"],
         ),
-        ("tables", ["readout/outcomes.py", "readout/folds.py", "jobs/pseudo.py"]),
+        (
+            "importance",
+            ["jobs/controls.py", "readout/importance.py", "readout/gradients.py", "readout/similarity.py"],
+        ),
+        ("faithfulness", ["jobs/tables.py", "readout/faithfulness.py", "readout/faithfulness_page.py"]),
+        ("tables", ["readout/outcomes.py", "readout/folds.py", "jobs/pseudo.py", "jobs/importance.py"]),
         ("claims", ["readout/claims.py", "jobs/tables.py"]),
         ("figures", ["readout/figures.py"]),
     ],

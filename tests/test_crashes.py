@@ -16,8 +16,8 @@ from workflow import ROOT, TINY, Project, ran
 
 pytestmark = pytest.mark.workflow
 
-CELLS = ("probes", "ablations", "controls", "pseudo")
-AFTER_CELLS = ("tables", "claims.parquet", "claims.html", "figures")
+CELLS = ("probes", "ablations", "controls", "pseudo", "importance")
+AFTER_CELLS = ("tables", "claims.parquet", "claims.html", "importance.parquet", "importance.html", "figures")
 AFTER_NETWORKS = ("activations", "means", "baseline", "others", "cells", *CELLS, *AFTER_CELLS)
 
 

@@ -26,10 +26,14 @@ CONTROLLED, PSEUDO = ("conv5", "dense2"), 2
 CONTROLS = len(CONTROLLED) * TARGETS
 DRAWN = len(CONTROLLED) * PSEUDO
 FIGURES = ("figure2", "figure3", "supplement_depth", "supplement_claims", "supplement_interventions")
-FIGURES = (*FIGURES, "reading_needing", "supplement_controls")
-"""All but the first, which is of a grid."""
-BEHIND = dict.fromkeys(("tables", "claims", *FIGURES), 1)
+FIGURES = (*FIGURES, "reading_needing", "supplement_controls", "importance_figure")
+"""All but the first, which is of a grid, and the curves, which are of other groups than cells."""
+BEHIND = dict.fromkeys(("tables", "claims", "faithfulness", *FIGURES), 1)
 """What follows from the rows of the cells, wherever one of them changed."""
+OF_GROUPS = {"group_tables": 1, "supplement_curves": 1}
+"""What follows from other groups, beside what follows from the cells, too."""
+RANKED = {"importance": 2, "units": 1, "measure_tables": 1}
+"""Measures of importance on the first and the last layer, of the first target; and of figure 1's grid once more."""
 
 
 RANDOM = ("random0", "random1", "random2")
@@ -78,11 +82,13 @@ def test_every_table_carries_what_made_it(finished):
         step = steps[path.stem] if folder == "networks" else steps.get(folder, folder)
         assert (made["study"], made["step"], made["code"]) == ("tiny", step, code.digest(step)), path
         settings.setdefault(folder, set()).add(made["settings"])
-    assert len(settings) == 13
+    assert len(settings) == 14
     # Nothing of a cell's place: it is in the file's name.
     assert {len(settings[step]) for step in ("activations", "cells", "probes", "ablations", "controls", "pseudo")} == {
         1
     }
+    # Rankings, and the units of one grid alone, which take fewer settings.
+    assert len(settings["importance"]) == 2
     protocol = {"seed": 0, "published": {"C": 1.0, **TINY["probes"]["published"]}}
     protocol |= {"crossfit": {"C": 10.0, "draws": 10}, "layers": TINY["networks"][0]["layers"], "cells": CELLS}
     assert settings["probes"] == {provenance.digest(protocol)}
@@ -284,7 +290,7 @@ def test_random_groups_added_leave_cells_and_probes(project):
     assert changed(project, controls={"random": 4}).planned() == BEHIND | {
         "controls": CONTROLS,
         "layer_tables": len(CONTROLLED),
-        "group_tables": 1,
+        **OF_GROUPS,
     }
     project.run("results/tiny/tables/groups.parquet")
     after = pd.read_parquet(project.results / "tables" / "groups.parquet")
@@ -298,7 +304,7 @@ def test_without_controls_nothing_is_compared(project, tmp_path):
     before = pd.read_parquet(project.results / "tables" / "cells.parquet")
     planned = changed(project, controls=None).planned()
     alone = {name: 1 for name in BEHIND if name != "supplement_controls"}
-    assert planned == alone | {"layer_tables": len(CONTROLLED)}
+    assert planned == alone | {"layer_tables": len(CONTROLLED), **OF_GROUPS}
     project.run("results/tiny/tables/cells.parquet")
     after = pd.read_parquet(project.results / "tables" / "cells.parquet")
     assert list(after.columns) == list(before.columns)
@@ -309,7 +315,7 @@ def test_without_controls_nothing_is_compared(project, tmp_path):
     # Also from scratch.
     fresh = Project.create(tmp_path / "fresh", project.config).planned()
     assert fresh["ablations"] == LAYERS * TARGETS * CELLS
-    assert not {"controls", "pseudo", "group_tables", "supplement_controls"} & fresh.keys()
+    assert not {"controls", "pseudo", "supplement_controls"} & fresh.keys()
 
 
 def test_cells_follow_from_the_activations(finished):
@@ -407,7 +413,7 @@ def test_target_added_makes_only_its_jobs(project):
         "ablations": cells,
         "controls": len(CONTROLLED),
         "layer_tables": LAYERS,
-        "group_tables": 1,
+        **OF_GROUPS,
     }
 
 
@@ -422,7 +428,8 @@ def test_class_added_to_the_pool_makes_its_activations_and_the_cells_whose_other
         "ablations": cells,
         "controls": CONTROLS,
         "layer_tables": LAYERS,
-        "group_tables": 1,
+        **OF_GROUPS,
+        **RANKED,
         "pseudo": DRAWN,
         "figure1": 1,
     }
@@ -459,7 +466,8 @@ def test_layer_added_makes_the_network_anew_from_its_activations(project):
         "controls": CONTROLS,
         "pseudo": DRAWN,
         "layer_tables": layers,
-        "group_tables": 1,
+        **OF_GROUPS,
+        **RANKED,
         "figure1": 1,
     }
 
@@ -477,7 +485,7 @@ def test_layer_added_makes_the_network_anew_from_its_activations(project):
 def test_probe_setting_makes_the_probes_anew(project, setting):
     """And those of pseudo-targets, which have the cross-fitted probe alone, where its C changes."""
     cells = LAYERS * TARGETS * CELLS
-    too = {"pseudo": DRAWN, "group_tables": 1} if setting.get("crossfit", {"C": 10.0})["C"] != 10.0 else {}
+    too = {"pseudo": DRAWN, **OF_GROUPS, **RANKED} if setting.get("crossfit", {"C": 10.0})["C"] != 10.0 else {}
     assert changed(project, probes=setting).planned() == BEHIND | {"probes": cells, "layer_tables": LAYERS} | too
 
 
@@ -487,14 +495,15 @@ def test_control_setting_makes_the_controls_anew(project, kind):
     assert changed(project, controls={kind: 3}).planned() == BEHIND | {
         "controls": CONTROLS,
         "layer_tables": len(CONTROLLED),
-        "group_tables": 1,
+        **OF_GROUPS,
     }
 
 
 def test_pseudo_target_added_is_drawn_alone(project):
     """Those that were there stay; no cell is compared with them but by the claims."""
-    behind = dict.fromkeys(("claims", "supplement_claims", "reading_needing", "supplement_controls"), 1)
-    assert changed(project, controls={"pseudo": 3}).planned() == behind | {"pseudo": len(CONTROLLED), "group_tables": 1}
+    behind = {name: 1 for name in BEHIND if name in ("claims", "supplement_claims", "reading_needing")}
+    behind |= dict.fromkeys(("supplement_controls", "faithfulness", "importance_figure"), 1)
+    assert changed(project, controls={"pseudo": 3}).planned() == behind | {"pseudo": len(CONTROLLED), **OF_GROUPS}
 
 
 def test_another_layer_with_controls_makes_its_own(project):
@@ -502,7 +511,7 @@ def test_another_layer_with_controls_makes_its_own(project):
         "controls": TARGETS,
         "pseudo": PSEUDO,
         "layer_tables": 1,
-        "group_tables": 1,
+        **OF_GROUPS,
     }
 
 
@@ -516,16 +525,18 @@ def test_intervention_dropped_ablates_anew(project):
         "ablations": LAYERS * TARGETS * CELLS,
         "pseudo": DRAWN,
         "layer_tables": LAYERS,
-        "group_tables": 1,
+        **OF_GROUPS,
     }
 
 
 def test_what_is_switched_off_is_neither_planned_nor_kept(tmp_path):
     """As published alone: no folds, no controls, no pseudo-targets, and none of their figures."""
-    off = {"ablations": {"protocols": ["published"]}, "controls": None, "probes": TINY["probes"] | {"crossfit": None}}
+    off = {"ablations": {"protocols": ["published"]}, "controls": None, "importance": None}
+    off["probes"] = TINY["probes"] | {"crossfit": None}
     project = Project.create(tmp_path / "project", TINY | off)
     planned, grids = project.planned(), LAYERS * TARGETS
     gone = {"controls", "pseudo", "group_tables", "reading_needing", "supplement_controls", "supplement_interventions"}
+    gone |= {"importance", "units", "measure_tables", "faithfulness", "importance_figure", "supplement_curves"}
     assert not gone & planned.keys()
     assert {name: planned[name] for name in ("cells", "probes", "ablations", "layer_tables", "claims")} == {
         "cells": grids,
@@ -553,25 +564,52 @@ def test_line_of_the_ablation_module_makes_the_ablations_anew(project, module):
         "controls": CONTROLS,
         "pseudo": DRAWN,
         "layer_tables": LAYERS,
-        "group_tables": 1,
+        **OF_GROUPS,
+        **RANKED,
     }
 
 
 def test_line_of_the_controls_makes_the_controls_anew(project):
-    """Pseudo-targets among them, and neither the probes nor the ablations of cells."""
+    """Pseudo-targets and rankings among them, and neither the probes nor the ablations of cells."""
     append(project.folder / "workflow" / "jobs" / "controls.py", "# a comment")
     assert project.planned() == BEHIND | {
         "controls": CONTROLS,
         "pseudo": DRAWN,
         "layer_tables": LAYERS,
-        "group_tables": 1,
+        **OF_GROUPS,
+        **RANKED,
     }
+
+
+@pytest.mark.parametrize("module", ["readout/importance.py", "jobs/importance.py"])
+def test_line_of_the_measures_ranks_anew(project, module):
+    """And gathers again whatever the tables' module gathers, but ablates no cell."""
+    append(project.folder / "workflow" / module, "# a comment")
+    assert project.planned() == BEHIND | {"layer_tables": LAYERS, **OF_GROUPS, **RANKED}
+
+
+def test_measures_switched_off_leave_the_rest(project):
+    """One key, and nothing of it is planned; what else there is stays."""
+    planned = changed(project, importance=None).planned()
+    assert set(planned) == {"group_tables", "claims", "supplement_claims", "reading_needing", "supplement_controls"}
+
+
+def test_another_measure_ranks_anew(project):
+    """Its own rankings beside the others', and no cell's job."""
+    given = {"measures": ["selectivity", "squared_taylor"], "tops": [4], "keep": None}
+    behind = dict.fromkeys(("claims", "supplement_claims", "reading_needing", "supplement_controls"), 1)
+    behind |= {"faithfulness": 1, "importance_figure": 1}
+    assert changed(project, importance=given).planned() == behind | OF_GROUPS | RANKED
+    project.run("results/tiny/importance.parquet")
+    table = pd.read_parquet(project.results / "importance.parquet")
+    assert set(table[table["what"] != "cells"]["measure"]) == {"selectivity", "squared_taylor", "best_elsewhere"}
+    assert set(table["what"]) == {"ablate", "cells"}
 
 
 @pytest.mark.parametrize("module", ["jobs/figures.py", "readout/figures.py"])
 def test_line_of_the_figures_draws_anew(project, module):
     append(project.folder / "workflow" / module, "# a comment")
-    assert project.planned() == dict.fromkeys(("figure1", *FIGURES), 1)
+    assert project.planned() == dict.fromkeys(("figure1", *FIGURES, "supplement_curves"), 1)
 
 
 def test_registry_of_claims_judges_anew(project):
@@ -586,7 +624,7 @@ def test_readme_changes_nothing(project):
 
 def test_device_and_a_figure_s_target_leave_the_cells(project):
     assert changed(project, device="auto").planned() == {}
-    assert changed(project, figures={"target": "1"}).planned() == {"figure1": 1}
+    assert changed(project, figures={"target": "1"}).planned() == {"figure1": 1, "units": 1}
 
 
 def test_one_figure_as_a_target(project):

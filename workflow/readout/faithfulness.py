@@ -169,7 +169,7 @@ def sentence(network: str, found: Sequence[Result], labels: Mapping[str, str], p
     best = max(known, key=lambda each: each.gain[0])
     # What is said of the best is of the best by the other half: a gain by which it was chosen would be too high.
     low = chosen.gain[1]
-    if not best.found and low is not None or best.gain[0] <= 0:
+    if (not best.found and low is not None) or best.gain[0] <= 0:
         return (
             f"{network}: no measure is shown to find units that matter; the best, {labels[best.measure]}, gains "
             f"{number(chosen.gain)} of the gap over random orders."

@@ -69,15 +69,16 @@ def importance(table: pd.DataFrame, networks: Sequence[str], untrained: Collecti
     for letter, what, part in zip("ab", whats, parts, strict=False):
         part.suptitle(f"{letter}   {TITLES[what]} ({shown}; shares of the gap)", x=0.01, ha="left", fontsize=10)
         axes = part.subplots(1, len(columns), squeeze=False)[0]
-        trained = [axis for network, axis in zip(columns, axes, strict=True) if network not in untrained]
+        known = rows[(rows["what"] == what) & ~rows["network"].isin(untrained)][["ci_low", "estimate", "ci_high"]]
+        low, high = min(0.0, known.min(axis=None)), max(0.0, known.max(axis=None))
         for network, axis in zip(columns, axes, strict=True):
             _gains(axis, rows[(rows["what"] == what) & (rows["network"] == network)])
             name = "all trained" if network == POOLED else network
             axis.set_title(name, fontsize=9, weight="bold", color=CONTROL if network in untrained else "black")
             if axis is not axes[0]:
                 axis.set_yticklabels([])
-            if axis in trained[1:]:
-                axis.sharex(trained[0])
+            if network not in untrained and low < high:
+                axis.set_xlim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     return figure
 
 

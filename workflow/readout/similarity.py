@@ -29,10 +29,13 @@ def template(is_target: np.ndarray) -> np.ndarray:
 def agreement(found: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
     """Kendall's tau-b and Spearman's correlation of two matrices of dissimilarities, over the pairs of images.
 
-    NaN where one of them says the same of all pairs.
+    NaN where there is no pair, or the template says the same of all.
     """
     pairs = np.triu_indices(len(found), 1)
     first, second = np.round(found[pairs], 9), expected[pairs]
-    if not len(first) or min(np.ptp(first), np.ptp(second)) == 0:
+    if not len(first) or np.ptp(second) == 0:
         return np.nan, np.nan
+    # A group of silent units says the same of all pairs, and so nothing.
+    if np.ptp(first) == 0:
+        return 0.0, 0.0
     return float(stats.kendalltau(first, second).statistic), float(stats.spearmanr(first, second).statistic)
