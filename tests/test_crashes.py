@@ -17,7 +17,7 @@ from workflow import ROOT, TINY, Project, ran
 pytestmark = pytest.mark.workflow
 
 CELLS = ("probes", "ablations", "controls", "pseudo", "importance")
-AFTER_CELLS = ("tables", "claims.parquet", "claims.html", "importance.parquet", "importance.html", "figures")
+AFTER_CELLS = ("tables", "claims.parquet", "claims.html", "faithfulness.parquet", "faithfulness.html", "figures")
 AFTER_NETWORKS = ("activations", "means", "baseline", "others", "cells", *CELLS, *AFTER_CELLS)
 
 

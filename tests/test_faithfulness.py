@@ -191,12 +191,12 @@ def written(tmp_path, *, drop=None, networks=("one", "two", "none")):
 def compare(tmp_path, paths, networks=("one", "two", "none")):
     described = {name: {"targets": ["a", "b", "c"], "untrained": name == "none"} for name in networks}
     out = {
-        "path_to_importance": str(tmp_path / "importance.parquet"),
-        "path_to_page": str(tmp_path / "importance.html"),
+        "path_to_faithfulness": str(tmp_path / "faithfulness.parquet"),
+        "path_to_page": str(tmp_path / "faithfulness.html"),
     }
     given = {"path_to_registry": REGISTRY, "measures": ["selectivity", "probe_weight"], "confidence": 0.95}
     job.compare(**out, **paths, **given, networks=described)
-    return parquet.read(out["path_to_importance"], job.SCHEMA, optional=job.OPTIONAL).to_pandas()
+    return parquet.read(out["path_to_faithfulness"], job.SCHEMA, optional=job.OPTIONAL).to_pandas()
 
 
 def test_the_table_of_importance(tmp_path):
@@ -220,7 +220,7 @@ def test_the_table_of_importance(tmp_path):
         "auroc": -1,
         "selectivity": -1,
     }
-    page = (tmp_path / "importance.html").read_text()
+    page = (tmp_path / "faithfulness.html").read_text()
     assert "<li>Over all trained networks: to find the units that matter, use probe weight x deviation" in page
     assert "<li>none: nothing can be said" in page
 
@@ -237,13 +237,13 @@ def test_the_table_of_importance(tmp_path):
 def test_rankings_that_lack_something_are_named(tmp_path, drop):
     with pytest.raises(StudyError, match=r"groups\.parquet: has not every combination of .* make it again"):
         compare(tmp_path, written(tmp_path, drop=drop))
-    assert not (tmp_path / "importance.parquet").exists()
+    assert not (tmp_path / "faithfulness.parquet").exists()
 
 
 def test_names_on_the_page_are_text(tmp_path):
     paths = written(tmp_path, networks=("<b>", "two"))
     compare(tmp_path, paths, networks=("<b>", "two"))
-    page = (tmp_path / "importance.html").read_text()
+    page = (tmp_path / "faithfulness.html").read_text()
     assert "<h2>&lt;b&gt;</h2>" in page and "<h2><b></h2>" not in page
 
 

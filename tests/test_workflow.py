@@ -82,7 +82,7 @@ def test_every_table_carries_what_made_it(finished):
         step = steps[path.stem] if folder == "networks" else steps.get(folder, folder)
         assert (made["study"], made["step"], made["code"]) == ("tiny", step, code.digest(step)), path
         settings.setdefault(folder, set()).add(made["settings"])
-    assert len(settings) == 14
+    assert len(settings) == 15
     # Nothing of a cell's place: it is in the file's name.
     assert {len(settings[step]) for step in ("activations", "cells", "probes", "ablations", "controls", "pseudo")} == {
         1
@@ -600,8 +600,8 @@ def test_another_measure_ranks_anew(project):
     behind = dict.fromkeys(("claims", "supplement_claims", "reading_needing", "supplement_controls"), 1)
     behind |= {"faithfulness": 1, "importance_figure": 1}
     assert changed(project, importance=given).planned() == behind | OF_GROUPS | RANKED
-    project.run("results/tiny/importance.parquet")
-    table = pd.read_parquet(project.results / "importance.parquet")
+    project.run("results/tiny/faithfulness.parquet")
+    table = pd.read_parquet(project.results / "faithfulness.parquet")
     assert set(table[table["what"] != "cells"]["measure"]) == {"selectivity", "squared_taylor", "best_elsewhere"}
     assert set(table["what"]) == {"ablate", "cells"}
 

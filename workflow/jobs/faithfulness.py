@@ -183,7 +183,7 @@ def _relations(
 
 def compare(
     *,
-    path_to_importance: str,
+    path_to_faithfulness: str,
     path_to_page: str,
     path_to_groups: str,
     path_to_measures: str,
@@ -194,7 +194,7 @@ def compare(
     confidence: float,
     made: str | None = None,
 ) -> str:
-    """Write `importance.parquet`, and the same for readers as a page of HTML.
+    """Write `faithfulness.parquet`, and the same for readers as a page of HTML.
 
     `networks` says of each network which of its `targets` are ranked, and whether it is `untrained`; those that are not
     make the pooled rows, of the targets that all of them share.
@@ -218,7 +218,7 @@ def compare(
     said = {
         name: faithfulness.sentence(name, results[name, "ablate", shown], labels, "probe_weight") for name in groups
     }
-    parquet.write(path_to_importance, rows, SCHEMA, made)
+    parquet.write(path_to_faithfulness, rows, SCHEMA, made)
     with files.whole(path_to_page) as partial:
         partial.write_text(faithfulness_page.render(rows, said, shown, confidence), encoding="utf-8")
     return f"{len(rows)} rows"

@@ -8,9 +8,9 @@ rule faithfulness:
         path_to_measures=rules.measure_tables.output[0],
         path_to_cells=rules.tables.output[0],
     output:
-        path_to_importance=f"{R}/importance.parquet",
+        path_to_faithfulness=f"{R}/faithfulness.parquet",
         path_to_page=report(
-            f"{R}/importance.html",
+            f"{R}/faithfulness.html",
             caption="../report/importance.rst",
             category="Importance",
             labels={"figure": "table", "shows": "measures of importance"},

@@ -199,7 +199,7 @@ use rule figure2 as supplement_claims with:
 
 use rule figure2 as importance_figure with:
     input:
-        rules.faithfulness.output.path_to_importance,
+        rules.faithfulness.output.path_to_faithfulness,
     output:
         report(
             f"{R}/figures/importance.png",
