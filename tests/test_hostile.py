@@ -39,7 +39,7 @@ from inputs import checkpoints, conversions, datasets
 from inputs.config import from_command_line
 from inputs.sources import ImageSource, NetworkSource
 from inputs.study import Study
-from jobs import ablations, activations, cells, claims, controls, probes, pseudo, tables
+from jobs import ablations, activations, cells, claims, controls, importance, probes, pseudo, tables
 from jobs import figures as figures_job
 from jobs import images as images_job
 from jobs import networks as networks_job
@@ -779,7 +779,7 @@ def world(tmp_path_factory):
     file |= {f"activations {c}": str(root / "activations" / "conv1" / f"{c}.parquet") for c in "ab"}
     file |= {f"means {c}": str(root / "means" / "conv1" / f"{c}.parquet") for c in "ab"}
     file |= {f"baseline {c}": str(root / "baseline" / f"{c}.parquet") for c in "ab"}
-    file |= {step: str(root / step / "a.parquet") for step in ("cells", "controls", "pseudo")}
+    file |= {step: str(root / step / "a.parquet") for step in ("cells", "controls", "pseudo", "rankings", "measures")}
     names = ("s0m0", "s0m1", "s1m0", "s1m1")
     for step in ("probes", "ablations"):
         file |= {f"{step} {cell}": str(root / step / "a" / f"{cell}.parquet") for cell in names}
@@ -874,6 +874,38 @@ def world(tmp_path_factory):
         )
         return [made]
 
+    def rank() -> list[str]:
+        made = [out(file[name]) for name in ("rankings", "measures")]
+        run(
+            importance.rank,
+            grid=grid,
+            path_to_rankings=made[0],
+            path_to_means=made[1],
+            paths_to_activations=list(kept.values()),
+            measures=["selectivity", "gradient_x_deviation"],
+            needs=["gradients"],
+            C=None,
+            random=1,
+            tops=[4],
+            interventions=["mean"],
+            keep=4,
+            seed=0,
+        )
+        return made
+
+    def gather_measures() -> list[str]:
+        made = str(root / "out" / "measures_table.parquet")
+        key = ("toy", "conv1", "a")
+        run(
+            tables.gather_measures,
+            path_to_table=made,
+            paths_to_cells={key: file["cells"]},
+            paths_to_means={key: file["measures"]},
+            paths_to_layers={"toy": file["layers"]},
+            origins={"toy": NO_ORIGINS},
+        )
+        return [made]
+
     def gather_layer() -> list[str]:
         of = {step: {"a": {cell: file[f"{step} {cell}"] for cell in names}} for step in ("probes", "ablations")}
         run(
@@ -901,6 +933,7 @@ def world(tmp_path_factory):
         made = str(root / "out" / "groups.parquet")
         paths = {"path_to_images": file["images"], "paths_to_controls": {("toy", "conv1", "a"): file["controls"]}}
         paths |= {"paths_to_pseudo": {("toy", "conv1", "pseudo0"): file["pseudo"]}}
+        paths |= {"paths_to_rankings": {("toy", "conv1", "a"): file["rankings"]}}
         paths |= {"paths_to_layers": {"toy": file["layers"]}, "paths_to_baselines": {"toy": baselines}}
         run(
             tables.gather_groups,
@@ -935,8 +968,10 @@ def world(tmp_path_factory):
             settle(probe(cell) + ablate(cell))
         settle(control())
         settle(draw())
+        settle(rank())
         settle(gather_layer())
-        each = (extract, assign, probe, ablate, control, draw, gather_layer, gather_study, gather_groups, outcomes)
+        each = (extract, assign, probe, ablate, control, draw, rank)
+        each = (*each, gather_layer, gather_study, gather_groups, gather_measures, outcomes)
         steps = {step.__name__: (step, STEPS[step.__name__]) for step in each}
         (root / "out").mkdir(exist_ok=True)
         right = {name: [pq.read_table(path) for path in step()] for name, (step, _) in steps.items()}
@@ -950,9 +985,11 @@ STEPS = {
     "ablate": ["images", "layers", "cells", "baseline a", "baseline b"],
     "control": ["images", "layers", "cells", "baseline a", "baseline b"],
     "draw": ["images", "layers", "activations b", "means b", "baseline b"],
+    "rank": ["images", "layers", "cells", "baseline a", "baseline b", "activations a", "activations b"],
     "gather_layer": ["images", "layers", "baseline b", "cells", "probes s0m1", "ablations s0m1", "controls"],
     "gather_study": ["layer"],
-    "gather_groups": ["images", "layers", "baseline b", "controls", "pseudo"],
+    "gather_groups": ["images", "layers", "baseline b", "controls", "pseudo", "rankings"],
+    "gather_measures": ["cells", "measures", "layers"],
     "outcomes": ["layer"],
 }
 TABLES = {
@@ -966,6 +1003,8 @@ TABLES = {
     "ablations": ablations.SCHEMA,
     "controls": controls.SCHEMA,
     "pseudo": pseudo.SCHEMA,
+    "rankings": importance.SCHEMA,
+    "measures": importance.MEANS,
     "layer": tables.LAYER,
 }
 
@@ -1061,6 +1100,8 @@ UNSEEN = {
     # The table of groups has their order.
     ("controls", "rows reversed", None),
     ("pseudo", "rows reversed", None),
+    ("rankings", "rows reversed", None),
+    ("measures", "rows reversed", None),
     # What was gathered is checked before.
     ("layer", "negative", None),
     *(("layer", "null", name) for name in tables.OPTIONAL),

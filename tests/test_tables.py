@@ -334,12 +334,13 @@ def compared(study):
             path_to_images=study.toy.images,
             paths_to_controls={("toy", "conv1", "a"): path},
             paths_to_pseudo={},
+            paths_to_rankings={},
             paths_to_layers={"toy": study.toy.layers},
             paths_to_baselines={"toy": study.toy.baselines},
             others={"toy": {"a": ("b",)}},
             origins={"toy": {"controls": origin or {}, "pseudo": {}}},
         )
-        return parquet.read(out, job.GROUPS, optional=job.GROUP_OUTCOMES).to_pylist()
+        return parquet.read(out, job.GROUPS, optional=job.GROUP_OPTIONAL).to_pylist()
 
     control()
     return SimpleNamespace(path=path, control=control, gather=gather, gather_groups=gather_groups, study=study)

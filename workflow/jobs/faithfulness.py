@@ -70,7 +70,7 @@ class _Rankings:
             "kind",
             "separation_loss",
         ]
-        table = parquet.read(path, tables.GROUPS, columns=names, optional=(*tables.GROUP_OUTCOMES, "measure", "one_in"))
+        table = parquet.read(path, tables.GROUPS, columns=names, optional=tables.GROUP_OPTIONAL)
         frame = table.to_pandas(ignore_metadata=True)
         self.path, self.measures = path, list(measures)
         self.frame = frame[frame["kind"] == "ranked"]

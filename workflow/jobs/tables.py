@@ -79,6 +79,8 @@ GROUPS = pa.schema(
         *((name, pa.float64()) for name in GROUP_OUTCOMES),
     ]
 )
+GROUP_OPTIONAL = (*GROUP_OUTCOMES, *importance.RANKED.names)
+"""Columns of the table of groups in which a row may have nothing."""
 MEASURES = pa.schema(
     [
         ("network", pa.string()),
