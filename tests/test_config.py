@@ -211,6 +211,9 @@ def at(path, value):
         ("images.path", "null", None),
         ("images.labels", "null", None),
         ("controls", "null", None),
+        ("importance", "null", None),
+        ("ablations.shapley", "null", None),
+        ("importance.keep", "null", None),
         ("probes.crossfit", "null", None),
     ],
 )  # fmt: skip

@@ -16,7 +16,7 @@ from matplotlib.text import Text
 
 from jobs import figures as job
 from readout import cells as grids
-from readout import claims, evidence, figures, verdicts
+from readout import claims, evidence, figures, rankings, verdicts
 from readout.verdicts import VERDICTS
 from workflow import ROOT, ran
 
@@ -758,6 +758,7 @@ def test_captions_say_what_was_used(changes):
     names += ["supplement_interventions"] if crossfit else []
     names += ["reading_needing"] if crossfit and config["probes"]["crossfit"] else []
     names += ["supplement_controls"] if crossfit and config["controls"] else []
+    names += ["importance"] if crossfit and config["importance"] else []
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
     snakemake = {"config": config, "params": {"settings": {"title": "a network"}}}
     told = {}
@@ -769,6 +770,79 @@ def test_captions_say_what_was_used(changes):
     assert ("AUROC" in told["figure3"]) == bool(config["probes"]["crossfit"])
     if crossfit:
         assert ", ".join(config["ablations"]["interventions"]) in told["supplement_interventions"]
+
+
+# ---- measures of importance
+
+
+def _importance(networks, measures=("selectivity", "probe_weight", "gradient_x_activation")):
+    """Rows of the table of importance: gains .3, .2 and .4, kept .1 more; the last network has none."""
+    rows = []
+    for network in networks:
+        for what, more in (("ablate", 0), ("keep", 0.1)):
+            for measure, gain in zip((*measures, "best_elsewhere"), (0.3, 0.2, 0.4, 0.4), strict=True):
+                value = np.nan if network == networks[-1] else gain + more
+                row = {
+                    "network": network,
+                    "what": what,
+                    "intervention": "mean",
+                    "measure": measure,
+                    "label": f"<{measure}>",
+                }
+                row |= {"estimate": value, "ci_low": value - 0.1, "ci_high": value + 0.2, "best": gain == 0.4}
+                rows.append(row | {"backward": float(measure.startswith("gradient"))})
+    return pd.DataFrame(rows)
+
+
+def test_the_figure_of_importance():
+    """A panel for each network, ablated and kept; dots where the gains are, all intervals inside, the first measure on top."""
+    figure = rankings.importance(_importance(["one", "two", "none"]), ["one", "two", "none"], ["none"])
+    assert [axis.get_title() for axis in figure.axes] == ["one", "two", "none"] * 2
+    labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert labels == ["<selectivity>", "<probe_weight>", "<gradient_x_activation>"]
+    for axis, more in ((figure.axes[0], 0), (figure.axes[4], 0.1)):
+        dots = {line.get_ydata()[0]: line for line in axis.lines if line.get_marker() in ("o", "D")}
+        assert [dots[y].get_xdata()[0] for y in range(3)] == pytest.approx([0.3 + more, 0.2 + more, 0.4 + more])
+        assert [dots[y].get_marker() for y in range(3)] == ["o", "o", "D"]
+        low, high = axis.get_xlim()
+        assert low < 0 and high > 0.6 + more
+        assert axis.get_ylim()[0] > axis.get_ylim()[1]
+    assert figures.NO_GAP in [text.get_text() for text in figure.axes[2].texts]
+
+
+def test_one_network_s_titles_fit():
+    """The titles of the rows are wider than a single panel."""
+    figure = rankings.importance(_importance(["one", "none"])[lambda rows: rows["network"] == "one"], ["one"])
+    figure.canvas.draw()
+    for part in figure.subfigs:
+        box = part._suptitle.get_window_extent()
+        assert box.x1 <= figure.bbox.x1
+
+
+def test_the_curves_of_rankings():
+    """A line for each measure through the means over targets, at the shares of units; random orders are a band."""
+    rows = [
+        {
+            "network": "one",
+            "kind": kind,
+            "intervention": i,
+            "measure": m,
+            "one_in": n,
+            "separation_loss": loss / n + more,
+        }
+        for kind, i in (("ranked", "mean"), ("ranked", "keep_mean"), ("cell", "mean"))
+        for m, loss in (("selectivity", 2.0), ("random0", 0.5), ("random1", 1.0))
+        for n in (16.0, 4.0)
+        for more in (0.1, 0.3)
+    ]
+    figure = rankings.supplement_curves(pd.DataFrame(rows), ["one"])
+    (axis,) = figure.axes
+    lines = {tuple(line.get_ydata().round(6)) for line in axis.lines}
+    assert (round(2 / 4 + 0.2, 6), round(2 / 16 + 0.2, 6)) in lines
+    assert (round(0.75 / 4 + 0.2, 6), round(0.75 / 16 + 0.2, 6)) in lines
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["1/4", "1/16"]
+    (band,) = axis.collections
+    assert band.get_paths()[0].get_extents().y1 == pytest.approx(1 / 4 + 0.2)
 
 
 # ---- claims

@@ -186,6 +186,13 @@ COUNTS = (
 LIKELY |= dict.fromkeys([*COUNTS.split(), "learning_rate", "confidence"], NUMBERS)
 LIKELY |= {"C": NUMBERS | st.lists(NUMBERS, max_size=4), "controls": st.none(), "crossfit": st.none()}
 LIKELY |= {
+    "importance": st.none(),
+    "shapley": st.none(),
+    "measures": st.lists(st.sampled_from(["selectivity", "probe_weight", "random", 0]), max_size=3),
+    "tops": st.lists(NUMBERS, max_size=3),
+    "keep": NUMBERS | st.none(),
+}
+LIKELY |= {
     "protocols": st.lists(st.sampled_from(["published", "crossfit", "corrected"]), max_size=3),
     "interventions": st.lists(st.sampled_from(["zero", "mean", "erase", "resample", 0]), max_size=4),
 }

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import hashlib
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,25 @@ def test_classes_may_be_written_as_numbers(config):
         (["controls", "random"], -1, ["controls.random", "minimum"]),
         (["controls", "randomly"], 3, ["controls.randomly: unknown key", "did you mean random?"]),
         (["controls"], 10, ["controls", "10"]),
+        (["importance", "measures"], [], ["importance.measures", "non-empty"]),
+        (
+            ["importance", "measures"],
+            ["selectivty"],
+            ["importance.measures: selectivty is none of those", "did you mean selectivity?", "d_prime"],
+        ),
+        (
+            ["importance", "measures"],
+            ["random"],
+            ["importance.measures: random", "random orders are importance.random"],
+        ),
+        (["importance", "layers"], ["conv9"], ["importance.layers: no network of the study has conv9"]),
+        (["importance", "targets"], ["3", "x"], ["importance.targets: no network of the study has x"]),
+        (["importance", "tops"], [1], ["importance.tops[0]", "minimum"]),
+        (["importance", "keep"], 0, ["importance.keep", "minimum"]),
+        (["importance", "random"], 0, ["importance.random", "minimum"]),
+        (["importance", "interventions"], ["erase"], ["importance.interventions[0]: 'erase'", "zero, mean"]),
+        (["importance", "fractions"], [4], ["importance.fractions: unknown key", "tops"]),
+        (["ablations", "shapley"], {"permutations": 10}, ["ablations.shapley: error is missing"]),
         (["grid", "selectivity"], 1, ["grid.selectivity", "minimum"]),
         (["others"], "random_5", ["others", "random_10, all"]),
         (["device"], "gpu", ["device", "cpu, cuda, auto, openvino"]),
@@ -507,3 +527,54 @@ def test_shipped_weights_want_the_images_that_they_were_trained_with(config):
         StudyError, match=r"alexnet: transform: shipped weights need the one with which they were trained"
     ):
         Study(config)
+
+
+# ---- measures of importance
+
+
+def test_grids_whose_units_are_ranked(config):
+    """So many layers from first to last, some by name, or all; targets likewise; null is none."""
+    network = config["networks"][0] | {"layers": ["conv1", "conv3", "conv5", "dense2"], "targets": ["0", "3", "5", "8"]}
+    small = config | {"networks": [network]}
+
+    def grids(**given):
+        return [grid[1:] for grid in Study(small | {"importance": config["importance"] | given}).ranked()]
+
+    assert grids(layers=2, targets=1) == [("conv1", "8"), ("dense2", "8")]
+    assert grids(layers=["conv3"], targets=["5", "0"]) == [("conv3", "0"), ("conv3", "5")]
+    assert len(grids(layers="all", targets="all")) == 16
+    # More than there are is all of them.
+    assert len(grids(layers=9, targets=9)) == 16
+    assert list(Study(small | {"importance": None}).ranked()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"ablations": {"protocols": ["published"], "interventions": ["zero"], "shapley": None}},
+            "importance: is ablated as the cross-fitted protocol has it, which ablations.protocols leaves out",
+        ),
+        (
+            {"probes": {"published": {"draws": 1, "units": 2, "C": 1.0}, "crossfit": None}},
+            "importance.measures: probe_weight: needs the cross-fitted probe, which probes.crossfit leaves out",
+        ),
+        (
+            {
+                "ablations": {
+                    "protocols": ["crossfit"],
+                    "interventions": ["erase"],
+                    "shapley": {"permutations": 9, "error": 0.1},
+                }
+            },
+            "ablations.shapley: is for zero and for mean, and ablations.interventions has neither",
+        ),
+    ],
+    ids=["published", "no probe", "erase"],
+)
+def test_what_measures_need_is_asked_for(config, changes, words):
+    """With the way out: `importance: null`, or the key that is missing."""
+    with pytest.raises(StudyError, match=re.escape(words)):
+        Study(config | {"controls": None} | changes)
+    off = {"importance": None, "ablations": changes.get("ablations", config["ablations"]) | {"shapley": None}}
+    Study(config | {"controls": None} | changes | off)

@@ -63,11 +63,11 @@ def importance(table: pd.DataFrame, networks: Sequence[str], untrained: Collecti
     whats = [what for what in TITLES if (rows["what"] == what).any()]
     count = rows["measure"].nunique()
     # Wide enough for its titles, however few networks there are.
-    size = (max(6.2, 1.75 * len(columns) + 2.2), len(whats) * (0.26 * count + 1.0))
+    size = (max(6.8, 1.75 * len(columns) + 2.2), len(whats) * (0.26 * count + 1.0))
     figure = plt.figure(figsize=size, layout="constrained")
     parts = figure.subfigures(len(whats), 1, squeeze=False)[:, 0]
     for letter, what, part in zip("ab", whats, parts, strict=False):
-        part.suptitle(f"{letter}   {TITLES[what]} ({shown}; shares of the gap)", x=0.01, ha="left", fontsize=10)
+        part.suptitle(f"{letter}   {TITLES[what]} ({shown}; shares of the gap)", x=0.01, ha="left", fontsize=9)
         axes = part.subplots(1, len(columns), squeeze=False)[0]
         known = rows[(rows["what"] == what) & ~rows["network"].isin(untrained)][["ci_low", "estimate", "ci_high"]]
         low, high = min(0.0, known.min(axis=None)), max(0.0, known.max(axis=None))
