@@ -44,6 +44,7 @@ def extended(tmp_path_factory):
     for step in steps:
         apply(project.folder, step)
     others = ["figure1", "figure2", "figure3", "supplement_depth", "supplement_interventions", "reading_needing"]
+    others += ["supplement_controls", "supplement_curves", "importance_figure"]
     project.run("--omit-from", "claims", *others, study="extended.yaml")
     return project
 
@@ -84,6 +85,38 @@ def test_the_measure_is_a_column_of_the_tables(extended, cells):
     assert (len(target), len(others)) == (20, 60)
     assert row["brier"] == pytest.approx((sum(target) / 20 + sum(others) / 60) / 2, abs=1e-12)
     assert cells["brier"].between(0, 1).all()
+
+
+def test_the_measure_of_importance_ranks_the_units(extended):
+    """Its tops are ablated beside the others', and a unit of fold 0 has its deviation over the images outside."""
+    at = extended.results / "importance" / "lenet" / "conv2" / "3"
+    ranked = pd.read_parquet(at / "rankings.parquet")
+    assert {"selectivity", "deviation"} < set(ranked["measure"])
+    extended.run("results/extended/importance/lenet/conv2/3/units.parquet", study="extended.yaml")
+    units = pd.read_parquet(at / "units.parquet").set_index(["measure", "fold", "unit"])["value"]
+    files = [pd.read_parquet(extended.results / "activations" / "lenet" / "conv2" / f"{c}.parquet") for c in "0123"]
+    images = pd.concat(files)
+    outside = np.stack(images.loc[images["fold"] != 0, "activation"])
+    assert units["deviation", 0, 7] == pytest.approx(outside[:, 7].std(dtype=np.float64), rel=1e-6)
+    faithful = pd.read_parquet(extended.results / "faithfulness.parquet")
+    assert "deviation" in set(faithful["label"])
+
+
+def test_the_kind_of_group_is_ablated(extended):
+    """A sixteenth of each layer's units, at zero, in the table of groups."""
+    groups = pd.read_parquet(extended.results / "tables" / "groups.parquet")
+    rows = groups[groups["kind"] == "neighbours"]
+    assert rows.set_index("layer")["units"].to_dict() == {"conv1": 294, "conv2": 100, "dense1": 7, "dense2": 5}
+    assert set(rows["intervention"]) == {"zero"}
+    assert rows["energy"].between(0, 1).all()
+
+
+def test_the_intervention_removes_a_quarter_of_the_energy(extended, cells):
+    """(a - (a + m) / 2)^2 is a quarter of (a - m)^2, in every image; and its outcomes are columns."""
+    ablated = pd.read_parquet(extended.results / "ablations" / "lenet" / "dense1" / "3" / "s3m3.parquet")
+    energy = ablated.set_index(["intervention", "image_id"])["energy"]
+    assert energy["half"].sort_index().tolist() == pytest.approx((energy["mean"] / 4).sort_index().tolist(), rel=1e-5)
+    assert cells["separation_loss_half"].notna().all()
 
 
 def test_the_figure_is_drawn(extended):

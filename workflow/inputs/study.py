@@ -92,7 +92,11 @@ VALIDATOR = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_c
 
 
 PROTOCOLS = ("published", "crossfit")
-INTERVENTIONS = ("zero", "mean", "erase")
+INTERVENTIONS = (
+    "zero",
+    "mean",
+    "erase",
+)
 CONTROLS = ("random", "matched", "directions", "resample", "pseudo")
 """Kinds of controls, each of which a config gives a number of; 0 for none."""
 REPLACING = ("zero", "mean")

@@ -302,7 +302,7 @@ def replacements(name: str, path_to_cells: str) -> list[Intervention]:
     """The intervention of this name for the images of each fold, from the means of those outside it."""
     if name == "zero":
         return [ZERO] * FOLDS
-    make = {"mean": ablations.mean, "erase": ablations.erase}[name]
+    make = ablations.FROM_MEANS[name]
     return [make(*groups.means(path_to_cells, fold)) for fold in range(FOLDS)]
 
 

@@ -18,7 +18,11 @@ EFFECTS = ("rank_deficit", "rank_change", "log_p_change")
 """What the published ablation does to the target's images, as means over them."""
 AGAINST_RANDOM = tuple(f"{name}_{how}_random" for name in EFFECTS for how in ("less", "z"))
 """Each effect of a cell less the mean of the random groups', and in units of their deviation; may be missing."""
-INTERVENTIONS = ("zero", "mean", "erase")
+INTERVENTIONS = (
+    "zero",
+    "mean",
+    "erase",
+)
 OUTCOMES = tuple(f"{name}_{i}" for i in INTERVENTIONS for name in (*outcomes.NAMES, *outcomes.ENERGIES))
 """What each intervention of the cross-fitted protocol does, on both sides."""
 CROSSFIT = (

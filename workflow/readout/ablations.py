@@ -1,5 +1,6 @@
 """Ablations: a group's units put out something else. Interventions say what (`design` in the docs)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -100,6 +101,13 @@ class Erase:
 def erase(target_mean: np.ndarray, others_mean: np.ndarray) -> Erase:
     """What a linear probe reads of the target's difference from the others is taken from the group, and no more."""
     return Erase("erase", target_mean - others_mean, (target_mean + others_mean) / 2)
+
+
+FROM_MEANS: dict[str, Callable[[np.ndarray, np.ndarray], Intervention]] = {
+    "mean": mean,
+    "erase": erase,
+}
+"""Interventions by name that follow from a unit's means over the target's and over the others' images."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,16 @@ import numpy as np
 
 from readout import StudyError
 
-Kind = Literal["cell", "random", "part", "matched", "all", "role", "pseudo", "ranked"]
+Kind = Literal[
+    "cell",
+    "random",
+    "part",
+    "matched",
+    "all",
+    "role",
+    "pseudo",
+    "ranked",
+]
 
 
 @dataclass(frozen=True)
