@@ -29,7 +29,7 @@ def plan(*steps):
     """What a part follows from: when any of it changes, the part is looked through again, and made where it lacks."""
     shared = {
         key: STUDY.config[key]
-        for key in ("seed", "images", "others", "grid", "activations", "probes", "ablations", "controls")
+        for key in ("seed", "images", "others", "grid", "activations", "probes", "ablations", "controls", "importance")
     }
     shared |= {"labels": STUDY.labels, "files": STUDY.listing_digest(), "code": [digest(step) for step in steps]}
     return lambda w: [shared, *(repr(n) for n in STUDY.networks.values() if n.name == w.get("network", n.name))]
@@ -47,9 +47,14 @@ def sharing(w):
 
 
 def wanted(network, layer):
-    """What a layer's job makes: its table, and the pseudo-targets, which belong to no target's grid."""
+    """What a layer's job makes: its table, the pseudo-targets, which belong to no target's grid, and redundancy."""
     drawn = STUDY.pseudo if layer in STUDY.controlled(network) else ()
-    return [f"{R}/tables/{network}/{layer}.parquet", *(f"{R}/pseudo/{network}/{layer}/{p}.parquet" for p in drawn)]
+    looked = [grid for grid in STUDY.ranked() if STUDY.importance["redundancy"] and grid[:2] == (network, layer)]
+    return [
+        f"{R}/tables/{network}/{layer}.parquet",
+        *(f"{R}/pseudo/{network}/{layer}/{p}.parquet" for p in drawn),
+        *(f"{R}/redundancy/{network}/{layer}/{target}.parquet" for _, _, target in looked),
+    ]
 
 
 rule all:
@@ -117,7 +122,7 @@ use rule all as layers with:
     params:
         parts=lambda w: json.dumps([f"layers/{w.network}/{layer}" for layer in sharing(w)]),
         plan=plan("tables"),
-        options="--allowed-rules cells probes ablations controls pseudo layer_tables",
+        options="--allowed-rules cells probes ablations controls pseudo redundancy layer_tables",
         files=lambda w: [path for layer in sharing(w) for path in wanted(w.network, layer)],
 
 

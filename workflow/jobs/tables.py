@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs import ablations, activations, cells, controls, groups, images, networks, probes, pseudo
+from jobs import ablations, activations, cells, controls, groups, images, networks, probes, pseudo, redundancy
 from readout import StudyError, folds, outcomes
 from readout.folds import FOLDS
 from readout.probes import auroc
@@ -75,6 +75,7 @@ GROUP_OUTCOMES = (*outcomes.NAMES, *outcomes.ENERGIES, "erased_share", "auroc")
 GROUPS = pa.schema(
     [*controls.GROUP.insert(2, pa.field("depth", pa.int32())), *((name, pa.float64()) for name in GROUP_OUTCOMES)]
 )
+REDUNDANCY = redundancy.SCHEMA.insert(2, pa.field("depth", pa.int32()))
 
 
 def _finite(table: pa.Table) -> bool:
@@ -506,3 +507,46 @@ def gather_groups(
     rows.sort(key=lambda row: (row["network"], row["depth"], row["class_id"]))
     parquet.write(path_to_table, rows, GROUPS, made)
     return f"{len(rows)} groups"
+
+
+def _redundancy(path: str, origin: Mapping[str, str], coordinates: Mapping[str, str]) -> list[dict]:
+    """The rows of `REDUNDANCY` of one grid, but for the depth."""
+    table = _read(path, redundancy.SCHEMA, origin, redundancy.OPTIONAL)
+    rows = table.to_pylist()
+    if any(row | coordinates != row for row in rows):
+        raise StudyError(f"{path}: is not of {', '.join(coordinates.values())}; {parquet.again(path)}")
+    if not _finite(table):
+        raise StudyError(f"{path}: a number is not finite; {parquet.again(path)}")
+    if any(not 0 <= row[f"auroc_{when}"] <= 1 for row in rows for when in ("before", "after")):
+        raise StudyError(f"{path}: an AUROC is none; {parquet.again(path)}")
+    by_ablation: dict[tuple, list[str]] = {}
+    for row in rows:
+        by_ablation.setdefault((row["group"], row["intervention"]), []).append(row["place"])
+    # Behind the network's last layer there is no place.
+    if any(tuple(places) not in (redundancy.PLACES, redundancy.PLACES[:1]) for places in by_ablation.values()):
+        raise StudyError(f"{path}: the places of a group are not all there once; {parquet.again(path)}")
+    return rows
+
+
+def gather_redundancy(
+    path_to_table: str,
+    *,
+    paths_to_redundancy: Mapping[tuple[str, str, str], str],
+    paths_to_layers: Mapping[str, str],
+    origins: Mapping[str, Mapping[str, Mapping[str, str]]],
+    made: str | None = None,
+) -> str:
+    """Write `tables/redundancy.parquet`: a row per group, intervention and place of each grid.
+
+    `paths_to_redundancy` are by network, layer and target, `paths_to_layers` (the tables of all layers) by network;
+    `origins` says by network and step what its files must carry. Raises StudyError for the first file that does not.
+    """
+    rows = []
+    for (network, layer, target), path in paths_to_redundancy.items():
+        depth = networks.layer_nodes(paths_to_layers[network], [layer])[layer]["depth"]
+        at = {"network": network, "layer": layer, "class_id": target}
+        rows += [{"depth": depth} | row for row in _redundancy(path, origins[network]["redundancy"], at)]
+    # Stable: the groups of a grid stay in the order of its file.
+    rows.sort(key=lambda row: (row["network"], row["depth"], row["class_id"]))
+    parquet.write(path_to_table, rows, REDUNDANCY, made)
+    return f"{len(rows)} rows"
