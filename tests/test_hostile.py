@@ -39,7 +39,7 @@ from inputs import checkpoints, conversions, datasets
 from inputs.config import from_command_line
 from inputs.sources import ImageSource, NetworkSource
 from inputs.study import Study
-from jobs import ablations, activations, cells, claims, controls, probes, pseudo, tables
+from jobs import ablations, activations, cells, claims, controls, probes, pseudo, redundancy, tables
 from jobs import figures as figures_job
 from jobs import images as images_job
 from jobs import networks as networks_job
@@ -779,7 +779,7 @@ def world(tmp_path_factory):
     file |= {f"activations {c}": str(root / "activations" / "conv1" / f"{c}.parquet") for c in "ab"}
     file |= {f"means {c}": str(root / "means" / "conv1" / f"{c}.parquet") for c in "ab"}
     file |= {f"baseline {c}": str(root / "baseline" / f"{c}.parquet") for c in "ab"}
-    file |= {step: str(root / step / "a.parquet") for step in ("cells", "controls", "pseudo")}
+    file |= {step: str(root / step / "a.parquet") for step in ("cells", "controls", "pseudo", "redundancy")}
     names = ("s0m0", "s0m1", "s1m0", "s1m1")
     for step in ("probes", "ablations"):
         file |= {f"{step} {cell}": str(root / step / "a" / f"{cell}.parquet") for cell in names}
@@ -874,6 +874,12 @@ def world(tmp_path_factory):
         )
         return [made]
 
+    def look() -> list[str]:
+        made = out(file["redundancy"])
+        how = {"interventions": ["zero", "mean"], "C": 1.0, "seed": 0}
+        run(redundancy.look, grid=grid, path_to_redundancy=made, **how)
+        return [made]
+
     def gather_layer() -> list[str]:
         of = {step: {"a": {cell: file[f"{step} {cell}"] for cell in names}} for step in ("probes", "ablations")}
         run(
@@ -911,6 +917,17 @@ def world(tmp_path_factory):
         )
         return [made]
 
+    def gather_redundancy() -> list[str]:
+        made = str(root / "out" / "redundancy.parquet")
+        run(
+            tables.gather_redundancy,
+            path_to_table=made,
+            paths_to_redundancy={("toy", "conv1", "a"): file["redundancy"]},
+            paths_to_layers={"toy": file["layers"]},
+            origins={"toy": NO_ORIGINS},
+        )
+        return [made]
+
     def outcomes() -> list[str]:
         described = {"targets": ["a"], "outputs": 3, "model": "toy", "untrained": False}
         found = claims.outcomes([file["layer"]], None, "toy", (2, 2), **described)
@@ -935,8 +952,10 @@ def world(tmp_path_factory):
             settle(probe(cell) + ablate(cell))
         settle(control())
         settle(draw())
+        settle(look())
         settle(gather_layer())
-        each = (extract, assign, probe, ablate, control, draw, gather_layer, gather_study, gather_groups, outcomes)
+        each = (extract, assign, probe, ablate, control, draw, look)
+        each = (*each, gather_layer, gather_study, gather_groups, gather_redundancy, outcomes)
         steps = {step.__name__: (step, STEPS[step.__name__]) for step in each}
         (root / "out").mkdir(exist_ok=True)
         right = {name: [pq.read_table(path) for path in step()] for name, (step, _) in steps.items()}
@@ -950,9 +969,11 @@ STEPS = {
     "ablate": ["images", "layers", "cells", "baseline a", "baseline b"],
     "control": ["images", "layers", "cells", "baseline a", "baseline b"],
     "draw": ["images", "layers", "activations b", "means b", "baseline b"],
+    "look": ["images", "layers", "cells", "baseline a", "baseline b"],
     "gather_layer": ["images", "layers", "baseline b", "cells", "probes s0m1", "ablations s0m1", "controls"],
     "gather_study": ["layer"],
     "gather_groups": ["images", "layers", "baseline b", "controls", "pseudo"],
+    "gather_redundancy": ["layers", "redundancy"],
     "outcomes": ["layer"],
 }
 TABLES = {
@@ -966,6 +987,7 @@ TABLES = {
     "ablations": ablations.SCHEMA,
     "controls": controls.SCHEMA,
     "pseudo": pseudo.SCHEMA,
+    "redundancy": redundancy.SCHEMA,
     "layer": tables.LAYER,
 }
 
@@ -1058,9 +1080,10 @@ UNSEEN = {
     ("activations", "negative", "image_id"),
     ("baseline", "negative", "image_id"),
     ("probes", "negative", "draws"),
-    # The table of groups has their order.
+    # The tables of groups and of redundancy have their order.
     ("controls", "rows reversed", None),
     ("pseudo", "rows reversed", None),
+    ("redundancy", "rows reversed", None),
     # What was gathered is checked before.
     ("layer", "negative", None),
     *(("layer", "null", name) for name in tables.OPTIONAL),

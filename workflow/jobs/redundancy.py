@@ -38,6 +38,8 @@ SCHEMA = pa.schema(
 """A row per group, intervention and place; `at` is the layer looked at, of whose units a probe sees `units_at`."""
 OPTIONAL = ("change", "separation_loss", "use")
 """Columns without a value where nothing varies, or where the network does not separate the target."""
+KINDS = ("cell", "random", "role")
+"""Kinds of the groups that are ablated."""
 PLACES: tuple[redundancy.Place, ...] = get_args(redundancy.Place)
 # ASSUME: one random group, since two would say little more of how much one varies.
 RANDOM = "random0"
