@@ -433,8 +433,8 @@ def test_rows_are_gathered_with_their_depth(made):
     assert gathered(study) == [row | {"depth": 0} for row in rows]
 
 
-def harmed(at, **values):
-    return lambda rows: [row | values if i == at else row for i, row in enumerate(rows)]
+def harmed(number, **values):
+    return lambda rows: [row | values if i == number else row for i, row in enumerate(rows)]
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ OPTIONAL = ("change", "separation_loss", "use")
 KINDS = ("cell", "random", "role")
 """Kinds of the groups that are ablated."""
 PLACES: tuple[redundancy.Place, ...] = get_args(redundancy.Place)
-# ASSUME: one random group, since two would say little more of how much one varies.
+# ASSUME: one random group, to compare with; means are over classes, not over draws.
 RANDOM = "random0"
 
 
