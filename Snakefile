@@ -35,6 +35,7 @@ include: "workflow/rules/ablations.smk"
 include: "workflow/rules/controls.smk"
 include: "workflow/rules/pseudo.smk"
 include: "workflow/rules/importance.smk"
+include: "workflow/rules/redundancy.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/claims.smk"
 include: "workflow/rules/faithfulness.smk"
@@ -51,6 +52,7 @@ rule all:
         rules.group_tables.output if has_groups() else [],
         rules.faithfulness.output if STUDY.importance else [],
         rules.units.output.path_to_units.format(**FIRST, class_id=FIRST["target"]) if STUDY.importance else [],
+        rules.redundancy_table.output if redundancy_grids() else [],
         rules.claims.output,
         expand(f"{R}/figures/{{name}}.{{suffix}}", name=FIGURES, suffix=["png", "svg"]),
 

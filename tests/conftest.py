@@ -34,7 +34,7 @@ set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "hypothesis")
 hypothesis.settings.register_profile("study", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("study")
 
-NO_ORIGINS = {step: {} for step in ("cells", "probes", "ablations", "controls", "pseudo", "importance")}
+NO_ORIGINS = {step: {} for step in ("cells", "probes", "ablations", "controls", "pseudo", "importance", "redundancy")}
 """Of files made outside of a study, which carry nothing of what made them."""
 
 
@@ -107,37 +107,40 @@ def toy_others() -> torch.Tensor:
     )
 
 
-@pytest.fixture
-def toy_study(tmp_path, toy_model, toy, toy_target, toy_others) -> SimpleNamespace:
-    """The toy through the jobs, as far as the 2 x 2 cells of class a against class b, two images each.
+def through_jobs(
+    tmp_path: Path, model: str, network: nn.Module, layer: str, pictures: dict[str, torch.Tensor]
+) -> SimpleNamespace:
+    """A network through the jobs, as far as a layer's 2 x 2 cells of class a against class b.
 
-    Files by what they hold (`activations` and `baselines` are by class), and `grid`, which the jobs of ablations and of
-    controls share.
+    `pictures` are [N, 3, 2, 2] by class, equally many of each; the network, a `model`, has three outputs. Files by what
+    they hold (`activations` and `baselines` are by class), and `grid`, which the jobs of ablations and of controls
+    share.
     """
-    for class_id, pictures in (("a", toy_target), ("b", toy_others)):
+    for class_id, of_class in pictures.items():
         (tmp_path / "data" / class_id).mkdir(parents=True)
-        for i, picture in enumerate(pictures):
+        for i, picture in enumerate(of_class):
             pixels = picture.permute(1, 2, 0).numpy().astype(np.uint8)
             Image.fromarray(pixels).save(tmp_path / "data" / class_id / f"{i}.png")
-    torch.save(toy.state_dict(), tmp_path / "weights.pt")
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
     file = {name: str(tmp_path / f"{name}.parquet") for name in ("images", "layers", "cells")}
     by_class = {
-        kind: {class_id: str(tmp_path / kind / "conv1" / f"{class_id}.parquet") for class_id in "ab"}
+        kind: {class_id: str(tmp_path / kind / layer / f"{class_id}.parquet") for class_id in "ab"}
         for kind in ("activations", "means", "baseline")
     }
     opening = {"dataset": "folder", "path": str(tmp_path / "data")}
     labels = {"a": 0, "b": 1}
-    images.list_images(file["images"], **opening, labels=labels, study=2, train=False, split_seed=0, fold_seed=0)
+    drawn = {"study": len(pictures["a"]), "train": False, "split_seed": 0, "fold_seed": 0}
+    images.list_images(file["images"], **opening, labels=labels, **drawn)
     # Pixels as they are: from 0 to 255.
     transform = {"resize": None, "crop": 2, "mean": [0.0] * 3, "std": [1 / 255] * 3}
-    source = NetworkSource(toy_model, 3, str(tmp_path / "weights.pt"), ImageSource(**opening, transform=transform))
-    networks.list_layers(file["layers"], source=source, chosen=["conv1"], cells=4, device="cpu")
+    source = NetworkSource(model, 3, str(tmp_path / "weights.pt"), ImageSource(**opening, transform=transform))
+    networks.list_layers(file["layers"], source=source, chosen=[layer], cells=4, device="cpu")
     for class_id in "ab":
         activations.extract(
             path_to_images=file["images"],
             path_to_layers=file["layers"],
-            paths_to_activations={"conv1": by_class["activations"][class_id]},
-            paths_to_means={"conv1": by_class["means"][class_id]},
+            paths_to_activations={layer: by_class["activations"][class_id]},
+            paths_to_means={layer: by_class["means"][class_id]},
             path_to_baseline=by_class["baseline"][class_id],
             class_id=class_id,
             source=source,
@@ -150,13 +153,13 @@ def toy_study(tmp_path, toy_model, toy, toy_target, toy_others) -> SimpleNamespa
         file["cells"],
         path_to_target=means["a"],
         paths_to_others=[means["b"]],
-        layer="conv1",
+        layer=layer,
         bins=[2, 2],
         folds=True,
     )
     grid = Grid(
-        network="toy",
-        layer="conv1",
+        network=model,
+        layer=layer,
         class_id="a",
         others=("b",),
         path_to_cells=file["cells"],
@@ -169,6 +172,12 @@ def toy_study(tmp_path, toy_model, toy, toy_target, toy_others) -> SimpleNamespa
     )
     paths = {**file, "activations": by_class["activations"], "means": means, "baselines": baselines}
     return SimpleNamespace(**paths, baseline=baselines["a"], grid=grid, tmp=tmp_path)
+
+
+@pytest.fixture
+def toy_study(tmp_path, toy_model, toy, toy_target, toy_others) -> SimpleNamespace:
+    """The toy through the jobs, two images of each class (`through_jobs`)."""
+    return through_jobs(tmp_path, toy_model, toy, "conv1", {"a": toy_target, "b": toy_others})
 
 
 def randomised(model: str, outputs: int) -> nn.Module:

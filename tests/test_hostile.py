@@ -39,7 +39,7 @@ from inputs import checkpoints, conversions, datasets
 from inputs.config import from_command_line
 from inputs.sources import ImageSource, NetworkSource
 from inputs.study import Study
-from jobs import ablations, activations, cells, claims, controls, importance, probes, pseudo, tables
+from jobs import ablations, activations, cells, claims, controls, importance, probes, pseudo, redundancy, tables
 from jobs import figures as figures_job
 from jobs import images as images_job
 from jobs import networks as networks_job
@@ -553,7 +553,7 @@ def test_a_folder_of_any_names_is_listed_or_refused(classes, files, suffix):
             how = {"study": 10, "train": True, "split_seed": 0, "fold_seed": 0}
             logs.run(log, images_job.list_images, path_to_images=output, **settings_, labels=study.labels, **how)
         except StudyError as error:
-            assert "unexpected" not in str(error), error
+            assert "(unexpected;" not in str(error), error
             assert not (named and texts), error
             return
         assert named
@@ -786,7 +786,8 @@ def world(tmp_path_factory):
     file |= {f"activations {c}": str(root / "activations" / "conv1" / f"{c}.parquet") for c in "ab"}
     file |= {f"means {c}": str(root / "means" / "conv1" / f"{c}.parquet") for c in "ab"}
     file |= {f"baseline {c}": str(root / "baseline" / f"{c}.parquet") for c in "ab"}
-    file |= {step: str(root / step / "a.parquet") for step in ("cells", "controls", "pseudo", "rankings", "measures")}
+    made_by_grid = ("cells", "controls", "pseudo", "rankings", "measures", "redundancy")
+    file |= {step: str(root / step / "a.parquet") for step in made_by_grid}
     names = ("s0m0", "s0m1", "s1m0", "s1m1")
     for step in ("probes", "ablations"):
         file |= {f"{step} {cell}": str(root / step / "a" / f"{cell}.parquet") for cell in names}
@@ -913,6 +914,12 @@ def world(tmp_path_factory):
         )
         return [made]
 
+    def look() -> list[str]:
+        made = out(file["redundancy"])
+        how = {"interventions": ["zero", "mean"], "C": 1.0, "seed": 0}
+        run(redundancy.look, grid=grid, path_to_redundancy=made, **how)
+        return [made]
+
     def gather_layer() -> list[str]:
         of = {step: {"a": {cell: file[f"{step} {cell}"] for cell in names}} for step in ("probes", "ablations")}
         run(
@@ -951,6 +958,17 @@ def world(tmp_path_factory):
         )
         return [made]
 
+    def gather_redundancy() -> list[str]:
+        made = str(root / "out" / "redundancy.parquet")
+        run(
+            tables.gather_redundancy,
+            path_to_table=made,
+            paths_to_redundancy={("toy", "conv1", "a"): file["redundancy"]},
+            paths_to_layers={"toy": file["layers"]},
+            origins={"toy": NO_ORIGINS},
+        )
+        return [made]
+
     def outcomes() -> list[str]:
         described = {"targets": ["a"], "outputs": 3, "model": "toy", "untrained": False}
         found = claims.outcomes([file["layer"]], None, "toy", (2, 2), **described)
@@ -976,9 +994,11 @@ def world(tmp_path_factory):
         settle(control())
         settle(draw())
         settle(rank())
+        settle(look())
         settle(gather_layer())
-        each = (extract, assign, probe, ablate, control, draw, rank)
-        each = (*each, gather_layer, gather_study, gather_groups, gather_measures, outcomes)
+        each = (extract, assign, probe, ablate, control, draw, rank, look)
+        gathered = (gather_layer, gather_study, gather_groups, gather_measures, gather_redundancy, outcomes)
+        each = (*each, *gathered)
         steps = {step.__name__: (step, STEPS[step.__name__]) for step in each}
         (root / "out").mkdir(exist_ok=True)
         right = {name: [pq.read_table(path) for path in step()] for name, (step, _) in steps.items()}
@@ -993,10 +1013,12 @@ STEPS = {
     "control": ["images", "layers", "cells", "baseline a", "baseline b"],
     "draw": ["images", "layers", "activations b", "means b", "baseline b"],
     "rank": ["images", "layers", "cells", "baseline a", "baseline b", "activations a", "activations b"],
+    "look": ["images", "layers", "cells", "baseline a", "baseline b"],
     "gather_layer": ["images", "layers", "baseline b", "cells", "probes s0m1", "ablations s0m1", "controls"],
     "gather_study": ["layer"],
     "gather_groups": ["images", "layers", "baseline b", "controls", "pseudo", "rankings"],
     "gather_measures": ["cells", "measures", "layers"],
+    "gather_redundancy": ["layers", "redundancy"],
     "outcomes": ["layer"],
 }
 TABLES = {
@@ -1012,6 +1034,7 @@ TABLES = {
     "pseudo": pseudo.SCHEMA,
     "rankings": importance.SCHEMA,
     "measures": importance.MEANS,
+    "redundancy": redundancy.SCHEMA,
     "layer": tables.LAYER,
 }
 
@@ -1104,11 +1127,12 @@ UNSEEN = {
     ("activations", "negative", "image_id"),
     ("baseline", "negative", "image_id"),
     ("probes", "negative", "draws"),
-    # The table of groups has their order.
+    # The tables of groups and of redundancy have their order.
     ("controls", "rows reversed", None),
     ("pseudo", "rows reversed", None),
     ("rankings", "rows reversed", None),
     ("measures", "rows reversed", None),
+    ("redundancy", "rows reversed", None),
     # What was gathered is checked before.
     ("layer", "negative", None),
     *(("layer", "null", name) for name in tables.OPTIONAL),
@@ -1136,7 +1160,7 @@ def outcome(world, step: str, name: str, write) -> None:
         write(path)
         found = [pq.read_table(made) for made in run()]
     except StudyError as error:
-        assert "unexpected" not in str(error), error.__cause__
+        assert "(unexpected;" not in str(error), error.__cause__
         named = path.name, "data/zzz: no such file", "layers: toy has no layer conv1"
         assert any(words in str(error) for words in named), error
     else:

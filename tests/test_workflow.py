@@ -25,6 +25,8 @@ CONTROLLED, PSEUDO = ("conv5", "dense2"), 2
 """Layers with controls, the first and the last, and pseudo-targets there."""
 CONTROLS = len(CONTROLLED) * TARGETS
 DRAWN = len(CONTROLLED) * PSEUDO
+LOOKED = 2
+"""Grids on which redundancy is looked at: of one target, on the first layer and the last."""
 FIGURES = ("figure2", "figure3", "supplement_depth", "supplement_claims", "supplement_interventions")
 FIGURES = (*FIGURES, "reading_needing", "supplement_controls", "importance_figure")
 """All but the first, which is of a grid, and the curves, which are of other groups than cells."""
@@ -82,11 +84,10 @@ def test_every_table_carries_what_made_it(finished):
         step = steps[path.stem] if folder == "networks" else steps.get(folder, folder)
         assert (made["study"], made["step"], made["code"]) == ("tiny", step, code.digest(step)), path
         settings.setdefault(folder, set()).add(made["settings"])
-    assert len(settings) == 15
+    assert len(settings) == 16
     # Nothing of a cell's place: it is in the file's name.
-    assert {len(settings[step]) for step in ("activations", "cells", "probes", "ablations", "controls", "pseudo")} == {
-        1
-    }
+    of_grids = ("activations", "cells", "probes", "ablations", "controls", "pseudo", "redundancy")
+    assert {len(settings[step]) for step in of_grids} == {1}
     # Rankings, and the units of one grid alone, which take fewer settings.
     assert len(settings["importance"]) == 2
     protocol = {"seed": 0, "published": {"C": 1.0, **TINY["probes"]["published"]}}
@@ -431,6 +432,8 @@ def test_class_added_to_the_pool_makes_its_activations_and_the_cells_whose_other
         **OF_GROUPS,
         **RANKED,
         "pseudo": DRAWN,
+        "redundancy": LOOKED,
+        "redundancy_table": 1,
         "figure1": 1,
     }
 
@@ -465,6 +468,8 @@ def test_layer_added_makes_the_network_anew_from_its_activations(project):
         "ablations": cells,
         "controls": CONTROLS,
         "pseudo": DRAWN,
+        "redundancy": LOOKED,
+        "redundancy_table": 1,
         "layer_tables": layers,
         **OF_GROUPS,
         **RANKED,
@@ -483,9 +488,10 @@ def test_layer_added_makes_the_network_anew_from_its_activations(project):
     ids=str,
 )
 def test_probe_setting_makes_the_probes_anew(project, setting):
-    """And those of pseudo-targets, which have the cross-fitted probe alone, where its C changes."""
+    """And those of pseudo-targets and of redundancy, which have the cross-fitted probe alone, where its C changes."""
     cells = LAYERS * TARGETS * CELLS
-    too = {"pseudo": DRAWN, **OF_GROUPS, **RANKED} if setting.get("crossfit", {"C": 10.0})["C"] != 10.0 else {}
+    too = {"pseudo": DRAWN, **OF_GROUPS, **RANKED, "redundancy": LOOKED, "redundancy_table": 1}
+    too = too if setting.get("crossfit", {"C": 10.0})["C"] != 10.0 else {}
     assert changed(project, probes=setting).planned() == BEHIND | {"probes": cells, "layer_tables": LAYERS} | too
 
 
@@ -530,13 +536,14 @@ def test_intervention_dropped_ablates_anew(project):
 
 
 def test_what_is_switched_off_is_neither_planned_nor_kept(tmp_path):
-    """As published alone: no folds, no controls, no pseudo-targets, and none of their figures."""
+    """As published alone: no folds, no controls, no pseudo-targets, no importance, and none of their figures."""
     off = {"ablations": {"protocols": ["published"]}, "controls": None, "importance": None}
     off["probes"] = TINY["probes"] | {"crossfit": None}
     project = Project.create(tmp_path / "project", TINY | off)
     planned, grids = project.planned(), LAYERS * TARGETS
     gone = {"controls", "pseudo", "group_tables", "reading_needing", "supplement_controls", "supplement_interventions"}
     gone |= {"importance", "units", "measure_tables", "faithfulness", "importance_figure", "supplement_curves"}
+    gone |= {"redundancy", "redundancy_table"}
     assert not gone & planned.keys()
     assert {name: planned[name] for name in ("cells", "probes", "ablations", "layer_tables", "claims")} == {
         "cells": grids,
@@ -563,6 +570,8 @@ def test_line_of_the_ablation_module_makes_the_ablations_anew(project, module):
         "ablations": LAYERS * TARGETS * CELLS,
         "controls": CONTROLS,
         "pseudo": DRAWN,
+        "redundancy": LOOKED,
+        "redundancy_table": 1,
         "layer_tables": LAYERS,
         **OF_GROUPS,
         **RANKED,

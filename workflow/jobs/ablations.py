@@ -1,7 +1,7 @@
 """Step `ablations`: the units of one cell, or of another group, replaced while the network runs."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -159,6 +159,12 @@ class Sample:
         dense = places[-1] - places[0] == len(places) - 1
         chosen = slice(places[0], places[-1] + 1) if dense else torch.from_numpy(places)
         return [tensor[chosen] for tensor in self.alive]
+
+    def passes(self, places: np.ndarray, how: How | None = None) -> Iterator[tuple[slice, list[torch.Tensor]]]:
+        """The tensors alive at the cut for the images at `places`, ascending, by slices of these; as `how` ablates."""
+        for batch in self.batches(len(places)):
+            first, *rest = self._alive_at(places[batch])
+            yield batch, [first if how is None else self._replaced(first, how, places[batch]), *rest]
 
     def energy(self, how: How, places: np.ndarray | None = None) -> np.ndarray:
         """What an ablation removes from each image, float64 [images]: sum over units of (a - replacement)^2."""

@@ -8,7 +8,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs import ablations, activations, cells, controls, groups, images, importance, networks, probes, pseudo
+from jobs import (
+    ablations,
+    activations,
+    cells,
+    controls,
+    groups,
+    images,
+    importance,
+    networks,
+    probes,
+    pseudo,
+    redundancy,
+)
 from readout import StudyError, folds, outcomes
 from readout.folds import FOLDS
 from readout.probes import auroc
@@ -98,6 +110,7 @@ MEASURES = pa.schema(
         ("value", pa.float64()),
     ]
 )
+REDUNDANCY = redundancy.SCHEMA.insert(2, pa.field("depth", pa.int32()))
 
 
 def _finite(table: pa.Table) -> bool:
@@ -586,3 +599,75 @@ def gather_measures(
     rows.sort(key=lambda row: (row["network"], row["depth"], row["class_id"]))
     parquet.write(path_to_table, rows, MEASURES, made)
     return f"{len(rows)} means of cells"
+
+
+def _fault(rows: Sequence[Mapping], layer: str, layers: Mapping[str, Mapping]) -> str | None:
+    """What is wrong with the rows of one group under one intervention; None where nothing is.
+
+    `layers` are the rows of `layers.parquet` by layer.
+    """
+    # Behind the network's last layer there is no place.
+    if tuple(row["place"] for row in rows) not in (redundancy.PLACES, redundancy.PLACES[:1]):
+        return "the places of a group are not all there once"
+    remaining, *behind = rows
+    of_group = [(row["kind"], row["units"], row["separation_loss"], row["use"]) for row in rows]
+    if len(set(of_group)) > 1 or (remaining["separation_loss"] is None) != (remaining["use"] is None):
+        return "what is of a group differs from place to place"
+    if remaining["kind"] not in redundancy.KINDS or remaining["intervention"] not in INTERVENTIONS:
+        return f"{remaining['kind']} {remaining['intervention']} is unknown"
+    if remaining["at"] != layer or remaining["units"] < 1 or remaining["change"] != 0:
+        return "the units that remain are not those of the layer"
+    if any(row["at"] not in layers for row in rows) or (
+        [row["units_at"] for row in rows]
+        != [layers[layer]["units"] - remaining["units"], *(layers[row["at"]]["units"] for row in behind)]
+    ):
+        return "the units looked at are not those of the network's layers"
+    return None
+
+
+def _redundancy(
+    path: str, origin: Mapping[str, str], coordinates: Mapping[str, str], layers: Mapping[str, Mapping]
+) -> list[dict]:
+    """The rows of `REDUNDANCY` of one grid; `layers` are the rows of `layers.parquet` by layer."""
+    table = _read(path, redundancy.SCHEMA, origin, redundancy.OPTIONAL)
+    rows = table.to_pylist()
+    if any(row | coordinates != row for row in rows):
+        raise StudyError(f"{path}: is not of {', '.join(coordinates.values())}; {parquet.again(path)}")
+    if not _finite(table):
+        raise StudyError(f"{path}: a number is not finite; {parquet.again(path)}")
+    if any(not 0 <= row[f"auroc_{when}"] <= 1 for row in rows for when in ("before", "after")):
+        raise StudyError(f"{path}: an AUROC is none; {parquet.again(path)}")
+    by_ablation: dict[tuple[str, str], list[dict]] = {}
+    for row in rows:
+        by_ablation.setdefault((row["group"], row["intervention"]), []).append(row)
+    names, interventions = map(set, zip(*by_ablation, strict=True))
+    if len(by_ablation) < len(names) * len(interventions):
+        raise StudyError(f"{path}: a group is not ablated in every way; {parquet.again(path)}")
+    for found in by_ablation.values():
+        if fault := _fault(found, coordinates["layer"], layers):
+            raise StudyError(f"{path}: {fault}; {parquet.again(path)}")
+    return [{"depth": layers[coordinates["layer"]]["depth"]} | row for row in rows]
+
+
+def gather_redundancy(
+    path_to_table: str,
+    *,
+    paths_to_redundancy: Mapping[tuple[str, str, str], str],
+    paths_to_layers: Mapping[str, str],
+    origins: Mapping[str, Mapping[str, Mapping[str, str]]],
+    made: str | None = None,
+) -> str:
+    """Write `tables/redundancy.parquet`: a row per group, intervention and place of each grid.
+
+    `paths_to_redundancy` are by network, layer and target, `paths_to_layers` (the tables of all layers) by network;
+    `origins` says by network and step what its files must carry. Raises StudyError for the first file that does not.
+    """
+    rows = []
+    for (network, layer, target), path in paths_to_redundancy.items():
+        layers = networks.layer_nodes(paths_to_layers[network], [layer])
+        at = {"network": network, "layer": layer, "class_id": target}
+        rows += _redundancy(path, origins[network]["redundancy"], at, layers)
+    # Stable: the groups of a grid stay in the order of its file.
+    rows.sort(key=lambda row: (row["network"], row["depth"], row["class_id"]))
+    parquet.write(path_to_table, rows, REDUNDANCY, made)
+    return f"{len(rows)} rows"

@@ -76,3 +76,16 @@ def cut_before(traced: fx.GraphModule, node_name: str) -> Cut:
     """The network in two parts before the non-linearity `node_name`, whose input is then the first tensor alive."""
     node = next(node for node in traced.graph.nodes if node.name == node_name)
     return cut(traced, node.all_input_nodes[0].name)
+
+
+def reached(traced: fx.GraphModule, node_name: str) -> set[str]:
+    """Names of the nodes that read the node `node_name`, directly or by way of others.
+
+    Not all nodes behind a cut are: a network of branches computes some that do not depend on the layer.
+    """
+    found: set[fx.Node] = {next(node for node in traced.graph.nodes if node.name == node_name)}
+    # Nodes stand in the order of execution: each behind those that it reads.
+    for node in traced.graph.nodes:
+        if found.intersection(node.all_input_nodes):
+            found.add(node)
+    return {node.name for node in found} - {node_name}

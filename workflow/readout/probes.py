@@ -273,14 +273,18 @@ def _best(
 
 
 def _predict(
-    activations: np.ndarray, columns: np.ndarray, is_target: np.ndarray, fold: np.ndarray, C: Sequence[float]
-) -> np.ndarray:
-    """Decision values [draws, images], each by a probe of the folds that its image is not in.
+    activations: np.ndarray,
+    columns: np.ndarray,
+    is_target: np.ndarray,
+    fold: np.ndarray,
+    left_out: Sequence[int],
+    C: Sequence[float],
+) -> list[np.ndarray]:
+    """For each fold of `left_out`, decision values [draws, images of the fold] by probes of the other folds' images.
 
-    activations: [images, units]; columns: [folds, draws, units of a probe]; C: [folds].
+    activations: [images, units]; columns: [folds left out, draws, units of a probe]; C: [folds left out].
     """
     _, draws, units = columns.shape
-    left_out = np.unique(fold)
     train = np.stack([fold != k for k in left_out])
     weights = np.stack([side_weights(rows, is_target) for rows in train])
     fitted = fit_standardised(
@@ -291,11 +295,47 @@ def _predict(
         weights.repeat(draws, 0)[:, None],
         np.repeat(C, draws)[:, None],
     )
-    decision = np.empty((draws, len(fold)))
+    decisions = []
     for i, rows in enumerate(train):
         some = slice(i * draws, (i + 1) * draws)
         probes = Probes(fitted.columns[some], fitted.coefficients[some], fitted.intercepts[some])
-        decision[:, ~rows] = probes.decisions(activations[~rows])
+        decisions.append(probes.decisions(activations[~rows]))
+    return decisions
+
+
+def _chosen(
+    activations: np.ndarray,
+    columns: np.ndarray,
+    is_target: np.ndarray,
+    fold: np.ndarray,
+    left_out: int,
+    C: float | Sequence[float],
+) -> float:
+    """The C of the probe that predicts a fold: the one given, or the best of a list by the other folds."""
+    if not isinstance(C, Sequence):
+        return float(C)
+    candidates = [float(c) for c in C]
+    if len(candidates) == 1:
+        return candidates[0]
+    return _best(activations, columns, is_target, fold, fold != left_out, candidates)
+
+
+def predict_fold(
+    activations: np.ndarray,
+    group: np.ndarray,
+    is_target: np.ndarray,
+    fold: np.ndarray,
+    left_out: int,
+    *,
+    C: float | Sequence[float],
+) -> np.ndarray:
+    """Decision values [images of the fold] of the cross-fitted probe for the images of one fold, `left_out`.
+
+    What `crossfit` does for this fold, for activations [images, units] that are this fold's own, as where each fold has
+    its own ablation; `group` are the units that the probe looks at. Other arguments are those of `crossfit`.
+    """
+    chosen = _chosen(activations, group, is_target, fold, left_out, C)
+    ((decision,),) = _predict(activations, group[None, None], is_target, fold, [left_out], [chosen])
     return decision
 
 
@@ -316,15 +356,13 @@ def crossfit(
     are standardised on the training folds and divided by the square root of their number, so that one C means the same
     for any number of units. Raises StudyError where a fold holds all images of one side.
     """
-    candidates = [float(c) for c in C] if isinstance(C, Sequence) else [float(C)]
     left_out = np.unique(fold)
     columns = np.stack([groups[k] for k in left_out])
-    chosen = candidates * len(left_out)
-    if len(candidates) > 1:
-        chosen = [
-            _best(activations, columns[i], is_target, fold, fold != k, candidates) for i, k in enumerate(left_out)
-        ]
-    (decision,) = _predict(activations, columns[:, None], is_target, fold, chosen)
+    chosen = [_chosen(activations, columns[i], is_target, fold, k, C) for i, k in enumerate(left_out)]
+    decision = np.empty(len(fold))
+    parts = _predict(activations, columns[:, None], is_target, fold, left_out, chosen)
+    for k, (part,) in zip(left_out, parts, strict=True):
+        decision[fold == k] = part
     p = np.exp(-np.logaddexp(0, -decision))
     predicted = decision > 0
     accuracy = (predicted[is_target].mean() + (~predicted[~is_target]).mean()) / 2
@@ -353,5 +391,7 @@ def crossfit_fixed(
         # Draws are without replacement, so that each is the whole group.
         draws = 1
     columns = np.stack([[generator.choice(groups[k], units, replace=False) for _ in range(draws)] for k in left_out])
-    decisions = _predict(activations, columns, is_target, fold, C)
+    decisions = np.empty((draws, len(fold)))
+    for k, part in zip(left_out, _predict(activations, columns, is_target, fold, left_out, C), strict=True):
+        decisions[:, fold == k] = part
     return float(np.mean([auroc(decision, is_target) for decision in decisions]))

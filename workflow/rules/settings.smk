@@ -78,7 +78,7 @@ def ablating(files, wildcards, params):
 
 
 def controlling(files, wildcards, params):
-    """What the job of a grid's controls does."""
+    """What the job of a grid's controls does, or another that ablates groups of its own choice."""
     does = {name: value for name, value in params.settings.items() if name != "source"}
     return {"grid": grid(files, wildcards), "path_to_truth": next(iter(files.truth), None), **does}
 
@@ -107,6 +107,16 @@ def ranked(files, wildcards, params):
     """What the job of a grid's measures does."""
     does = {name: value for name, value in params.settings.items() if name != "source"}
     return {"grid": grid(files, wildcards), "paths_to_activations": [files.target, *files.others], **does}
+
+
+def looking(network):
+    """How a class is looked for where a grid's units are ablated."""
+    return {
+        "source": STUDY.source(STUDY.networks[network]),
+        "seed": STUDY.seed,
+        "interventions": STUDY.importance["interventions"],
+        "C": STUDY.config["probes"]["crossfit"]["C"],
+    }
 
 
 def drawing(network):
@@ -184,6 +194,7 @@ def origins(network, *steps):
         "controls": control,
         "pseudo": drawing,
         "importance": ranking,
+        "redundancy": looking,
     }
     given = {step: GRID if step == "cells" else settings[step](network) for step in steps}
     return {step: {"study": STUDY.name, "settings": provenance.digest(s)} for step, s in given.items()}
@@ -340,3 +351,8 @@ def pseudo_grids():
 def controlled_grids():
     """All (network, layer, target) with controls."""
     return [grid for grid in STUDY.grids() if STUDY.has_groups and grid[1] in STUDY.controlled(grid[0])]
+
+
+def redundancy_grids():
+    """All (network, layer, target) where a class is looked for while units are ablated."""
+    return list(STUDY.ranked()) if STUDY.importance and STUDY.importance["redundancy"] else []

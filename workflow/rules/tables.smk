@@ -1,5 +1,5 @@
-# The rows of all cells: gathered a layer at a time, with each image's part, and then for the study; and those of other
-# groups.
+# The rows of all cells: gathered a layer at a time, with each image's part, and then for the study; those of other
+# groups; and where classes can still be read.
 
 
 rule layer_tables:
@@ -98,6 +98,31 @@ rule measure_tables:
             tables.gather_measures,
             path_to_table=output[0],
             **of_measures(input),
+            origins=params.origins,
+            made=made("tables", params.origins),
+        )
+
+
+rule redundancy_table:
+    input:
+        redundancy=[rules.redundancy.output[0].format(network=n, layer=l, class_id=t) for n, l, t in redundancy_grids()],
+        layers=expand(rules.layers.output[0], network=STUDY.networks),
+    output:
+        f"{R}/tables/redundancy.parquet",
+    log:
+        f"{R}/logs/tables/redundancy.log",
+    params:
+        origins={network: origins(network, "redundancy") for network in STUDY.networks if redundancy_grids()},
+        code=digest("tables"),
+    run:
+        from jobs import tables
+
+        logs.run(
+            log[0],
+            tables.gather_redundancy,
+            path_to_table=output[0],
+            paths_to_redundancy=dict(zip(redundancy_grids(), input.redundancy, strict=True)),
+            paths_to_layers=dict(zip(STUDY.networks, input.layers, strict=True)),
             origins=params.origins,
             made=made("tables", params.origins),
         )
