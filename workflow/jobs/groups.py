@@ -65,6 +65,13 @@ def units(path_to_cells: str, fold: int | None = None) -> Mapping[str, np.ndarra
     return cache.shared(("cells", cache.stamp(path_to_cells), fold), lambda: _cells(path_to_cells, fold))
 
 
+def bins(path_to_cells: str) -> dict[str, dict[str, int]]:
+    """The bins of each cell of a grid, by the names of their columns."""
+    schema = pa.schema([cells.SCHEMA.field(name) for name in ("cell", "selectivity_bin", "magnitude_bin")])
+    rows = parquet.read(path_to_cells, schema).group_by(schema.names).aggregate([]).to_pylist()
+    return {row.pop("cell"): row for row in rows}
+
+
 def layer_units(path_to_cells: str) -> int:
     """How many units the layer of a grid has."""
     return sum(map(len, units(path_to_cells).values()))
