@@ -33,6 +33,7 @@ include: "workflow/rules/cells.smk"
 include: "workflow/rules/probes.smk"
 include: "workflow/rules/ablations.smk"
 include: "workflow/rules/controls.smk"
+include: "workflow/rules/shapley.smk"
 include: "workflow/rules/pseudo.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/claims.smk"
@@ -47,6 +48,7 @@ rule all:
         expand(rules.others.output, network=STUDY.networks),
         rules.tables.output,
         rules.group_tables.output if controlled_grids() or pseudo_grids() else [],
+        rules.shapley_tables.output if STUDY.shapley else [],
         rules.claims.output,
         expand(f"{R}/figures/{{name}}.{{suffix}}", name=FIGURES, suffix=["png", "svg"]),
 

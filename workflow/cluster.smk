@@ -47,9 +47,12 @@ def sharing(w):
 
 
 def wanted(network, layer):
-    """What a layer's job makes: its table, and the pseudo-targets, which belong to no target's grid."""
+    """What a layer's job makes: its table, the pseudo-targets, which belong to no target's grid, and Shapley values."""
     drawn = STUDY.pseudo if layer in STUDY.controlled(network) else ()
-    return [f"{R}/tables/{network}/{layer}.parquet", *(f"{R}/pseudo/{network}/{layer}/{p}.parquet" for p in drawn)]
+    divided = STUDY.networks[network].targets if STUDY.shapley else ()
+    made = [f"{R}/pseudo/{network}/{layer}/{pseudo}.parquet" for pseudo in drawn]
+    made += [f"{R}/shapley/{network}/{layer}/{target}.parquet" for target in divided]
+    return [f"{R}/tables/{network}/{layer}.parquet", *made]
 
 
 rule all:
@@ -117,7 +120,7 @@ use rule all as layers with:
     params:
         parts=lambda w: json.dumps([f"layers/{w.network}/{layer}" for layer in sharing(w)]),
         plan=plan("tables"),
-        options="--allowed-rules cells probes ablations controls pseudo layer_tables",
+        options="--allowed-rules cells probes ablations controls shapley pseudo layer_tables",
         files=lambda w: [path for layer in sharing(w) for path in wanted(w.network, layer)],
 
 

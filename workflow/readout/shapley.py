@@ -84,9 +84,7 @@ def _added(worth: Game, orders: np.ndarray) -> np.ndarray:
     return np.take_along_axis(steps, place, axis=1)
 
 
-def estimate(
-    game: Game, players: int, *, permutations: int, error: float, generator: np.random.Generator
-) -> Shares:
+def estimate(game: Game, players: int, *, permutations: int, error: float, generator: np.random.Generator) -> Shares:
     """Shapley values from random orders of the players (Castro et al. 2009), at most `permutations`, at least four.
 
     An order and its reverse count as one draw, since what two players do together is shared evenly by the two; the

@@ -6,6 +6,8 @@ BASELINE = f"{R}/baseline/{{network}}/{{class_id}}.parquet"
 ACCURACY = f"{R}/networks/{{network}}/accuracy.parquet"
 TRUTH = f"{R}/networks/{{network}}/truth.parquet"
 GRID = {"bins": STUDY.bins, "folds": STUDY.folds}
+# Interventions by which a group's units put out a constant, as far as the study has them.
+REPLACING = [name for name in ("zero", "mean") if name in STUDY.interventions]
 EXTRACTION = {**STUDY.config["activations"], "folds": STUDY.folds}
 
 
@@ -89,6 +91,23 @@ def control(network):
     return {"source": STUDY.source(STUDY.networks[network]), "seed": STUDY.seed, **kinds}
 
 
+def valuing(network):
+    """How the Shapley values of a network's cells are estimated."""
+    with told():
+        return {
+            "source": STUDY.source(STUDY.networks[network]),
+            "seed": STUDY.seed,
+            "interventions": REPLACING,
+            **STUDY.shapley_settings(),
+        }
+
+
+def dividing(files, wildcards, params):
+    """What the job of a grid's Shapley values does."""
+    does = {name: value for name, value in params.settings.items() if name != "source"}
+    return {"grid": grid(files, wildcards), **does}
+
+
 def drawing(network):
     """How pseudo-targets of a network are treated; those of its classes that give the images count, too."""
     probes = STUDY.config["probes"]["crossfit"]
@@ -96,7 +115,7 @@ def drawing(network):
         "source": STUDY.source(STUDY.networks[network]),
         "bins": STUDY.bins,
         "C": probes and probes["C"],
-        "interventions": [name for name in ("zero", "mean") if name in STUDY.interventions],
+        "interventions": REPLACING,
         "seed": STUDY.seed,
     }
 
@@ -158,7 +177,7 @@ def listed(params):
 
 def origins(network, *steps):
     """What the files of these steps must carry to be gathered in one table."""
-    settings = {"probes": probing, "ablations": ablation, "controls": control, "pseudo": drawing}
+    settings = {"probes": probing, "ablations": ablation, "controls": control, "pseudo": drawing, "shapley": valuing}
     given = {step: GRID if step == "cells" else settings[step](network) for step in steps}
     return {step: {"study": STUDY.name, "settings": provenance.digest(s)} for step, s in given.items()}
 
@@ -266,6 +285,19 @@ def of_grids(paths):
         "paths_to_baselines": {n.name: {c: next(left) for c in n.classes} for n in STUDY.networks.values()},
         "others": {network: contrasts(network) for network in STUDY.networks},
     }
+
+
+def of_shapley(paths):
+    """The inputs of the table of Shapley values: by grid, layers by network."""
+    return {
+        "paths_to_shapley": dict(zip(shapley_grids(), paths.shapley, strict=True)),
+        "paths_to_layers": dict(zip(STUDY.networks, paths.layers, strict=True)),
+    }
+
+
+def shapley_grids():
+    """All (network, layer, target) with Shapley values."""
+    return list(STUDY.grids()) if STUDY.shapley else []
 
 
 def pseudo_grids():
