@@ -16,7 +16,7 @@ from workflow import ROOT, TINY, Project, ran
 
 pytestmark = pytest.mark.workflow
 
-CELLS = ("probes", "ablations", "controls", "pseudo")
+CELLS = ("probes", "ablations", "controls", "shapley", "pseudo")
 AFTER_CELLS = ("tables", "claims.parquet", "claims.html", "figures")
 AFTER_NETWORKS = ("activations", "means", "baseline", "others", "cells", *CELLS, *AFTER_CELLS)
 

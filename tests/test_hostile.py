@@ -39,7 +39,7 @@ from inputs import checkpoints, conversions, datasets
 from inputs.config import from_command_line
 from inputs.sources import ImageSource, NetworkSource
 from inputs.study import Study
-from jobs import ablations, activations, cells, claims, controls, probes, pseudo, tables
+from jobs import ablations, activations, cells, claims, controls, probes, pseudo, shapley, tables
 from jobs import figures as figures_job
 from jobs import images as images_job
 from jobs import networks as networks_job
@@ -779,7 +779,7 @@ def world(tmp_path_factory):
     file |= {f"activations {c}": str(root / "activations" / "conv1" / f"{c}.parquet") for c in "ab"}
     file |= {f"means {c}": str(root / "means" / "conv1" / f"{c}.parquet") for c in "ab"}
     file |= {f"baseline {c}": str(root / "baseline" / f"{c}.parquet") for c in "ab"}
-    file |= {step: str(root / step / "a.parquet") for step in ("cells", "controls", "pseudo")}
+    file |= {step: str(root / step / "a.parquet") for step in ("cells", "controls", "pseudo", "shapley")}
     names = ("s0m0", "s0m1", "s1m0", "s1m1")
     for step in ("probes", "ablations"):
         file |= {f"{step} {cell}": str(root / step / "a" / f"{cell}.parquet") for cell in names}
@@ -856,6 +856,12 @@ def world(tmp_path_factory):
         run(controls.control, grid=grid, path_to_controls=made, **counts, seed=0)
         return [made]
 
+    def divide() -> list[str]:
+        made = out(file["shapley"])
+        how = {"interventions": ["zero", "mean"], "permutations": 40, "error": 0.1, "seed": 0}
+        run(shapley.divide, grid=grid, path_to_shapley=made, **how)
+        return [made]
+
     def draw() -> list[str]:
         made = out(file["pseudo"])
         run(
@@ -911,6 +917,17 @@ def world(tmp_path_factory):
         )
         return [made]
 
+    def gather_shapley() -> list[str]:
+        made = str(root / "out" / "shapley.parquet")
+        run(
+            tables.gather_shapley,
+            path_to_table=made,
+            paths_to_shapley={("toy", "conv1", "a"): file["shapley"]},
+            paths_to_layers={"toy": file["layers"]},
+            origins={"toy": NO_ORIGINS},
+        )
+        return [made]
+
     def outcomes() -> list[str]:
         described = {"targets": ["a"], "outputs": 3, "model": "toy", "untrained": False}
         found = claims.outcomes([file["layer"]], None, "toy", (2, 2), **described)
@@ -934,9 +951,11 @@ def world(tmp_path_factory):
         for cell in names:
             settle(probe(cell) + ablate(cell))
         settle(control())
+        settle(divide())
         settle(draw())
         settle(gather_layer())
-        each = (extract, assign, probe, ablate, control, draw, gather_layer, gather_study, gather_groups, outcomes)
+        each = (extract, assign, probe, ablate, control, divide, draw)
+        each += (gather_layer, gather_study, gather_groups, gather_shapley, outcomes)
         steps = {step.__name__: (step, STEPS[step.__name__]) for step in each}
         (root / "out").mkdir(exist_ok=True)
         right = {name: [pq.read_table(path) for path in step()] for name, (step, _) in steps.items()}
@@ -949,10 +968,12 @@ STEPS = {
     "probe": ["cells", "layers", "activations a", "activations b"],
     "ablate": ["images", "layers", "cells", "baseline a", "baseline b"],
     "control": ["images", "layers", "cells", "baseline a", "baseline b"],
+    "divide": ["images", "layers", "cells", "baseline a", "baseline b"],
     "draw": ["images", "layers", "activations b", "means b", "baseline b"],
     "gather_layer": ["images", "layers", "baseline b", "cells", "probes s0m1", "ablations s0m1", "controls"],
     "gather_study": ["layer"],
     "gather_groups": ["images", "layers", "baseline b", "controls", "pseudo"],
+    "gather_shapley": ["layers", "shapley"],
     "outcomes": ["layer"],
 }
 TABLES = {
@@ -966,6 +987,7 @@ TABLES = {
     "ablations": ablations.SCHEMA,
     "controls": controls.SCHEMA,
     "pseudo": pseudo.SCHEMA,
+    "shapley": shapley.SCHEMA,
     "layer": tables.LAYER,
 }
 

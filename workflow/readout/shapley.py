@@ -13,15 +13,12 @@ from scipy import stats
 
 Game = Callable[[np.ndarray], np.ndarray]
 
+# ASSUME: the error is looked at after every twenty pairs of orders; that of a few is too small by luck too often.
 BLOCK = 20
-"""Pairs of orders that are drawn at a time.
-
-ASSUME: the error is looked at after every twenty pairs; that of a few is too small by luck too often.
-"""
 CONFIDENCE = 0.95
 """Of the intervals of values."""
+# ASSUME: a hundredth of the gap is the smallest loss, and the smallest share beyond it, that counts as one.
 SMALLEST = 0.01
-"""ASSUME: a hundredth of the gap is the smallest loss, and the smallest share beyond it, that counts."""
 
 
 @dataclass(frozen=True)
