@@ -1110,7 +1110,7 @@ def outcome(world, step: str, name: str, write) -> None:
         write(path)
         found = [pq.read_table(made) for made in run()]
     except StudyError as error:
-        assert "unexpected" not in str(error), error.__cause__
+        assert "(unexpected; " not in str(error), error.__cause__
         named = path.name, "data/zzz: no such file", "layers: toy has no layer conv1"
         assert any(words in str(error) for words in named), error
     else:
