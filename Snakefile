@@ -33,6 +33,7 @@ include: "workflow/rules/cells.smk"
 include: "workflow/rules/probes.smk"
 include: "workflow/rules/ablations.smk"
 include: "workflow/rules/controls.smk"
+include: "workflow/rules/shapley.smk"
 include: "workflow/rules/pseudo.smk"
 include: "workflow/rules/importance.smk"
 include: "workflow/rules/redundancy.smk"
@@ -53,6 +54,7 @@ rule all:
         rules.faithfulness.output if STUDY.importance else [],
         rules.units.output.path_to_units.format(**FIRST, class_id=FIRST["target"]) if STUDY.importance else [],
         rules.redundancy_table.output if redundancy_grids() else [],
+        rules.shapley_tables.output if STUDY.shapley else [],
         rules.claims.output,
         expand(f"{R}/figures/{{name}}.{{suffix}}", name=FIGURES, suffix=["png", "svg"]),
 

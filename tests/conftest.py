@@ -34,7 +34,9 @@ set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "hypothesis")
 hypothesis.settings.register_profile("study", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("study")
 
-NO_ORIGINS = {step: {} for step in ("cells", "probes", "ablations", "controls", "pseudo", "importance", "redundancy")}
+NO_ORIGINS = {
+    step: {} for step in ("cells", "probes", "ablations", "controls", "pseudo", "shapley", "importance", "redundancy")
+}
 """Of files made outside of a study, which carry nothing of what made them."""
 
 

@@ -20,6 +20,7 @@ STEPS = (
     "probes",
     "ablations",
     "controls",
+    "shapley",
     "pseudo",
     "importance",
     "redundancy",
@@ -28,6 +29,9 @@ STEPS = (
     "faithfulness",
     "figures",
 )
+
+GATHERED = ("tables", "claims", "faithfulness")
+"""Steps that depend on whatever the tables gather."""
 
 
 def _modules(step):
@@ -43,16 +47,23 @@ def test_a_step_depends_on_its_own_module(step):
 
 # What a changed line must not recompute: a step's modules against the modules that it has no business with.
 APART = [
-    ("images", "networks activations cells probes ablations controls pseudo redundancy tables outcomes claims figures"),
-    ("networks", "activations cells probes ablations controls pseudo redundancy tables outcomes claims figures"),
-    ("activations", "cells probes ablations controls pseudo redundancy tables outcomes claims figures"),
-    ("cells", "groups probes ablations controls pseudo redundancy tables outcomes claims figures"),
-    ("probes", "ablations controls pseudo redundancy tables outcomes claims figures"),
-    ("ablations", "probes controls pseudo redundancy tables outcomes claims figures"),
-    ("controls", "probes pseudo importance redundancy tables outcomes claims figures"),
-    ("pseudo", "importance redundancy tables outcomes claims figures"),
-    ("importance", "pseudo redundancy tables outcomes claims faithfulness figures"),
-    ("redundancy", "controls pseudo importance tables claims faithfulness figures"),
+    (
+        "images",
+        "networks activations cells probes ablations controls shapley pseudo redundancy tables outcomes claims figures",
+    ),
+    (
+        "networks",
+        "activations cells probes ablations controls shapley pseudo redundancy tables outcomes claims figures",
+    ),
+    ("activations", "cells probes ablations controls shapley pseudo redundancy tables outcomes claims figures"),
+    ("cells", "groups probes ablations controls shapley pseudo redundancy tables outcomes claims figures"),
+    ("probes", "ablations controls shapley pseudo redundancy tables outcomes claims figures"),
+    ("ablations", "probes controls shapley pseudo redundancy tables outcomes claims figures"),
+    ("controls", "probes shapley pseudo importance redundancy tables outcomes claims figures"),
+    ("shapley", "controls pseudo tables claims faithfulness figures"),
+    ("pseudo", "shapley importance redundancy tables outcomes claims figures"),
+    ("importance", "shapley pseudo redundancy tables outcomes claims faithfulness figures"),
+    ("redundancy", "controls shapley pseudo importance tables claims faithfulness figures"),
     ("tables", "claims faithfulness figures"),
     ("claims", "faithfulness figures"),
     ("faithfulness", "claims figures"),
@@ -114,6 +125,7 @@ def test_no_step_depends_on_the_enumeration(step):
             "pseudo",
             ["jobs/ablations.py", "jobs/controls.py", "readout/cells.py", "readout/folds.py", "readout/probes.py"],
         ),
+        ("shapley", ["jobs/ablations.py", "jobs/groups.py", "readout/shapley.py", "readout/outcomes.py"]),
         (
             "importance",
             ["jobs/controls.py", "readout/importance.py", "readout/gradients.py", "readout/similarity.py"],
@@ -133,7 +145,14 @@ def test_no_step_depends_on_the_enumeration(step):
         ),
         (
             "tables",
-            ["readout/outcomes.py", "readout/folds.py", "jobs/pseudo.py", "jobs/importance.py", "jobs/redundancy.py"],
+            [
+                "readout/outcomes.py",
+                "readout/folds.py",
+                "jobs/pseudo.py",
+                "jobs/importance.py",
+                "jobs/redundancy.py",
+                "jobs/shapley.py",
+            ],
         ),
         ("claims", ["readout/claims.py", "jobs/tables.py"]),
         ("figures", ["readout/figures.py"]),
@@ -180,17 +199,27 @@ def copy(tmp_path):
 @pytest.mark.parametrize(
     ("file", "changed"),
     [
-        ("readout/ablations.py", {"ablations", "controls", "pseudo", "redundancy", "tables", "claims"}),
-        ("jobs/ablations.py", {"ablations", "controls", "pseudo", "redundancy", "tables", "claims"}),
-        ("jobs/controls.py", {"controls", "pseudo", "tables", "claims"}),
-        ("readout/groups.py", {"probes", "ablations", "controls", "pseudo", "redundancy", "tables", "claims"}),
-        ("readout/probes.py", {"probes", "pseudo", "redundancy", "tables", "claims"}),
+        (
+            "readout/ablations.py",
+            {"ablations", "controls", "shapley", "pseudo", "importance", "redundancy", *GATHERED},
+        ),
+        ("jobs/ablations.py", {"ablations", "controls", "shapley", "pseudo", "importance", "redundancy", *GATHERED}),
+        ("jobs/controls.py", {"controls", "pseudo", "importance", *GATHERED}),
+        (
+            "readout/groups.py",
+            {"probes", "ablations", "controls", "shapley", "pseudo", "importance", "redundancy", *GATHERED},
+        ),
+        ("readout/probes.py", {"probes", "shapley", "pseudo", "importance", "redundancy", *GATHERED}),
         ("readout/claims.py", {"claims"}),
-        ("readout/outcomes.py", {"redundancy", "tables", "claims"}),
+        ("readout/outcomes.py", {"shapley", "redundancy", *GATHERED}),
         ("readout/folds.py", set(STEPS) - {"figures"}),
-        ("jobs/pseudo.py", {"pseudo", "tables", "claims"}),
-        ("jobs/redundancy.py", {"redundancy", "tables", "claims"}),
-        ("readout/redundancy.py", {"redundancy", "tables", "claims"}),
+        ("jobs/pseudo.py", {"pseudo", *GATHERED}),
+        ("jobs/redundancy.py", {"redundancy", *GATHERED}),
+        ("readout/redundancy.py", {"redundancy", *GATHERED}),
+        ("jobs/shapley.py", {"shapley", *GATHERED}),
+        ("readout/shapley.py", {"shapley", *GATHERED}),
+        ("readout/importance.py", {"importance", *GATHERED}),
+        ("readout/faithfulness.py", {"faithfulness", "figures"}),
         ("readout/figures.py", {"figures"}),
         ("jobs/figures.py", {"figures"}),
         ("inputs/study.py", set()),

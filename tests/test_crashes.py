@@ -16,7 +16,7 @@ from workflow import ROOT, TINY, Project, ran
 
 pytestmark = pytest.mark.workflow
 
-CELLS = ("probes", "ablations", "controls", "pseudo", "importance", "redundancy")
+CELLS = ("probes", "ablations", "controls", "shapley", "pseudo", "importance", "redundancy")
 AFTER_CELLS = ("tables", "claims.parquet", "claims.html", "faithfulness.parquet", "faithfulness.html", "figures")
 AFTER_NETWORKS = ("activations", "means", "baseline", "others", "cells", *CELLS, *AFTER_CELLS)
 

@@ -39,7 +39,19 @@ from inputs import checkpoints, conversions, datasets
 from inputs.config import from_command_line
 from inputs.sources import ImageSource, NetworkSource
 from inputs.study import Study
-from jobs import ablations, activations, cells, claims, controls, importance, probes, pseudo, redundancy, tables
+from jobs import (
+    ablations,
+    activations,
+    cells,
+    claims,
+    controls,
+    importance,
+    probes,
+    pseudo,
+    redundancy,
+    shapley,
+    tables,
+)
 from jobs import figures as figures_job
 from jobs import images as images_job
 from jobs import networks as networks_job
@@ -786,7 +798,7 @@ def world(tmp_path_factory):
     file |= {f"activations {c}": str(root / "activations" / "conv1" / f"{c}.parquet") for c in "ab"}
     file |= {f"means {c}": str(root / "means" / "conv1" / f"{c}.parquet") for c in "ab"}
     file |= {f"baseline {c}": str(root / "baseline" / f"{c}.parquet") for c in "ab"}
-    made_by_grid = ("cells", "controls", "pseudo", "rankings", "measures", "redundancy")
+    made_by_grid = ("cells", "controls", "pseudo", "rankings", "measures", "redundancy", "shapley")
     file |= {step: str(root / step / "a.parquet") for step in made_by_grid}
     names = ("s0m0", "s0m1", "s1m0", "s1m1")
     for step in ("probes", "ablations"):
@@ -862,6 +874,12 @@ def world(tmp_path_factory):
         made = out(file["controls"])
         counts = {"random": 2, "matched": 1, "directions": 1, "resample": 1}
         run(controls.control, grid=grid, path_to_controls=made, **counts, seed=0)
+        return [made]
+
+    def divide() -> list[str]:
+        made = out(file["shapley"])
+        how = {"interventions": ["zero", "mean"], "permutations": 40, "error": 0.1, "seed": 0}
+        run(shapley.divide, grid=grid, path_to_shapley=made, **how)
         return [made]
 
     def draw() -> list[str]:
@@ -969,6 +987,17 @@ def world(tmp_path_factory):
         )
         return [made]
 
+    def gather_shapley() -> list[str]:
+        made = str(root / "out" / "shapley.parquet")
+        run(
+            tables.gather_shapley,
+            path_to_table=made,
+            paths_to_shapley={("toy", "conv1", "a"): file["shapley"]},
+            paths_to_layers={"toy": file["layers"]},
+            origins={"toy": NO_ORIGINS},
+        )
+        return [made]
+
     def outcomes() -> list[str]:
         described = {"targets": ["a"], "outputs": 3, "model": "toy", "untrained": False}
         found = claims.outcomes([file["layer"]], None, "toy", (2, 2), **described)
@@ -992,13 +1021,13 @@ def world(tmp_path_factory):
         for cell in names:
             settle(probe(cell) + ablate(cell))
         settle(control())
+        settle(divide())
         settle(draw())
         settle(rank())
         settle(look())
         settle(gather_layer())
-        each = (extract, assign, probe, ablate, control, draw, rank, look)
-        gathered = (gather_layer, gather_study, gather_groups, gather_measures, gather_redundancy, outcomes)
-        each = (*each, *gathered)
+        each = (extract, assign, probe, ablate, control, divide, draw, rank, look, gather_layer, gather_study)
+        each = (*each, gather_groups, gather_measures, gather_redundancy, gather_shapley, outcomes)
         steps = {step.__name__: (step, STEPS[step.__name__]) for step in each}
         (root / "out").mkdir(exist_ok=True)
         right = {name: [pq.read_table(path) for path in step()] for name, (step, _) in steps.items()}
@@ -1011,6 +1040,7 @@ STEPS = {
     "probe": ["cells", "layers", "activations a", "activations b"],
     "ablate": ["images", "layers", "cells", "baseline a", "baseline b"],
     "control": ["images", "layers", "cells", "baseline a", "baseline b"],
+    "divide": ["images", "layers", "cells", "baseline a", "baseline b"],
     "draw": ["images", "layers", "activations b", "means b", "baseline b"],
     "rank": ["images", "layers", "cells", "baseline a", "baseline b", "activations a", "activations b"],
     "look": ["images", "layers", "cells", "baseline a", "baseline b"],
@@ -1019,6 +1049,7 @@ STEPS = {
     "gather_groups": ["images", "layers", "baseline b", "controls", "pseudo", "rankings"],
     "gather_measures": ["cells", "measures", "layers"],
     "gather_redundancy": ["layers", "redundancy"],
+    "gather_shapley": ["layers", "shapley"],
     "outcomes": ["layer"],
 }
 TABLES = {
@@ -1035,6 +1066,7 @@ TABLES = {
     "rankings": importance.SCHEMA,
     "measures": importance.MEANS,
     "redundancy": redundancy.SCHEMA,
+    "shapley": shapley.SCHEMA,
     "layer": tables.LAYER,
 }
 
@@ -1160,7 +1192,7 @@ def outcome(world, step: str, name: str, write) -> None:
         write(path)
         found = [pq.read_table(made) for made in run()]
     except StudyError as error:
-        assert "(unexpected;" not in str(error), error.__cause__
+        assert "(unexpected; " not in str(error), error.__cause__
         named = path.name, "data/zzz: no such file", "layers: toy has no layer conv1"
         assert any(words in str(error) for words in named), error
     else:

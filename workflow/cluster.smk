@@ -47,16 +47,18 @@ def sharing(w):
 
 
 def wanted(network, layer):
-    """What a layer's job makes: its table, pseudo-targets, which belong to no target's grid, rankings and redundancy."""
+    """What a layer's job makes: its table, pseudo-targets, which belong to no target's grid, rankings, redundancy and Shapley values."""
     drawn = STUDY.pseudo if layer in STUDY.controlled(network) else ()
     ranked = [target for n, at, target in STUDY.ranked() if (n, at) == (network, layer)]
     looked = ranked if STUDY.importance and STUDY.importance["redundancy"] else []
+    divided = STUDY.networks[network].targets if STUDY.shapley else ()
     return [
         f"{R}/tables/{network}/{layer}.parquet",
         *(f"{R}/pseudo/{network}/{layer}/{p}.parquet" for p in drawn),
         *(f"{R}/importance/{network}/{layer}/{target}/rankings.parquet" for target in ranked),
         *(f"{R}/redundancy/{network}/{layer}/{target}.parquet" for target in looked),
     ]
+        *(f"{R}/shapley/{network}/{layer}/{target}.parquet" for target in divided),
 
 
 rule all:
@@ -124,7 +126,7 @@ use rule all as layers with:
     params:
         parts=lambda w: json.dumps([f"layers/{w.network}/{layer}" for layer in sharing(w)]),
         plan=plan("tables"),
-        options="--allowed-rules cells probes ablations controls pseudo importance redundancy layer_tables",
+        options="--allowed-rules cells probes ablations controls shapley pseudo importance redundancy layer_tables",
         files=lambda w: [path for layer in sharing(w) for path in wanted(w.network, layer)],
 
 

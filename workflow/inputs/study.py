@@ -531,6 +531,15 @@ class Study:
                 for target in self._ranked_targets[network]:
                     yield network, layer, target
 
+    def shapley_settings(self) -> Mapping:
+        """How Shapley values are estimated; StudyError where the study has none."""
+        if not self.shapley:
+            raise StudyError(
+                "ablations.shapley: is null, so there are no Shapley values; give it permutations and error, as "
+                "workflow/studies/planted.yaml does"
+            )
+        return self.shapley
+
     def _check_counts(self) -> None:
         study = self.config["images"]["study"]
         least = study + 1 if self.train else study

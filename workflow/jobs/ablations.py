@@ -68,8 +68,8 @@ class Grid:
 def _listed(grid: Grid) -> tuple[dict[str, np.ndarray], list[int]]:
     """The images of a grid's ablations before any of them, fold after fold, by column [images]; and their outputs.
 
-    Columns of `images.parquet` and of the baseline, and `side`, 0 for the target's images and 1 + i for the i-th other
-    class's; the outputs are in the order of the sides.
+    Columns of `images.parquet` and of the baseline, `side`, 0 for the target's images and 1 + i for the i-th other
+    class's, and `z`, the log-odds of the target; the outputs are in the order of the sides.
     """
     parts, outputs = [], []
     per_fold = folds.others_per_fold(len(grid.others))
@@ -82,8 +82,8 @@ def _listed(grid: Grid) -> tuple[dict[str, np.ndarray], list[int]]:
             raise StudyError(f"{path}: z is not of {grid.source.outputs} outputs; {parquet.again(path)}")
         columns = {name: rows[name] for name in ("image_id", "class_id", "fold", "source")}
         columns |= {"label": rows["label"].astype(np.int64), "rank": rank, "log_p": log_p}
-        columns["side"] = np.full(len(z), side)
         outputs.append(int(rows["label"][0]))
+        columns |= {"side": np.full(len(z), side), "z": z[:, outputs[0]].astype(np.float64)}
         chosen = slice(None) if side == 0 else folds.sample(rows["class_id"], rows["fold"], per_fold)
         parts.append({name: column[chosen] for name, column in columns.items()})
     listed = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -105,7 +105,7 @@ def _alive(
         if not whole:
             # Room for all at once: to join the batches in the end would take them twice.
             whole = [
-                torch.empty((count, *part.shape[1:]), dtype=part.dtype, device=device, memory_format=_layout(part))
+                torch.empty((count, *part.shape[1:]), dtype=part.dtype, device=device, memory_format=layout(part))
                 for part in parts
             ]
         for tensor, part in zip(whole, parts, strict=True):
@@ -113,7 +113,8 @@ def _alive(
     return tuple(whole)
 
 
-def _layout(tensor: torch.Tensor) -> torch.memory_format:
+def layout(tensor: torch.Tensor) -> torch.memory_format:
+    """The memory layout in which a network has a tensor, which decides the kernels behind it."""
     last = tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if last else torch.contiguous_format
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations, groupby
+from itertools import combinations, groupby, product
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ from jobs import (
     probes,
     pseudo,
     redundancy,
+    shapley,
 )
 from readout import StudyError, folds, outcomes
 from readout.folds import FOLDS
@@ -111,6 +112,10 @@ MEASURES = pa.schema(
     ]
 )
 REDUNDANCY = redundancy.SCHEMA.insert(2, pa.field("depth", pa.int32()))
+
+SHAPLEY = shapley.SCHEMA.insert(2, pa.field("depth", pa.int32()))
+ROUNDING = 1e-9
+"""By how much the sum of a grid's Shapley values may miss the layer's loss."""
 
 
 def _finite(table: pa.Table) -> bool:
@@ -567,6 +572,65 @@ def gather_groups(
     rows.sort(key=lambda row: (row["network"], row["depth"], row["class_id"]))
     parquet.write(path_to_table, rows, GROUPS, made)
     return f"{len(rows)} groups"
+
+
+def _shapley(path: str, origin: Mapping[str, str], coordinates: Mapping[str, str]) -> list[dict]:
+    """The rows of `SHAPLEY` of one grid, but for the depth: of each intervention all cells in their order."""
+    table = _read(path, shapley.SCHEMA, origin, shapley.OPTIONAL)
+    s, m = (pc.max(table[f"{name}_bin"]).as_py() + 1 for name in ("selectivity", "magnitude"))
+    bins = list(product(range(s), range(m)))
+    for head, rows in _runs(table, (*coordinates, "intervention"), path):
+        found = zip(*(rows[name].to_pylist() for name in ("cell", "selectivity_bin", "magnitude_bin")), strict=True)
+        whole = list(found) == [(f"s{s}m{m}", s, m) for s, m in bins]
+        if head != {**coordinates, "intervention": head["intervention"]} or not whole:
+            at = ", ".join(coordinates.values())
+            raise StudyError(f"{path}: is not of {at} and all its cells in their order; {parquet.again(path)}")
+        if head["intervention"] not in INTERVENTIONS:
+            raise StudyError(f"{path}: {head['intervention']} is unknown; {parquet.again(path)}")
+        _check_shares(path, rows)
+    return table.to_pylist()
+
+
+def _check_shares(path: str, rows: pa.Table) -> None:
+    """Refuse the values of a grid's cells where some are missing or they do not add up to the layer's loss."""
+    drawn, losses = (set(rows[name].to_pylist()) for name in ("permutations", "layer_loss"))
+    gaps = {rows[name].null_count for name in shapley.OPTIONAL}
+    if gaps == {len(rows)} and drawn == {0}:
+        # The network does not separate the target.
+        return
+    if (
+        gaps != {0}
+        or len(drawn) > 1
+        or min(drawn) <= 0
+        or not _finite(rows)
+        or pc.min(rows["standard_error"]).as_py() < 0
+    ):
+        raise StudyError(f"{path}: a value is missing or none; {parquet.again(path)}")
+    if len(losses) > 1 or abs(pc.sum(rows["value"]).as_py() - losses.pop()) > ROUNDING:
+        raise StudyError(f"{path}: the values do not add up to the layer's loss; {parquet.again(path)}")
+
+
+def gather_shapley(
+    path_to_table: str,
+    *,
+    paths_to_shapley: Mapping[tuple[str, str, str], str],
+    paths_to_layers: Mapping[str, str],
+    origins: Mapping[str, Mapping[str, Mapping[str, str]]],
+    made: str | None = None,
+) -> str:
+    """Write `tables/shapley.parquet`: a row per cell and intervention of all grids.
+
+    `paths_to_shapley` are by network, layer and target; `paths_to_layers` (the tables of all layers) by network;
+    `origins` by network and step, what its files must carry.
+    """
+    rows = []
+    for (network, layer, target), path in paths_to_shapley.items():
+        depth = networks.layer_nodes(paths_to_layers[network], [layer])[layer]["depth"]
+        at = {"network": network, "layer": layer, "class_id": target}
+        rows += [{"depth": depth} | row for row in _shapley(path, origins[network]["shapley"], at)]
+    rows.sort(key=lambda row: (row["network"], row["depth"], row["class_id"]))
+    parquet.write(path_to_table, rows, SHAPLEY, made)
+    return f"{len(rows)} rows"
 
 
 def gather_measures(

@@ -58,7 +58,7 @@ def against(effect: float, random: np.ndarray) -> tuple[float, float | None]:
     return less, less / float(random.std(ddof=1)) if differ else None
 
 
-def _lost(before: float | None, after: float | None, whole: float | None = None) -> float | None:
+def lost(before: float | None, after: float | None, whole: float | None = None) -> float | None:
     """What is gone as a share of what was there, or of `whole`; nothing can be said where nothing was there."""
     if before is None or after is None:
         return None
@@ -111,12 +111,12 @@ def two_sided(before: Images, after: Images, whole_gap: float | None = None) -> 
     rank_change = after.rank.astype(np.int64) - before.rank
     log_p_change = after.log_p - before.log_p
     return {
-        "separation_loss": _lost(*gaps, share),
+        "separation_loss": lost(*gaps, share),
         "use": _balanced(np.abs(moved), target) / share if share > 0 else None,
-        "d_prime_loss": _lost(*(_d_prime(z, target) for z in sides)),
+        "d_prime_loss": lost(*(_d_prime(z, target) for z in sides)),
         "criterion_shift": _balanced(moved, target),
         "auroc_loss": areas[0] - areas[1],
-        "mismatched_separation_loss": _lost(*(mismatched_gap(images.z, images.side) for images in (before, after))),
+        "mismatched_separation_loss": lost(*(mismatched_gap(images.z, images.side) for images in (before, after))),
         **one_sided(before, after),
         "others_rank_change": float(rank_change[~target].mean()),
         "others_log_p_change": float(log_p_change[~target].mean()),

@@ -6,6 +6,8 @@ BASELINE = f"{R}/baseline/{{network}}/{{class_id}}.parquet"
 ACCURACY = f"{R}/networks/{{network}}/accuracy.parquet"
 TRUTH = f"{R}/networks/{{network}}/truth.parquet"
 GRID = {"bins": STUDY.bins, "folds": STUDY.folds}
+# Interventions by which a group's units put out a constant, as far as the study has them.
+REPLACING = [name for name in ("zero", "mean") if name in STUDY.interventions]
 EXTRACTION = {**STUDY.config["activations"], "folds": STUDY.folds}
 
 
@@ -119,6 +121,23 @@ def looking(network):
     }
 
 
+def valuing(network):
+    """How the Shapley values of a network's cells are estimated."""
+    with told():
+        return {
+            "source": STUDY.source(STUDY.networks[network]),
+            "seed": STUDY.seed,
+            "interventions": REPLACING,
+            **STUDY.shapley_settings(),
+        }
+
+
+def dividing(files, wildcards, params):
+    """What the job of a grid's Shapley values does."""
+    does = {name: value for name, value in params.settings.items() if name != "source"}
+    return {"grid": grid(files, wildcards), **does}
+
+
 def drawing(network):
     """How pseudo-targets of a network are treated; those of its classes that give the images count, too."""
     probes = STUDY.config["probes"]["crossfit"]
@@ -126,7 +145,7 @@ def drawing(network):
         "source": STUDY.source(STUDY.networks[network]),
         "bins": STUDY.bins,
         "C": probes and probes["C"],
-        "interventions": [name for name in ("zero", "mean") if name in STUDY.interventions],
+        "interventions": REPLACING,
         "seed": STUDY.seed,
     }
 
@@ -193,6 +212,7 @@ def origins(network, *steps):
         "ablations": ablation,
         "controls": control,
         "pseudo": drawing,
+        "shapley": valuing,
         "importance": ranking,
         "redundancy": looking,
     }
@@ -341,6 +361,19 @@ def group_steps():
 def has_groups():
     """Whether there are groups beside the cells."""
     return bool(controlled_grids() or pseudo_grids() or STUDY.importance)
+
+
+def of_shapley(paths):
+    """The inputs of the table of Shapley values: by grid, layers by network."""
+    return {
+        "paths_to_shapley": dict(zip(shapley_grids(), paths.shapley, strict=True)),
+        "paths_to_layers": dict(zip(STUDY.networks, paths.layers, strict=True)),
+    }
+
+
+def shapley_grids():
+    """All (network, layer, target) with Shapley values."""
+    return list(STUDY.grids()) if STUDY.shapley else []
 
 
 def pseudo_grids():

@@ -1,5 +1,5 @@
 # The rows of all cells: gathered a layer at a time, with each image's part, and then for the study; those of other
-# groups; and where classes can still be read.
+# groups, of measures of importance and of redundancy, and the cells' Shapley values.
 
 
 rule layer_tables:
@@ -123,6 +123,30 @@ rule redundancy_table:
             path_to_table=output[0],
             paths_to_redundancy=dict(zip(redundancy_grids(), input.redundancy, strict=True)),
             paths_to_layers=dict(zip(STUDY.networks, input.layers, strict=True)),
+            origins=params.origins,
+            made=made("tables", params.origins),
+        )
+
+
+rule shapley_tables:
+    input:
+        shapley=[rules.shapley.output[0].format(network=n, layer=l, class_id=t) for n, l, t in shapley_grids()],
+        layers=expand(rules.layers.output[0], network=STUDY.networks),
+    output:
+        f"{R}/tables/shapley.parquet",
+    log:
+        f"{R}/logs/tables/shapley.log",
+    params:
+        origins=lambda w: {network: origins(network, "shapley") for network in STUDY.networks},
+        code=digest("tables"),
+    run:
+        from jobs import tables
+
+        logs.run(
+            log[0],
+            tables.gather_shapley,
+            path_to_table=output[0],
+            **of_shapley(input),
             origins=params.origins,
             made=made("tables", params.origins),
         )

@@ -3,7 +3,9 @@
 import time
 from collections.abc import Callable, Mapping
 
-CELLWISE = frozenset({"cells", "probes", "ablations", "controls", "pseudo", "importance", "redundancy", "layer_tables"})
+CELLWISE = frozenset(
+    {"cells", "probes", "ablations", "controls", "shapley", "pseudo", "importance", "redundancy", "layer_tables"}
+)
 """Rules with one job per cell or per grid: their starts and ends are not announced, their errors are."""
 ENOUGH_SECONDS = 10
 """Seconds that a run must have taken before it tells how long it has still to go."""
