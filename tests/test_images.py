@@ -279,7 +279,7 @@ def test_a_split_that_is_not_that_of_shipped_weights_is_refused(tmp_path):
     """As another version of numpy or of the data set may draw it; the right one passes."""
     data = {"dataset": "digits", "path": None, "labels": {str(i): i for i in range(10)}, "study": 50, "train": True}
     known = weights.shipped()["split"]["images"]
-    job.list_images(tmp_path / "a.parquet", **data, split_seed=0, fold_seed=3, studied=known)
+    job.list_images(tmp_path / "a.parquet", **data, split_seed=0, fold_seed=3, set_aside_digest=known)
     with pytest.raises(StudyError, match=r"the split is not that of the shipped weights.*envs/requirements\.txt"):
-        job.list_images(tmp_path / "b.parquet", **data, split_seed=1, fold_seed=3, studied=known)
+        job.list_images(tmp_path / "b.parquet", **data, split_seed=1, fold_seed=3, set_aside_digest=known)
     assert not (tmp_path / "b.parquet").exists()

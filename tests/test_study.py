@@ -500,7 +500,7 @@ def test_shipped_weights_are_those_of_their_list():
 
 def test_shipped_weights_want_the_images_that_they_were_trained_with(config):
     """Other pixels would run quietly, and wrongly; another split would study what the network was trained on."""
-    assert Study(config).studied == weights.shipped()["split"]["images"]
+    assert Study(config).set_aside_digest == weights.shipped()["split"]["images"]
     assert Study(config | {"seed": 5}).split_seed == weights.shipped()["split"]["seed"] != 5
     config["networks"][0]["transform"] = config["networks"][0]["transform"] | {"std": [1.0, 1.0, 1.0]}
     with pytest.raises(
