@@ -23,6 +23,7 @@ STEPS = (
     "pseudo",
     "tables",
     "claims",
+    "sensitivity",
     "figures",
 )
 
@@ -50,6 +51,7 @@ APART = [
     ("pseudo", "tables outcomes claims figures"),
     ("tables", "claims figures"),
     ("claims", "figures"),
+    ("sensitivity", "figures"),
 ]
 
 
@@ -110,7 +112,8 @@ def test_no_step_depends_on_the_enumeration(step):
         ),
         ("tables", ["readout/outcomes.py", "readout/folds.py", "jobs/pseudo.py"]),
         ("claims", ["readout/claims.py", "jobs/tables.py"]),
-        ("figures", ["readout/figures.py"]),
+        ("sensitivity", ["readout/verdicts.py", "jobs/claims.py", "runtime/subprocesses.py"]),
+        ("figures", ["readout/figures.py", "readout/sensitivity.py"]),
     ],
 )
 def test_a_step_depends_on_its_mathematics(step, needed):
@@ -154,15 +157,17 @@ def copy(tmp_path):
 @pytest.mark.parametrize(
     ("file", "changed"),
     [
-        ("readout/ablations.py", {"ablations", "controls", "pseudo", "tables", "claims"}),
-        ("jobs/ablations.py", {"ablations", "controls", "pseudo", "tables", "claims"}),
-        ("jobs/controls.py", {"controls", "pseudo", "tables", "claims"}),
-        ("readout/groups.py", {"probes", "ablations", "controls", "pseudo", "tables", "claims"}),
-        ("readout/probes.py", {"probes", "pseudo", "tables", "claims"}),
-        ("readout/claims.py", {"claims"}),
-        ("readout/outcomes.py", {"tables", "claims"}),
+        ("readout/ablations.py", {"ablations", "controls", "pseudo", "tables", "claims", "sensitivity"}),
+        ("jobs/ablations.py", {"ablations", "controls", "pseudo", "tables", "claims", "sensitivity"}),
+        ("jobs/controls.py", {"controls", "pseudo", "tables", "claims", "sensitivity"}),
+        ("readout/groups.py", {"probes", "ablations", "controls", "pseudo", "tables", "claims", "sensitivity"}),
+        ("readout/probes.py", {"probes", "pseudo", "tables", "claims", "sensitivity"}),
+        ("readout/claims.py", {"claims", "sensitivity"}),
+        ("jobs/sensitivity.py", {"sensitivity"}),
+        ("readout/sensitivity.py", {"figures"}),
+        ("readout/outcomes.py", {"tables", "claims", "sensitivity"}),
         ("readout/folds.py", set(STEPS) - {"figures"}),
-        ("jobs/pseudo.py", {"pseudo", "tables", "claims"}),
+        ("jobs/pseudo.py", {"pseudo", "tables", "claims", "sensitivity"}),
         ("readout/figures.py", {"figures"}),
         ("jobs/figures.py", {"figures"}),
         ("inputs/study.py", set()),

@@ -17,7 +17,7 @@ from readout import StudyError
 from readout.verdicts import FAILS, HOLDS, NONE, OPEN, missing, number
 from runtime import parquet
 
-COLUMNS = ["variant", "setting", "value", "claim", "verdict", "estimate", "ci_low", "ci_high", "note"]
+COLUMNS = ["variant", "setting", "value", "run", "claim", "verdict", "estimate", "ci_low", "ci_high", "note"]
 SHORT = {HOLDS: "holds", FAILS: "does not", OPEN: "?", NONE: "none"}
 UNITS = {"bins": "{0} x {0} bins", "images": "{0} images", "others": "others {0}"}
 """A value of a setting in words."""
@@ -72,17 +72,17 @@ def text(results: str | Path) -> str:
     statements = {c: textwrap.shorten(shorts[c], headline.STATEMENT, placeholder=" ...") for c in found}
     width = max(map(len, statements.values()))
     changed = sum(bool(moved) for _, moved in found.values())
-    lines = ["", f"The corrected verdicts on few layers, with {words(base)}, and what another setting makes of them:"]
+    lines = ["", f"The corrected verdicts with {words(base)}, on few layers, and with one other setting:"]
     for claim, (verdict, moved) in found.items():
-        said = (
-            "; ".join(f"{other} with {', '.join(names)}" for other, names in moved.items()) or "the same with every one"
-        )
-        lines.append(f"{claim:>3}  {statements[claim]:{width}}  {verdict}; {said}")
+        said = [verdict, *(f"{other} with {', '.join(names)}" for other, names in moved.items())]
+        line = f"{claim:>3}  {statements[claim]:{width}}  {'; '.join(said)}{'' if moved else ' with each'}"
+        # What has no room goes on below the verdict.
+        lines += textwrap.wrap(line, headline.WIDTH, subsequent_indent=" " * (width + 7))
     lines.append("")
     lines.append(
         f"{changed} of {len(found)} verdicts change. Tried: {', '.join(map(words, others)) or 'nothing else'}."
     )
-    lines += [f"{words(other)}: {other['note']}." for other in others if other["note"] and "not run" in other["note"]]
+    lines += [f"{words(other)}: {other['note']}." for other in others if not other["run"]]
     results = Path(results)
     lines += ["", f"  table    {results / 'sensitivity' / 'verdicts.parquet'}"]
     return "\n".join([*lines, f"  figure   {results / 'figures' / 'sensitivity.png'}", ""])

@@ -28,9 +28,10 @@ class Variant:
     note: str | None = None
 
     @property
-    def about(self) -> dict[str, str | None]:
-        """What tables say of it."""
-        return {"variant": self.name, "setting": self.setting, "value": self.value, "note": self.note}
+    def about(self) -> dict[str, str | bool | None]:
+        """What the table of verdicts says of it."""
+        head = {"variant": self.name, "setting": self.setting, "value": self.value}
+        return head | {"run": self.config is not None, "note": self.note}
 
 
 def study_name(study: str, variant: str) -> str:
@@ -49,8 +50,8 @@ def of_study(study: Study) -> tuple[Variant, ...]:
         )
     if "crossfit" not in study.protocols or study.config["probes"]["crossfit"] is None:
         raise StudyError(
-            "sensitivity: is of the corrected verdicts, which are cross-fitted; add crossfit to ablations.protocols and "
-            "give probes.crossfit its settings"
+            "sensitivity: is of the corrected verdicts, which are cross-fitted; add crossfit to ablations.protocols, "
+            "and give probes.crossfit its settings"
         )
     base = _base(study)
     (s, m), images, others = study.bins, study.config["images"]["study"], study.config["others"]
@@ -87,7 +88,7 @@ def _with_others(study: Study, config: Mapping, choice: str) -> Variant:
         if all(other.others(network, t) == study.others(network, t) for t in study.networks[network].targets)
     ]
     if len(same) == len(other.networks):
-        note = f"not run: each target has the others of {study.config['others']}, there are no more"
+        note = f"not run: each target has the others that it has with {study.config['others']}, there are no more"
         return Variant(name, "others", choice, None, note)
     note = f"the base's others in {', '.join(same)}, where there are no more" if same else None
     return _variant(study, config, name, "others", choice, note)

@@ -17,6 +17,7 @@ SCHEMA = pa.schema(
         ("variant", pa.string()),
         ("setting", pa.string()),
         ("value", pa.string()),
+        ("run", pa.bool_()),
         ("claim", pa.int32()),
         ("statement", pa.string()),
         ("verdict", pa.string()),
@@ -83,7 +84,7 @@ def gather(
     *,
     paths_to_claims: Mapping[str, str],
     studies: Mapping[str, str],
-    variants: Sequence[Mapping[str, str | None]],
+    variants: Sequence[Mapping[str, str | bool | None]],
     made: str | None = None,
 ) -> str:
     """Write `verdicts.parquet`: a row for each variant and claim.

@@ -13,10 +13,11 @@ from readout.verdicts import missing, number
 
 HEADS = {"base": "the study's own", "bins": "bins a side", "images": "images a class", "others": "others"}
 """What stands above the variants of a setting."""
-WIDE, HIGH, GAP, APART = 1.32, 0.52, 0.1, 0.22
+WIDE, HIGH, GAP, APART = 1.5, 0.56, 0.1, 0.22
 """Inches of a chip, between two, and between two settings."""
-STATEMENT = 2.75
+STATEMENT = 3.0
 """Inches of a claim's statement."""
+CHIP = "round,pad=0,rounding_size=0.07"
 FAINT = 0.22
 """Opacity of the chips of a variant that was not run."""
 
@@ -61,35 +62,27 @@ def figure(verdicts: pd.DataFrame, title: str) -> Figure:
     for i, (variant, left) in enumerate(zip(variants, lefts, strict=True)):
         if i == 0 or variant["setting"] != variants[i - 1]["setting"]:
             axes.text(left, 0.56, HEADS[variant["setting"]], fontsize=10, weight="bold", va="center")
-        faint = _not_run(variant)
+        faint = not variant["run"]
         head = _head(variant) + ("\nnot run: as the base" if faint else "")
         axes.text(left + WIDE / 2, above - 0.08, head, fontsize=9, ha="center", va="bottom", linespacing=1.15)
     for j, claim in enumerate(claims):
         top = above + j * (HIGH + GAP)
-        said = textwrap.wrap(f"{claim['claim']}  {claim['statement']}", 45)
-        axes.text(0.1, top + HIGH / 2, "\n".join(said[:3]), fontsize=8.5, va="center", linespacing=1.15)
+        said = textwrap.fill(f"{claim['claim']}  {claim['statement']}", 46)
+        axes.text(0.1, top + HIGH / 2, said, fontsize=8, va="center", linespacing=1.15)
         base = rows[variants[0]["variant"], claim["claim"]]["verdict"]
         for variant, left in zip(variants, lefts, strict=True):
             row = rows[variant["variant"], claim["claim"]]
-            faint = _not_run(variant)
+            faint = not variant["run"]
             edge = {"edgecolor": "black", "linewidth": 2.2} if row["verdict"] != base else {"linewidth": 0}
-            box = FancyBboxPatch(
-                (left, top), WIDE, HIGH, boxstyle="round,pad=0,rounding_size=0.07", **edge,
-                facecolor=(VERDICTS[row["verdict"]], FAINT if faint else 1.0),
-            )  # fmt: skip
-            axes.add_patch(box)
+            look = {"facecolor": (VERDICTS[row["verdict"]], FAINT if faint else 1.0), **edge}
+            axes.add_patch(FancyBboxPatch((left, top), WIDE, HIGH, boxstyle=CHIP, **look))
             ink = "0.15" if faint else "white"
             verdict, estimate = _words(row)
             middle = left + WIDE / 2
-            axes.text(middle, top + 0.17, verdict, fontsize=9.5, weight="bold", color=ink, ha="center", va="center")
-            axes.text(middle, top + 0.37, estimate, fontsize=7.8, color=ink, ha="center", va="center")
+            axes.text(middle, top + 0.19, verdict, fontsize=9.5, weight="bold", color=ink, ha="center", va="center")
+            axes.text(middle, top + 0.39, estimate, fontsize=7.8, color=ink, ha="center", va="center")
     entries = [Patch(facecolor=colour, label=verdict) for verdict, colour in VERDICTS.items()]
     entries.append(Patch(facecolor="white", edgecolor="black", linewidth=2, label="not the base's verdict"))
     legend = {"loc": "lower left", "bbox_to_anchor": (STATEMENT / width, 0.0), "frameon": False, "fontsize": 9.5}
     figure.legend(handles=entries, ncols=len(entries), **legend)
     return figure
-
-
-def _not_run(variant: Mapping) -> bool:
-    """Whether a variant is the base again, by its note."""
-    return isinstance(variant["note"], str) and variant["note"].startswith("not run")

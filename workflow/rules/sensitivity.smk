@@ -46,8 +46,8 @@ rule variants:
         f"{R}/sensitivity/{{variant}}/claims.parquet",
     log:
         f"{R}/logs/sensitivity/{{variant}}/study.log",
-    # One after the other: each has all cores.
-    threads: workflow.cores
+    # One after the other: each has all cores that there are, which are fewer.
+    threads: 1024
     params:
         study=lambda w: to_run()[w.variant]["study"],
         plan=following,

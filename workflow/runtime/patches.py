@@ -400,8 +400,8 @@ def limits(workflow: Any) -> list[str]:
     Without it: a run within a job takes the memory that it takes.
     """
     # Newer versions hold a value that knows its name, and those of cores and nodes among them.
-    found = {name: getattr(limit, "value", limit) for name, limit in workflow.resource_settings.resources.items()}
-    return [f"{name}={limit}" for name, limit in found.items() if not name.startswith("_")]
+    found = dict(workflow.resource_settings.resources)
+    return [f"{name}={getattr(limit, 'value', limit)}" for name, limit in found.items() if not name.startswith("_")]
 
 
 @guarded(
