@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -413,6 +414,8 @@ def corrected(path):
 def test_a_small_study_and_its_variants(tried):
     """The table says what the claims of each variant say; the base is the study again, where it has all of its layers."""
     verdicts = pd.read_parquet(tried.results / "sensitivity" / "verdicts.parquet")
+    documented = re.search(r"sensitivity/verdicts.parquet` \| `([^`]+)`", (ROOT / "docs/tables.md").read_text())[1]
+    assert documented.split(", ") == job.SCHEMA.names
     assert list(verdicts.columns) == job.SCHEMA.names
     assert list(verdicts["variant"].unique()) == ["base", "bins_3", "images_10", "others_all"]
     for variant, part in verdicts.groupby("variant"):
