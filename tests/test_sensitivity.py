@@ -3,6 +3,8 @@
 import copy
 import json
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -20,7 +22,7 @@ from jobs import claims, networks
 from jobs import sensitivity as job
 from readout import StudyError, figures
 from readout import sensitivity as drawing
-from runtime import parquet, provenance
+from runtime import parquet, provenance, subprocesses
 from test_study import folder
 from workflow import ROOT
 
@@ -307,6 +309,45 @@ def test_a_table_of_another_study_or_of_other_claims_is_refused(gathered):
         job.gather(str(folder / "v"), **given)
 
 
+def test_a_variant_is_made_by_a_run_that_claims_its_study(tmp_path, monkeypatch):
+    """With the cores and limits of the run outside, without Snakemake's lock of the folder; its table is copied."""
+    monkeypatch.chdir(tmp_path)
+    ran = []
+
+    def run(command, *, env, stdout, **_):
+        ran.append((command, env["READOUT_PARTS"]))
+        stdout.write("what it prints\n")
+        table_of("results/s.bins_3/claims.parquet", "s.bins_3", [judged(1, "holds", 1.0)])
+        return SimpleNamespace(returncode=status)
+
+    monkeypatch.setattr(subprocesses.subprocess, "run", run)
+    given = {"path_to_config": "c.json", "study": "s.bins_3", "cores": 3, "log": str(tmp_path / "study.log")}
+    status = 0
+    job.study("copy/claims.parquet", **given, limits=["mem_mb=5000"])
+    (command, parts), said = ran[0], (tmp_path / "study.log").read_text()
+    assert command[-4:] == ["--configfile", "c.json", "--", "results/s.bins_3/claims.parquet"]
+    assert "--nolock" in command and command[command.index("--cores") + 1] == "3"
+    assert command[command.index("--resources") + 1] == "mem_mb=5000" and parts == "[]"
+    assert said == "snakemake results/s.bins_3/claims.parquet\nwhat it prints\n"
+    made, copy = (Path(folder, "claims.parquet").read_bytes() for folder in ("results/s.bins_3", "copy"))
+    assert made == copy
+    status = 1
+    with pytest.raises(StudyError, match=r"the run of c\.json failed; what is finished stays \(log: .*study\.log\)"):
+        job.study("other/claims.parquet", **given, limits=[])
+    assert "--resources" not in ran[1][0] and not Path("other").exists()
+
+
+def test_a_broken_table_of_a_variant_is_told_of_where_it_lies(tmp_path, monkeypatch):
+    """Snakemake takes it for finished; its copy would be as broken whenever it is made again."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocesses, "snakemake", lambda *_, **__: None)
+    Path("results/s.bins_3").mkdir(parents=True)
+    Path("results/s.bins_3/claims.parquet").write_text("nothing")
+    with pytest.raises(StudyError, match=r"results/s\.bins_3/claims\.parquet: cannot be read"):
+        job.study("copy", "c.json", "s.bins_3", 1, [], "study.log")
+    assert not Path("copy").exists()
+
+
 # ---- what is said and drawn
 
 
@@ -466,12 +507,9 @@ def test_the_run_ends_with_what_changes_and_again_finds_nothing_to_do(tried):
         assert (tried.results / "figures" / f"sensitivity.{kind}").stat().st_size > 10_000
     # A list that grows runs what is new, and a plain run still has nothing of it.
     tried.write(tried.config | {"sensitivity": tried.config["sensitivity"] | {"bins": [3, 4, 5]}})
-    assert tried.planned("sensitivity") == {
-        "sensitivity": 1,
-        "sensitivity_figure": 1,
-        "sensitivity_tables": 1,
-        "variant_configs": 1,
-        "variants": 1,
-    }
+    printed = tried.run("sensitivity", "--dry-run", "--quiet", "rules")
+    jobs = dict(re.findall(r"^(\w+) +(\d+)$", printed, re.MULTILINE))
+    rules = ("sensitivity", "sensitivity_figure", "sensitivity_tables", "variant_configs", "variants")
+    assert jobs == dict.fromkeys(rules, "1") | {"total": "5"}
     assert "Nothing to be done" in tried.run()
     assert pq.read_schema(tried.results / "sensitivity/base/claims.parquet").names == claims.SCHEMA.names

@@ -58,10 +58,12 @@ def study(path_to_claims: str, path_to_config: str, study: str, cores: int, limi
     """Run a variant, a study of its own, as far as its claims, and keep a copy of their table.
 
     `limits` are those of the run outside, as `--resources` has them. Raises StudyError where the run, which prints to
-    the file `log`, fails.
+    the file `log`, fails, or its table is not that of the study.
     """
     made = f"results/{study}/claims.parquet"
     subprocesses.snakemake(made, path_to_config, cores=cores, limits=limits, log=log)
+    # A broken table is told of where it lies: its copy would only be copied again.
+    _corrected(made, study)
     with files.whole(path_to_claims) as partial:
         shutil.copyfile(made, partial)
 

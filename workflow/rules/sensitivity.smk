@@ -2,6 +2,11 @@
 # Snakemake run within a job, as far as its claims. No part of `all`.
 
 
+# While the DAG is built, a refusal would come with a traceback.
+if "sensitivity" in sys.argv:
+    variants()
+
+
 wildcard_constraints:
     variant="base|(bins|images)_[0-9]+|others_(random_10|all)",
 
