@@ -432,10 +432,9 @@ def test_a_plain_run_has_no_variants(finished, project):
     assert "Traceback" not in printed
 
 
-@pytest.fixture(scope="module")
-def tried(finished, tmp_path_factory):
+@pytest.fixture
+def tried(project):
     """The tiny study with two variants, and all of its layers in each."""
-    project = finished.copy(tmp_path_factory.mktemp("sensitivity") / "project")
     project.limit = 600
     config = copy.deepcopy(project.config)
     config["sensitivity"] = {"layers": "all", "pseudo": 2, "bins": [4, 3], "images": [20, 10], "others": ["all"]}
@@ -450,9 +449,7 @@ def corrected(path):
     return {r["claim"]: r for r in rows if (r["role"], r["network"], r["targets"]) == ("corrected", "all", "all")}
 
 
-@pytest.mark.workflow
-@pytest.mark.slow
-def test_a_small_study_and_its_variants(tried):
+def table_is_that_of_the_variants(tried):
     """The table says what the claims of each variant say; the base is the study again, where it has all of its layers."""
     verdicts = pd.read_parquet(tried.results / "sensitivity" / "verdicts.parquet")
     documented = re.search(r"sensitivity/verdicts.parquet` \| `([^`]+)`", (ROOT / "docs/tables.md").read_text())[1]
@@ -475,9 +472,7 @@ def test_a_small_study_and_its_variants(tried):
     assert bins[3]["part"].startswith("alexnet: s2m2 - ")
 
 
-@pytest.mark.workflow
-@pytest.mark.slow
-def test_a_variant_studies_fewer_images_with_the_same_network(tried):
+def fewer_images_are_studied_with_the_same_network(tried):
     """Ten of the twenty, and none on which the network was trained; what it makes of them is what it made."""
     results = {name: tried.folder / "results" / name for name in ("tiny", "tiny.images_10")}
     listed = {name: pd.read_parquet(path / "images.parquet") for name, path in results.items()}
@@ -493,9 +488,7 @@ def test_a_variant_studies_fewer_images_with_the_same_network(tried):
     np.testing.assert_allclose(np.stack(both["z"]), np.stack(both["z_again"]), rtol=0, atol=1e-4)
 
 
-@pytest.mark.workflow
-@pytest.mark.slow
-def test_the_run_ends_with_what_changes_and_again_finds_nothing_to_do(tried):
+def run_ends_with_what_changes_and_again_finds_nothing_to_do(tried):
     said = "The corrected verdicts with 4 x 4 bins, 20 images, random_10"
     for printed in (tried.printed, again := tried.run("sensitivity")):
         assert said in printed
@@ -513,3 +506,12 @@ def test_the_run_ends_with_what_changes_and_again_finds_nothing_to_do(tried):
     assert jobs == dict.fromkeys(rules, "1") | {"total": "5"}
     assert "Nothing to be done" in tried.run()
     assert pq.read_schema(tried.results / "sensitivity/base/claims.parquet").names == claims.SCHEMA.names
+
+
+@pytest.mark.workflow
+@pytest.mark.slow
+def test_a_small_study_and_its_variants(tried):
+    """One run for all that is to be seen of it."""
+    table_is_that_of_the_variants(tried)
+    fewer_images_are_studied_with_the_same_network(tried)
+    run_ends_with_what_changes_and_again_finds_nothing_to_do(tried)
