@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 ENVIRONMENT := $(VENV)/.complete
 
-.PHONY: study test test-all verify reference crashes kernels seeds simulations weights layers leak bench format clean
+.PHONY: study test test-all verify reference crashes kernels seeds sensitivity simulations weights layers leak bench format clean
 
 # Its headline is printed at the very end, when the report is there too.
 study: $(ENVIRONMENT)
@@ -44,6 +44,11 @@ kernels: $(ENVIRONMENT)
 seeds: $(ENVIRONMENT)
 	$(VENV)/bin/snakemake --cores all --configfile workflow/studies/seeds.yaml
 	@PYTHONPATH=workflow $(VENV)/bin/python -m commands.seeds
+
+# Variants of the default study, each with one setting changed, and which verdicts depend on them: docs/sensitivity.md.
+sensitivity: $(ENVIRONMENT)
+	READOUT_HEADLINE=later $(VENV)/bin/snakemake --cores all sensitivity
+	@PYTHONPATH=workflow $(VENV)/bin/python -m commands.sensitivity results/digits
 
 # The tests of the claims in worlds whose truth is known; writes docs/simulations.md in some minutes.
 simulations: $(ENVIRONMENT)

@@ -1,6 +1,7 @@
 # The study, in the order of its steps. Configuration: config.yaml; documentation: docs/.
 import json
 import os
+from functools import cache
 
 # One thread per job, whatever --cores is: set before any library reads it. The parallelism is in the jobs.
 os.environ |= dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"], "1")
@@ -9,6 +10,7 @@ os.environ |= dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM
 include: "workflow/rules/study.smk"
 
 
+from inputs.sensitivity import of_study
 from runtime import locks, patches, process, provenance
 from runtime.code import digest, file_digest
 from runtime.progress import Progress
@@ -41,6 +43,7 @@ include: "workflow/rules/tables.smk"
 include: "workflow/rules/claims.smk"
 include: "workflow/rules/faithfulness.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/sensitivity.smk"
 
 
 rule all:

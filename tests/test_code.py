@@ -27,10 +27,11 @@ STEPS = (
     "tables",
     "claims",
     "faithfulness",
+    "sensitivity",
     "figures",
 )
 
-GATHERED = ("tables", "claims", "faithfulness")
+GATHERED = ("tables", "claims", "faithfulness", "sensitivity")
 """Steps that depend on whatever the tables gather."""
 
 
@@ -67,6 +68,7 @@ APART = [
     ("tables", "claims faithfulness figures"),
     ("claims", "faithfulness figures"),
     ("faithfulness", "claims figures"),
+    ("sensitivity", "faithfulness figures"),
 ]
 
 
@@ -155,7 +157,8 @@ def test_no_step_depends_on_the_enumeration(step):
             ],
         ),
         ("claims", ["readout/claims.py", "jobs/tables.py"]),
-        ("figures", ["readout/figures.py"]),
+        ("sensitivity", ["readout/verdicts.py", "jobs/claims.py", "runtime/subprocesses.py"]),
+        ("figures", ["readout/figures.py", "readout/sensitivity.py"]),
     ],
 )
 def test_a_step_depends_on_its_mathematics(step, needed):
@@ -210,7 +213,7 @@ def copy(tmp_path):
             {"probes", "ablations", "controls", "shapley", "pseudo", "importance", "redundancy", *GATHERED},
         ),
         ("readout/probes.py", {"probes", "shapley", "pseudo", "importance", "redundancy", *GATHERED}),
-        ("readout/claims.py", {"claims"}),
+        ("readout/claims.py", {"claims", "sensitivity"}),
         ("readout/outcomes.py", {"shapley", "redundancy", *GATHERED}),
         ("readout/folds.py", set(STEPS) - {"figures"}),
         ("jobs/pseudo.py", {"pseudo", *GATHERED}),
@@ -220,6 +223,8 @@ def copy(tmp_path):
         ("readout/shapley.py", {"shapley", *GATHERED}),
         ("readout/importance.py", {"importance", *GATHERED}),
         ("readout/faithfulness.py", {"faithfulness", "figures"}),
+        ("jobs/sensitivity.py", {"sensitivity"}),
+        ("readout/sensitivity.py", {"figures"}),
         ("readout/figures.py", {"figures"}),
         ("jobs/figures.py", {"figures"}),
         ("inputs/study.py", set()),

@@ -35,7 +35,9 @@ def _by_layer(*values):
     return np.array(values, float)[:, None, None] * np.ones((4, 4))
 
 
+NINE, SIX = np.arange(9.0).reshape(3, 3), np.arange(6) - 2.5
 BOTH = {"of": ["a", "b"]}
+LOW = {"where": "r", "at_least": 0.8}
 HALVES = {"where": "r", "at_least": 0.8, "halves": True}
 PEAKS = np.eye(3)[..., None, None] * 5 * np.ones((4, 4))
 CORNERS = np.where(((S == 1) & (M == 1)) | ((S == 4) & (M == 4)), 1.0, np.nan)
@@ -163,6 +165,22 @@ KNOWN = {
     "nothing to explain": ("product", {"x": 3.0 + 0 * S}, {}, [0]),
     "levels do not matter": ("product", {"x": S * M + _by_layer(0, 50, 100)}, {}, [6 / 11]),
     # Grids of 2 x 2: one cell is the corner, all others are its neighbours.
+    # Other numbers of bins: one strip between the outer two, or four.
+    "three strips": ("outer_strips", {"x": np.array([[5.0] * 3, [1] * 3, [2] * 3])}, {}, [4, 1]),
+    "six strips": ("outer_strips", {"x": np.repeat([[9.0, 1, 2, 3, 4, 8]], 6, 0).T}, {}, [8, 7, 6, 5, 7, 6, 5, 4]),
+    # Of three magnitudes the lowest, of six the lower three.
+    "spared for, three bins": ("spared_for", {"x": np.array([[0.0] * 3, [0] * 3, [10, 50, 90]]), "r": 0.9}, LOW, [10]),
+    "spared for, six bins": (
+        "spared_for",
+        {"x": np.vstack([np.zeros((5, 6)), [1.0, 2, 6, 50, 50, 50]]), "r": 0.9},
+        LOW,
+        [3],
+    ),
+    # A quarter of nine cells are two: s2m1 and s2m2 by the one, s1m2 and s2m2 by the other.
+    "overlap, three bins": ("overlap", {"a": NINE, "b": NINE.T}, BOTH, [0.5]),
+    # Squares of -1, 0, 1 sum to 2, those of -2.5 to 2.5 to 17.5: sizes of different grids cannot be compared.
+    "an interaction of nine cells": ("interaction", {"x": np.outer([-1.0, 0, 1], [-1, 0, 1])}, {}, [4]),
+    "an interaction of 36 cells": ("interaction", {"x": np.outer(SIX, SIX)}, {}, [17.5**2]),
     "four cells": ("corner_less_cells", {"x": np.array([[1.0, 2], [3, 9]])}, {}, [8, 7, 6]),
     "three neighbours": ("corner_less_twice_neighbours", {"x": np.array([[1.0, 2], [3, 9]])}, {}, [7, 5, 3]),
     "four cells interact": ("interaction", {"x": np.array([[1.0, 2], [3, 9]])}, {}, [(9 + 1 - 2 - 3) / 4]),
@@ -200,6 +218,36 @@ def test_what_a_study_is_too_small_for_is_said(name, grid, layers, said):
     """Two strips have none between them, and two layers are no trend."""
     with pytest.raises(Undefined, match=said):
         _value(name, {"x": np.ones(grid)}, layers=layers)
+
+
+@pytest.mark.parametrize(
+    ("shape", "strips", "neighbours", "low"),
+    [
+        ((3, 3), ["s0 - s1", "s2 - s1"], ["s2m2 - 2 x s1m1", "s2m2 - 2 x s1m2", "s2m2 - 2 x s2m1"], "s2m0"),
+        (
+            (6, 6),
+            [f"s{i} - s{j}" for i in (0, 5) for j in (1, 2, 3, 4)],
+            ["s5m5 - 2 x s4m4", "s5m5 - 2 x s4m5", "s5m5 - 2 x s5m4"],
+            "s5m0, s5m1 and s5m2",
+        ),
+        (
+            (4, 4),
+            ["s0 - s1", "s0 - s2", "s3 - s1", "s3 - s2"],
+            ["s3m3 - 2 x s2m2", "s3m3 - 2 x s2m3", "s3m3 - 2 x s3m2"],
+            "s3m0 and s3m1",
+        ),
+    ],
+    ids=str,
+)
+def test_contrasts_of_other_grids_are_named_after_their_own_cells(shape, strips, neighbours, low):
+    """Eight, fifteen or 35 contrasts of the corner with the other cells, and as many values as names."""
+    assert ESTIMANDS["outer_strips"].names(shape) == strips
+    assert ESTIMANDS["corner_less_twice_neighbours"].names(shape) == neighbours
+    assert ESTIMANDS["spared_for"].names(shape) == [low]
+    assert len(ESTIMANDS["corner_less_cells"].names(shape)) == shape[0] * shape[1] - 1
+    assert ESTIMANDS["outer_corners"].names(shape) == [f"s{shape[0] - 1}m{shape[1] - 1}", "s0m0"]
+    for name in ("outer_strips", "corner_less_cells", "corner_less_twice_neighbours", "outer_corners"):
+        assert len(_value(name, {"x": np.ones(shape)})) == len(ESTIMANDS[name].names(shape))
 
 
 def test_contrasts_are_named_as_they_are_computed():

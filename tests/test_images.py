@@ -35,6 +35,20 @@ def test_folds_are_even_in_either_part(count, study):
         assert sizes.max() - sizes.min() <= 1
 
 
+@given(count=st.integers(1, 80), study=st.integers(1, 80), set_aside=st.integers(1, 80), seed=st.integers(0, 9))
+def test_a_smaller_study_has_a_part_of_a_larger_one_s_images(count, study, set_aside, seed):
+    """And trains on the same: none of what is set aside, whatever of it is studied; folds are even in either part."""
+    study, set_aside = sorted((study, set_aside))
+    seeds = {"class_id": "a", "split_seed": seed, "fold_seed": seed}
+    chosen, rest, fold = images.split(count, study, **seeds, set_aside=set_aside)
+    larger, same, _ = images.split(count, set_aside, **seeds)
+    assert len(chosen) == min(study, count) and set(chosen) <= set(larger)
+    assert np.array_equal(rest, same) and not set(rest) & set(larger)
+    for part in (chosen, rest):
+        sizes = np.bincount(fold[part], minlength=FOLDS)
+        assert sizes.max() - sizes.min() <= 1
+
+
 def test_split_depends_on_seed_and_class_alone():
     """The same twice; another class or seed is another draw."""
     first = images.split(60, 20, class_id="a", split_seed=0, fold_seed=0)
@@ -279,7 +293,27 @@ def test_a_split_that_is_not_that_of_shipped_weights_is_refused(tmp_path):
     """As another version of numpy or of the data set may draw it; the right one passes."""
     data = {"dataset": "digits", "path": None, "labels": {str(i): i for i in range(10)}, "study": 50, "train": True}
     known = weights.shipped()["split"]["images"]
-    job.list_images(tmp_path / "a.parquet", **data, split_seed=0, fold_seed=3, studied=known)
+    job.list_images(tmp_path / "a.parquet", **data, split_seed=0, fold_seed=3, set_aside_digest=known)
     with pytest.raises(StudyError, match=r"the split is not that of the shipped weights.*envs/requirements\.txt"):
-        job.list_images(tmp_path / "b.parquet", **data, split_seed=1, fold_seed=3, studied=known)
+        job.list_images(tmp_path / "b.parquet", **data, split_seed=1, fold_seed=3, set_aside_digest=known)
     assert not (tmp_path / "b.parquet").exists()
+
+
+def test_fewer_digits_are_some_of_those_that_shipped_networks_have_not_seen(tmp_path):
+    """Twenty of the fifty; on the thirty others nobody trains, and the digest is that of the fifty."""
+    data = {"dataset": "digits", "path": None, "labels": {str(i): i for i in range(10)}, "train": True}
+    split = {"split_seed": weights.shipped()["split"]["seed"], "fold_seed": 3, "set_aside": 50}
+    split |= {"set_aside_digest": weights.shipped()["split"]["images"]}
+    ids = {}
+    for study in (50, 20):
+        job.list_images(tmp_path / f"{study}.parquet", **data, **split, study=study)
+        for part in ("study", "train"):
+            listed = job.rows(tmp_path / f"{study}.parquet", split=part)
+            ids[study, part] = set(listed["image_id"])
+            if part == "study":
+                assert np.unique(listed["fold"], return_counts=True)[1].tolist() == [2 * study] * 5
+                assert set(np.unique(listed["class_id"], return_counts=True)[1]) == {study}
+    assert ids[20, "study"] < ids[50, "study"] and len(ids[20, "study"]) == 200
+    assert ids[20, "train"] == ids[50, "train"] and not ids[20, "train"] & ids[50, "study"]
+    with pytest.raises(StudyError, match="the split is not that of the shipped weights"):
+        job.list_images(tmp_path / "a.parquet", **data, **split | {"split_seed": 1}, study=20)

@@ -160,6 +160,7 @@ def run():
         dag=SimpleNamespace(**empty),
         configfiles=["config.yaml"],
         config_settings=SimpleNamespace(config={"seed": 1}),
+        resource_settings=SimpleNamespace(resources={"mem_mb": SimpleNamespace(value=5000), "gpu": 1, "_cores": 2}),
     )
 
 
@@ -327,6 +328,12 @@ def test_the_configuration_is_known_where_snakemake_names_it():
     assert patches.config_from_command_line(run()) == {"seed": 1}
     assert patches.config_files(SimpleNamespace()) == []
     assert patches.config_from_command_line(SimpleNamespace()) == {}
+
+
+def test_limits_are_those_of_the_command_line():
+    """As older versions hold them, and newer ones; without the name there are none."""
+    assert patches.limits(run()) == ["mem_mb=5000", "gpu=1"]
+    assert patches.limits(SimpleNamespace()) == []
 
 
 def test_a_refusal_without_its_class_keeps_its_message(monkeypatch):

@@ -520,8 +520,11 @@ def test_shipped_weights_are_those_of_their_list():
 
 def test_shipped_weights_want_the_images_that_they_were_trained_with(config):
     """Other pixels would run quietly, and wrongly; another split would study what the network was trained on."""
-    assert Study(config).studied == weights.shipped()["split"]["images"]
+    assert Study(config).set_aside_digest == weights.shipped()["split"]["images"]
     assert Study(config | {"seed": 5}).split_seed == weights.shipped()["split"]["seed"] != 5
+    # Fewer of the images that are set aside may be studied; those that train stay the same.
+    few = Study(config | {"images": config["images"] | {"study": 20}})
+    assert (few.set_aside, Study(config).set_aside, few.config["images"]["study"]) == (50, 50, 20)
     config["networks"][0]["transform"] = config["networks"][0]["transform"] | {"std": [1.0, 1.0, 1.0]}
     with pytest.raises(
         StudyError, match=r"alexnet: transform: shipped weights need the one with which they were trained"

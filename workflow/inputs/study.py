@@ -125,7 +125,7 @@ def measures() -> dict[str, dict]:
     return yaml.safe_load((ROOT / "measures.yaml").read_text())
 
 
-def _some(names: tuple[str, ...], choice: str | int | Sequence[str]) -> tuple[str, ...]:
+def some(names: tuple[str, ...], choice: str | int | Sequence[str]) -> tuple[str, ...]:
     """All of the names, so many of them, evenly from first to last, or those that are chosen, in their own order."""
     if choice == "all":
         return names
@@ -250,9 +250,11 @@ class Study:
         self.shipped = any(entry["weights"] == weights.SHIPPED for entry in config["networks"])
         # The training images of shipped networks are listed too.
         self.train = self.shipped or any(isinstance(entry["weights"], Mapping) for entry in config["networks"])
-        # Which images are studied, shipped networks fix: they were trained on the others.
-        self.split_seed: int = weights.shipped()["split"]["seed"] if self.shipped else self.seed
-        self.studied: str | None = weights.shipped()["split"]["images"] if self.shipped else None
+        # Which images may be studied, shipped networks fix: they were trained on the others.
+        split = weights.shipped()["split"] if self.shipped else {}
+        self.split_seed: int = split.get("seed", self.seed)
+        self.set_aside: int = split.get("study", config["images"]["study"])
+        self.set_aside_digest: str | None = split.get("images")
         if self.shipped:
             self._check_shipped()
         self.labels = self._labels()
@@ -387,10 +389,11 @@ class Study:
                 f"images.dataset: {given['dataset']}: shipped weights know {split['dataset']} alone; set it to that, "
                 f"{way_out}"
             )
-        if given["study"] != split["study"]:
+        if given["study"] > split["study"]:
             raise StudyError(
                 f"images.study: {given['study']}: shipped networks were trained on all images but {split['study']} per "
-                f"class; set it to {split['study']}, so that no image is studied that they were trained on, {way_out}"
+                f"class; set it to {split['study']} or fewer, so that no image is studied that they were trained on, "
+                f"{way_out}"
             )
         if given["labels"] is not None:
             raise StudyError(f"images.labels: shipped networks have their own; set it to null, {way_out}")
@@ -509,7 +512,7 @@ class Study:
             unknown = [layer for layer in choice if all(layer not in network.layers for network in networks)]
             if unknown:
                 raise StudyError(f"{key}: no network of the study has {', '.join(unknown)} among its layers")
-        return {name: _some(network.layers, choice) for name, network in self.networks.items()}
+        return {name: some(network.layers, choice) for name, network in self.networks.items()}
 
     def _targets_with(self, choice: str | int | Sequence[str | int], key: str) -> dict[str, tuple[str, ...]]:
         """The targets of each network that `key` of the config chooses, as `_layers_with`."""
@@ -518,7 +521,7 @@ class Study:
             unknown = [t for t in choice if all(t not in network.targets for network in self.networks.values())]
             if unknown:
                 raise StudyError(f"{key}: no network of the study has {', '.join(unknown)} among its targets")
-        return {name: _some(network.targets, choice) for name, network in self.networks.items()}
+        return {name: some(network.targets, choice) for name, network in self.networks.items()}
 
     def controlled(self, network: str) -> tuple[str, ...]:
         """The layers of a network with controls, in order of depth."""
@@ -542,7 +545,7 @@ class Study:
 
     def _check_counts(self) -> None:
         study = self.config["images"]["study"]
-        least = study + 1 if self.train else study
+        least = self.set_aside + 1 if self.train else study
         needed = self.classes if self.train else {c for network in self.networks.values() for c in network.classes}
         counts = self.data.counts
         for class_id in sorted(needed):

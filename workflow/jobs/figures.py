@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from readout import evidence, figures, rankings
+from readout import evidence, figures, rankings, sensitivity
 from runtime import files, parquet, subprocesses
 
 OF_NETWORKS = ("figure3", "supplement_depth")
@@ -33,6 +33,8 @@ def draw(
         return figures.figure1(table, title)
     if figure == "figure2":
         return figures.figure2(table[table["network"] == networks[0]], title)
+    if figure == "sensitivity":
+        return sensitivity.figure(table, title)
     if figure == "supplement_claims":
         return figures.supplement_claims(table)
     if figure in OF_NETWORKS:

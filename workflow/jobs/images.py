@@ -41,32 +41,35 @@ def list_images(
     train: bool,
     split_seed: int,
     fold_seed: int,
-    studied: str | None = None,
+    set_aside: int | None = None,
+    set_aside_digest: str | None = None,
     made: str | None = None,
 ) -> str:
     """Write `images.parquet`: all study images of the data set's classes, and the training images where `train`.
 
     A data set that is to be downloaded is, where it is not there yet.
-    `labels` maps each class of the data set to its index among the outputs; the seeds are those of `images.split`.
-    `studied` is the digest of the study images where shipped weights fix them; StudyError where others come out.
+    `labels` maps each class of the data set to its index among the outputs; the seeds are those of `images.split`, and
+    so is `set_aside`, the number of images per class that do not train. `set_aside_digest` is the digest of all of
+    these where shipped weights fix them; StudyError where others come out.
     """
     data = datasets.dataset(dataset, path)
     data.fetch()
-    rows, found = [], data.image_ids
+    rows, aside, found = [], [], data.image_ids
     for class_id in sorted(labels):
         if class_id not in found:
             raise StudyError(f"class {class_id}: its images are no longer in {path}; run again")
         sources = list(found[class_id].items())
         chosen, rest, fold = images.split(
-            len(sources), study, class_id=class_id, split_seed=split_seed, fold_seed=fold_seed
+            len(sources), study, class_id=class_id, split_seed=split_seed, fold_seed=fold_seed, set_aside=set_aside
         )
+        aside += [sources[i][1] for i in np.setdiff1d(np.arange(len(sources)), rest)]
         parts = [("study", chosen), ("train", rest)] if train else [("study", chosen)]
         for part, members in parts:
             for i in members:
                 source, image_id = sources[i]
                 rows.append((image_id, class_id, labels[class_id], part, fold[i], source))
     rows.sort()
-    if studied is not None and studied != digest([row[0] for row in rows if row[3] == "study"]):
+    if set_aside_digest is not None and set_aside_digest != digest(aside):
         raise StudyError(
             "images: the split is not that of the shipped weights, so a network may have been trained on what is "
             "studied; install the pinned packages (envs/requirements.txt), or train the networks here"

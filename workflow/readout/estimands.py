@@ -130,8 +130,13 @@ def _spared_against(read: Read, part: Mapping) -> np.ndarray:
     return _spared(read, part, lambda x: x[..., :1, :])
 
 
+def _low(magnitudes: int) -> int:
+    """How many magnitudes are the lower ones; of an odd number, without the middle one."""
+    return magnitudes // 2
+
+
 def _spared_for(read: Read, part: Mapping) -> np.ndarray:
-    return _spared(read, part, lambda x: x[..., -1:, : x.shape[-1] // 2])
+    return _spared(read, part, lambda x: x[..., -1:, : _low(x.shape[-1])])
 
 
 def _outer_corners(read: Read, part: Mapping) -> np.ndarray:
@@ -287,6 +292,11 @@ def _corner_names(shape: tuple[int, int]) -> list[str]:
     return [_corner(shape)[0], "s0m0"]
 
 
+def _low_names(shape: tuple[int, int]) -> list[str]:
+    *first, last = [f"s{shape[0] - 1}m{m}" for m in range(_low(shape[1]))]
+    return [" and ".join(filter(None, [", ".join(first), last]))]
+
+
 def _neighbour_names(shape: tuple[int, int]) -> list[str]:
     name, _, neighbours = _corner(shape)
     return [f"{name} - 2 x s{i}m{j}" for i, j in neighbours]
@@ -307,7 +317,7 @@ ESTIMANDS: dict[str, Estimand] = {
     "corner_largest": Estimand(_corner_largest),
     # Mean over cells that decode well: the least selective, and the most selective of the lower magnitudes.
     "spared_against": Estimand(_spared_against),
-    "spared_for": Estimand(_spared_for),
+    "spared_for": Estimand(_spared_for, names=_low_names),
     # How much more often peak layers differ between classes than between halves of one class's images.
     "peak_layer": Estimand(_peaks, _peak_layer, inference.FISHER),
     # Below the most selective strip: the highest magnitude less the others.

@@ -18,20 +18,23 @@ def _order(count: int, class_id: str, seed: int) -> np.ndarray:
 
 
 def split(
-    count: int, study: int, *, class_id: str, split_seed: int, fold_seed: int
+    count: int, study: int, *, class_id: str, split_seed: int, fold_seed: int, set_aside: int | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Study images, training images and folds of one class with `count` images.
 
-    Returns the indices of the `study` study images (sorted), those of the others, and a fold (0-4) for each of the
-    `count` images, spread evenly over either part. `split_seed` draws which images are studied, `fold_seed` their
-    folds; shipped weights fix the former, since their networks were trained on the others.
+    Returns the indices of the `study` study images (sorted), those of the training images, and a fold (0-4) for each of
+    the `count` images, spread evenly over either part. Images are drawn in one order: the first `set_aside` (without
+    it, `study`) do not train, and the first of these are studied, so that a smaller study has a part of a larger one's
+    images. `split_seed` draws the order, `fold_seed` the folds; shipped weights fix the former, since their networks
+    were trained on the others.
     """
-    order, studied = _order(count, class_id, split_seed), np.zeros(count, bool)
-    studied[order[:study]] = True
+    order, place = _order(count, class_id, split_seed), np.empty(count, int)
+    place[order] = np.arange(count)
+    studied, trains = place < study, place >= max(study, set_aside or 0)
     drawn, fold = _order(count, class_id, fold_seed), np.empty(count, np.int8)
-    for part in (studied, ~studied):
+    for part in (studied, trains, ~studied & ~trains):
         fold[drawn[part[drawn]]] = np.arange(part.sum()) % FOLDS
-    return np.flatnonzero(studied), np.flatnonzero(~studied), fold
+    return np.flatnonzero(studied), np.flatnonzero(trains), fold
 
 
 class _Resize(transforms.Resize):

@@ -376,6 +376,32 @@ def shapley_grids():
     return list(STUDY.grids()) if STUDY.shapley else []
 
 
+@cache
+def variants():
+    """The study's variants by name; nothing is enumerated unless they are asked for."""
+    with told():
+        return {variant.name: variant for variant in of_study(STUDY)}
+
+
+def to_run():
+    """The configurations of the variants by name, but for those that would be the base again."""
+    return {name: variant.config for name, variant in variants().items() if variant.config}
+
+
+def following(wildcards):
+    """What a variant follows from beside its configuration: when any of it changes, it is looked through again."""
+    steps = ("images", "networks", "activations", "cells", "probes", "ablations", "pseudo", "tables", "claims")
+    return {"files": STUDY.listing_digest(), "registry": file_digest(REGISTRY), "code": [*map(digest, steps)]}
+
+
+def of_variants(paths):
+    """The inputs of the table of verdicts: tables of claims by variant, and the studies that they are of."""
+    return {
+        "paths_to_claims": dict(zip(to_run(), paths, strict=True)),
+        "studies": {name: config["study"] for name, config in to_run().items()},
+    }
+
+
 def pseudo_grids():
     """All (network, layer, pseudo-target)."""
     return [(n, layer, pseudo) for n in STUDY.networks for layer in STUDY.controlled(n) for pseudo in STUDY.pseudo]

@@ -50,7 +50,7 @@ wildcard_constraints:
 
 
 def claim(cluster=False):
-    """Have the study's results to this run alone; the runs within a cluster's jobs claim their parts (Snakefile)."""
+    """Have the study's results to this run alone; runs within jobs claim what they write (Snakefile)."""
     if patches.has_lock(workflow):
         with told():
             locks.claim_run(R, cluster)
@@ -63,17 +63,22 @@ def sweep():
 
 
 def headline():
-    """The claims' verdicts and where the results lie, if this run was asked for them and nobody else will print it."""
+    """The verdicts and where the results lie, if this run was asked for them and nobody else will print them."""
     if not patches.has_lock(workflow) or os.environ.get("READOUT_HEADLINE") == "later":
         return ""
-    if patches.asked_for(workflow).isdisjoint({"all", "study", "claims", f"{R}/claims.parquet", f"{R}/claims.html"}):
-        return ""
-    from commands import headline
-
-    command = headline.REPORT
-    if any(argument.startswith(("--config", "-C")) for argument in sys.argv):
-        command += "  (with this run's --configfile and --config)"
+    asked, parts = patches.asked_for(workflow), []
     try:
-        return headline.text(R, command)
+        if not asked.isdisjoint({"all", "study", "claims", f"{R}/claims.parquet", f"{R}/claims.html"}):
+            from commands import headline
+
+            command = headline.REPORT
+            if any(argument.startswith(("--config", "-C")) for argument in sys.argv):
+                command += "  (with this run's --configfile and --config)"
+            parts.append(headline.text(R, command))
+        if not asked.isdisjoint({"sensitivity", f"{R}/sensitivity/verdicts.parquet"}):
+            from commands import sensitivity
+
+            parts.append(sensitivity.text(R))
     except StudyError as error:
-        return str(error)
+        parts.append(str(error))
+    return "\n".join(parts)

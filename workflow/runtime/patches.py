@@ -388,6 +388,23 @@ def asked_for(workflow: Any) -> frozenset[str]:
 
 
 @guarded(
+    "resource_settings.resources",
+    lost="a limit of memory (--resources) does not bind the runs within its jobs",
+    otherwise=lambda _: [],
+)
+def limits(workflow: Any) -> list[str]:
+    """What `--resources` limits in a run, as `mem_mb=12000`.
+
+    Mends: a run within a job of this run has no other way to learn its limits.
+    Tried with: 9.10.1, 9.14.8, 9.20.0, 9.27.1.
+    Without it: a run within a job takes the memory that it takes.
+    """
+    # Newer versions hold a value that knows its name, and those of cores and nodes among them.
+    found = dict(workflow.resource_settings.resources)
+    return [f"{name}={getattr(limit, 'value', limit)}" for name, limit in found.items() if not name.startswith("_")]
+
+
+@guarded(
     "configfiles",
     lost="of a key that a config file holds twice, the last one counts, and nothing is said",
     otherwise=lambda _: [],

@@ -1,4 +1,4 @@
-"""Jobs in a process of their own.
+"""Jobs in a process of their own, and runs of Snakemake within a job.
 
 In the workflow's process a training would share torch's global state with the threads of the cells, and a drawing
 matplotlib's.
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from readout import StudyError
@@ -39,6 +39,26 @@ def run(module: str, settings: Mapping, log: str) -> None:
     if done.returncode:
         last = (Path(log).read_text().strip().splitlines()[1:] or ["nothing was printed"])[-1]
         raise StudyError(f"{last} (log: {log})")
+
+
+def snakemake(target: str, path_to_config: str, *, cores: int, limits: Sequence[str], log: str) -> None:
+    """Make a file of the study that a config file describes in a Snakemake run of its own, which prints to `log`.
+
+    It goes without Snakemake's lock of the folder, which the run outside has, and claims its whole study instead, for
+    whose end another such run waits. Raises StudyError where it fails.
+    """
+    root = Path(__file__).resolve().parents[2]
+    profile = ["--profile", "none", "--workflow-profile", f"{root}/profiles/default"]
+    how = ["--executor", "local", "--nolock", "--cores", str(cores), *(["--resources", *limits] if limits else [])]
+    command = [sys.executable, "-m", "snakemake", "--snakefile", f"{root}/Snakefile", *profile, *how]
+    with files.writing(log):
+        Path(log).write_text(f"snakemake {target}\n")
+    with Path(log).open("a") as file:
+        command += ["--configfile", path_to_config, "--", target]
+        environment = os.environ | {"READOUT_PARTS": "[]"}
+        done = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        raise StudyError(f"the run of {path_to_config} failed; what is finished stays (log: {log})")
 
 
 def main(job: Callable) -> None:
