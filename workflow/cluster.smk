@@ -47,18 +47,18 @@ def sharing(w):
 
 
 def wanted(network, layer):
-    """What a layer's job makes: its table, pseudo-targets, which belong to no target's grid, rankings, redundancy and Shapley values."""
+    """What a layer's job makes: its table, and what belongs to no cell of a target's grid."""
     drawn = STUDY.pseudo if layer in STUDY.controlled(network) else ()
     ranked = [target for n, at, target in STUDY.ranked() if (n, at) == (network, layer)]
     looked = ranked if STUDY.importance and STUDY.importance["redundancy"] else []
     divided = STUDY.networks[network].targets if STUDY.shapley else ()
     return [
         f"{R}/tables/{network}/{layer}.parquet",
-        *(f"{R}/pseudo/{network}/{layer}/{p}.parquet" for p in drawn),
+        *(f"{R}/pseudo/{network}/{layer}/{pseudo}.parquet" for pseudo in drawn),
         *(f"{R}/importance/{network}/{layer}/{target}/rankings.parquet" for target in ranked),
         *(f"{R}/redundancy/{network}/{layer}/{target}.parquet" for target in looked),
-    ]
         *(f"{R}/shapley/{network}/{layer}/{target}.parquet" for target in divided),
+    ]
 
 
 rule all:

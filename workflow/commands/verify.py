@@ -1,7 +1,8 @@
 """Compares a finished default study with the documented run: `make verify`.
 
 The numbers of the documented run are in docs/reference.csv, a row each: accuracies, every estimate and verdict of the
-claims, and each network's grids and controls averaged over layers and targets.
+claims and of the measures of importance, and each network's grids, controls and redundancy averaged over layers and
+targets.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from jobs import claims, networks, tables
+from jobs import claims, faithfulness, networks, redundancy, tables
 from readout import StudyError
 from readout.verdicts import CONFIRMATION, decides
 from runtime import parquet, provenance
@@ -71,16 +72,29 @@ def numbers(results: Path) -> Numbers:
                 yield ("cells", network, cell, measure), part[measure].mean()
         if not (path := results / "tables" / "groups.parquet").exists():
             return
-        groups = _frame(path, tables.GROUPS, tables.GROUP_OUTCOMES)
+        groups = _frame(path, tables.GROUPS, tables.GROUP_OPTIONAL)
         # The draws of a kind differ in a last number alone.
         named = {
             name: groups[name].str.replace(r"\d+(?=_matched$|$)", "", regex=True) for name in ("group", "intervention")
         }
         named["group"] = named["group"].where(~groups["kind"].isin(["cell", "pseudo"]), groups["group"])
+        tops = groups["measure"].str.replace(r"\d+$", "", regex=True) + groups["one_in"].map(" 1/{:g}".format)
+        named["group"] = named["group"].where(groups["kind"] != "ranked", tops)
         for (network, *names), part in groups.groupby([groups["network"], groups["kind"], *named.values()]):
             # Not every kind has every outcome.
             for measure in (name for name in CONTROLS if part[name].notna().any()):
                 yield ("groups", network, " ".join(names), measure), part[measure].mean()
+
+        if (path := results / "faithfulness.parquet").exists():
+            for row in parquet.read(path, faithfulness.SCHEMA, optional=faithfulness.OPTIONAL).to_pylist():
+                item = f"{row['what']} {row['intervention']}: {row['measure']}"
+                for measure in ("estimate", "ci_low", "ci_high", "reach", "reach_low", "reach_high"):
+                    yield ("faithfulness", row["network"], item, measure), row[measure]
+        if (path := results / "tables" / "redundancy.parquet").exists():
+            looked = _frame(path, tables.REDUNDANCY, redundancy.OPTIONAL)
+            for (network, *names), part in looked.groupby(["network", "group", "intervention", "place"]):
+                for measure in ("auroc_before", "auroc_after", "change"):
+                    yield ("redundancy", network, " ".join(names), measure), part[measure].mean()
 
     return {key: _text(value) for key, value in found()}
 
