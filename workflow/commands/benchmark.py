@@ -10,7 +10,7 @@ import itertools
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +128,9 @@ def disagreements(of_roles: pd.DataFrame, of_null: pd.DataFrame) -> list[str]:
         by_design = FOUND_IN_NULL.get(method, ())
         for role in by_design:
             if of_null.loc[method, role] < 1 - MOST:
-                found.append(f"{method}, {role}: found in {of_null.loc[method, role]:.3f} of the null worlds, not in all")
+                found.append(
+                    f"{method}, {role}: found in {of_null.loc[method, role]:.3f} of the null worlds, not in all"
+                )
         if not by_design and of_null.loc[method, ANY] > MOST:
             found.append(f"{method}: finds something in {of_null.loc[method, ANY]:.3f} of the null worlds")
     return found
@@ -184,14 +186,17 @@ def draw(of_roles: pd.DataFrame, of_null: pd.DataFrame, worlds: tuple[int, int])
     null = of_null[[*NULL_ROLES, ANY]].T
     outcomes = {called[m]: {called[role]: o for role, o in of.items()} for m, of in EXPECTED.items() if m in called}
     figures.style()
-    save(figures.benchmark(grid.rename(index=called, columns=called), null.rename(columns=called), outcomes, worlds), [FIGURE])
+    save(
+        figures.benchmark(grid.rename(index=called, columns=called), null.rename(columns=called), outcomes, worlds),
+        [FIGURE],
+    )
 
 
 def report(of_roles: pd.DataFrame, of_null: pd.DataFrame) -> str:
     """What a file's methods find, as lines to read."""
     lines = []
     for method in of_null.index:
-        lines += [method, "  AUROC for \"the network uses it\", mean (least to greatest) over worlds"]
+        lines += [method, '  AUROC for "the network uses it", mean (least to greatest) over worlds']
         for role in ROLES:
             area = of_roles.loc[(method, role)]
             lines.append(f"    {role:<12} {area['mean']:.3f} ({area['min']:.3f} to {area['max']:.3f})")

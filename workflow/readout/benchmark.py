@@ -24,7 +24,7 @@ from readout.importance import MEASURES, Contributions, Known
 from readout.planted_network import PlantedNetwork
 
 PER_CLASS = 15
-"""Images of each class in a world, three in each fold; one causal unit alone costs about ten times the noise of so few."""
+"""Images of each class in a world, three in each fold: few, but a causal unit alone costs ten deviations of noise."""
 C = 10.0
 """Inverse penalty of the probe, as in the default study."""
 STEPS = 20
@@ -341,8 +341,10 @@ MOST = 0.05
 """Share of null worlds in which a method may find anything."""
 
 
-def _but(*, blind: tuple[str, ...] = (), misled: tuple[str, ...] = (), unsaid: tuple[str, ...] = ()) -> dict[str, Outcome]:
-    """All roles are found but these; `unsaid` ones have no expectation, nor has the mixture `all` of a method that errs."""
+def _but(
+    *, blind: tuple[str, ...] = (), misled: tuple[str, ...] = (), unsaid: tuple[str, ...] = ()
+) -> dict[str, Outcome]:
+    """All roles are found but these; nothing is expected of `unsaid` ones, and of `all` where any is not found."""
     outcomes: dict[str, Outcome] = dict.fromkeys(ROLES, "found")
     outcomes |= dict.fromkeys(blind, "blind") | dict.fromkeys(misled, "misled")
     errs = ALL if blind or misled or unsaid else None
@@ -386,5 +388,5 @@ FOUND_IN_NULL = {
     "mutual_information": ("decodable",),
     "squared_taylor": ("noise",),
 }
-"""What methods find in the null network, where nothing is needed, by what they are: they look at activations alone, or
-at changes that separate nothing. The other methods of `EXPECTED` find nothing there, in all but `MOST` of the worlds."""
+"""What methods find in the null network by what they are: they look at activations alone, or at changes that separate
+nothing. The other methods of `EXPECTED` find nothing there, in all but `MOST` of the worlds."""

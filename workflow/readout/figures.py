@@ -734,5 +734,13 @@ def benchmark(
                 box = Rectangle((x - 0.44, y - 0.42), 0.88, 0.84, fill=False, linewidth=1.2, **frames[outcome])
                 upper.add_patch(box)
     looks = [Patch(facecolor="white", linewidth=1.2, **look) for look in frames.values()]
-    upper.legend(looks, ["cannot tell, as expected", "turned round, as expected"], loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=8)
+    upper.legend(
+        looks,
+        ["cannot tell, as expected", "turned round, as expected"],
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        ncols=2,
+        frameon=False,
+        fontsize=8,
+    )
     return figure
