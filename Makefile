@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 ENVIRONMENT := $(VENV)/.complete
 
-.PHONY: study test test-all verify reference crashes kernels seeds sensitivity simulations weights layers leak bench format clean
+.PHONY: study test test-all verify reference crashes kernels seeds sensitivity simulations benchmark weights layers leak bench format clean
 
 # Its headline is printed at the very end, when the report is there too.
 study: $(ENVIRONMENT)
@@ -53,6 +53,10 @@ sensitivity: $(ENVIRONMENT)
 # The tests of the claims in worlds whose truth is known; writes docs/simulations.md in some minutes.
 simulations: $(ENVIRONMENT)
 	@OMP_NUM_THREADS=1 PYTHONPATH=workflow $(VENV)/bin/python -m commands.simulations
+
+# Methods on the network whose truth is known; writes docs/benchmark.md. METHOD=mine.py tries the functions of a file.
+benchmark: $(ENVIRONMENT)
+	@OMP_NUM_THREADS=1 PYTHONPATH=workflow $(VENV)/bin/python -m commands.benchmark $(if $(METHOD),--method "$(METHOD)")
 
 # The weights that the default study ships: the networks of seed 0 of the study of seeds, trained anew.
 SHIPPED := alexnet_0 vgg16_0 mobilenet_v2_0 resnet_0

@@ -116,6 +116,15 @@ def test_images_are_the_same_on_every_machine():
     assert hashlib.sha256(b"".join(made)).hexdigest()[:16] == "7a849579a77d34c6"
 
 
+def test_a_seed_draws_other_images():
+    """Seed 0 is none at all, so that its images are those of studies; the others share nothing with it."""
+    drawn = [planted.pixels("a", 7, seed) for seed in range(3)]
+    assert np.array_equal(drawn[0], planted.pixels("a", 7))
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        # Noise has the same byte in one of 256 pixels.
+        assert (drawn[first][-2:] == drawn[second][-2:]).mean() < 0.2
+
+
 def test_a_signal_is_on_as_often_as_it_is_said():
     """In 15 of 16 of a class's images and 1 of 32 of the other 400, and clearly on or off; together in pairs.
 
@@ -194,6 +203,25 @@ def test_scores_by_hand():
             by_hand = torch.zeros(5)
             by_hand[output], by_hand[4] = score, 4.7
             assert torch.allclose(found, by_hand, atol=1e-5), (class_id, name)
+
+
+def test_a_constant_unit_takes_its_share_of_the_gates(planted_ran):
+    """By hand: without the i-th of them, a causal signal of .8 is less by (2 i + 1) x 3 / 1024, down to 0 and no lower.
+
+    All shares add up to 3, to the bit and in any order.
+    """
+    network, roles = models.build("planted", 5, seed=0), groups_of("a")
+    weights = network.gate.weight[0, roles["constant"]].detach().numpy()
+    generator = np.random.default_rng(0)
+    assert all(np.add.accumulate(generator.permutation(weights))[-1] == 3 for _ in range(20))
+    for i in (0, 7, 31):
+        layer = torch.zeros(1, 320)
+        layer[:, roles["causal"]] = 0.8
+        layer[:, roles["constant"]] = 1
+        layer[:, roles["constant"][i]] = 0
+        with torch.inference_mode():
+            found = planted_ran.parts.tail(layer, *(torch.zeros_like(each[:1]) for each in planted_ran.rest))
+        assert found[0, 0].item() == pytest.approx(2 * (0.8 - (2 * i + 1) * 3 / 1024), abs=1e-6)
 
 
 def test_the_networks_are_right_on_most_images(ran):
@@ -297,6 +325,18 @@ def test_the_false_alarm_of_zero_is_that_of_the_gates_behind(planted_ran):
         assert torch.allclose(ablated(planted_ran, target, constant, "zero"), without, atol=1e-5)
         for intervention in ("mean", "erase", "resample"):
             assert torch.equal(ablated(planted_ran, target, constant, intervention), planted_ran.logits)
+
+
+def test_one_by_one_zero_cannot_tell_the_constant_from_the_causal(planted_ran):
+    """The least constant unit costs next to nothing, the median one about what a causal unit costs, and the greatest twice that."""
+    for target, class_id in enumerate(planted.CLASSES):
+        roles = groups_of(class_id)
+        causal = np.mean([separation_loss(planted_ran, target, roles["causal"][i : i + 1], "zero") for i in range(8)])
+        ordered = [roles["constant"][i : i + 1] for i in (0, 15, 16, 31)]
+        least, below, above, most = (separation_loss(planted_ran, target, unit, "zero") / causal for unit in ordered)
+        assert abs(least) < 0.03
+        assert (below + above) / 2 == pytest.approx(1, abs=0.15)
+        assert 2 < most < 2.5
 
 
 def test_noise_is_used_and_separates_nothing(ran):

@@ -700,3 +700,47 @@ def leak(readings: pd.DataFrame) -> Figure:
             place.set_title(procedure, loc="left", fontsize=8)
     axes[0, 0].legend(frameon=False, fontsize=8, loc="upper center")
     return figure
+
+
+def benchmark(
+    areas: pd.DataFrame, shares: pd.DataFrame, outcomes: Mapping[str, Mapping[str, str]], worlds: tuple[int, int]
+) -> Figure:
+    """Which methods find the units that a network needs, by role; and what they find where none is needed.
+
+    `areas` has an AUROC for each role (rows) and method (columns), `shares` the share of null worlds in which a role is
+    found. `outcomes` are expected of a method, by role: `blind` ones have a frame, `misled` ones a broken frame.
+    `worlds`: how many there are of either network.
+    """
+    heights = [len(areas), len(shares)]
+    size = 0.48 * len(areas.columns) + 1.6, 0.3 * sum(heights) + 2.4
+    figure, (upper, lower) = plt.subplots(2, 1, figsize=size, layout="constrained", height_ratios=heights)
+    above = f"AUROC for \u201cthe network uses it\u201d, mean of {worlds[0]} worlds"
+    below = f"null network: share of {worlds[1]} worlds in which a role is found"
+    drawn = [(upper, areas, {"cmap": LOSSES.removesuffix("_r"), "vmin": -0.25, "vmax": 1.25}, above, "a")]
+    drawn += [(lower, shares, {"cmap": "Greys", "vmin": 0, "vmax": 2}, below, "b")]
+    for axes, frame, look, title, letter in drawn:
+        image = axes.imshow(frame.to_numpy(), aspect="auto", **look)
+        _write(axes, image, np.vectorize("{:.2f}".format)(frame.to_numpy()), 7)
+        axes.set_yticks(range(len(frame)), frame.index)
+        axes.tick_params(length=0, labelsize=8)
+        sns.despine(ax=axes, left=True, bottom=True)
+        _panel(axes, letter, title)
+    upper.set_xticks([])
+    lower.set_xticks(range(len(areas.columns)), areas.columns, rotation=40, ha="right", rotation_mode="anchor")
+    frames = {"blind": {"edgecolor": "black"}, "misled": {"edgecolor": "black", "linestyle": (0, (2, 1.5))}}
+    for x, method in enumerate(areas.columns):
+        for y, role in enumerate(areas.index):
+            if (outcome := outcomes.get(method, {}).get(role)) in frames:
+                box = Rectangle((x - 0.44, y - 0.42), 0.88, 0.84, fill=False, linewidth=1.2, **frames[outcome])
+                upper.add_patch(box)
+    looks = [Patch(facecolor="white", linewidth=1.2, **look) for look in frames.values()]
+    upper.legend(
+        looks,
+        ["cannot tell, as expected", "turned round, as expected"],
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        ncols=2,
+        frameon=False,
+        fontsize=8,
+    )
+    return figure

@@ -41,8 +41,8 @@ OF_A_CLASS = (
 )
 """Roles of a class's units in the order of the units, and halves."""
 OF_NO_CLASS = ("constant", "noise", "dead")
-UNREAD = ("causal", "redundant", "conjunction", "inhibitory")
-"""Roles of units that nothing behind them reads in the null network, so that they are `decodable` there."""
+USED = ("causal", "redundant", "conjunction", "inhibitory")
+"""Roles of units that a class's score needs. In the null network nothing reads them, so they are `decodable` there."""
 MODELS = {"planted": False, "planted_null": True}
 """The two networks as models, and whether nothing is causal."""
 
@@ -65,7 +65,7 @@ def units(null: bool = False) -> tuple[Planted, ...]:
     """All units of the layer in their order; with `null`, of the network in which no class is read from the layer."""
     found = [Planted(r, c, half) for c in CLASSES for r, half in OF_A_CLASS for _ in range(MEMBERS)]
     found += [Planted(role, None, None) for role in OF_NO_CLASS for _ in range(COMMON)]
-    return tuple(Planted("decodable", u.class_id, None) if null and u.role in UNREAD else u for u in found)
+    return tuple(Planted("decodable", u.class_id, None) if null and u.role in USED else u for u in found)
 
 
 def roles(class_id: str, of: Sequence[Planted]) -> dict[str, np.ndarray]:
@@ -89,14 +89,17 @@ def _signals() -> tuple[list[tuple[str, str]], np.ndarray]:
     return signals, np.array([signals.index((u.class_id, u.role)) for u in units() if u.class_id])
 
 
-def pixels(class_id: str, number: int) -> np.ndarray:
+def pixels(class_id: str, number: int, seed: int = 0) -> np.ndarray:
     """The image of a class with this number, from 0 to `IMAGES` - 1: grey, uint8 [SIDE, SIDE], row by row.
 
     Pixel i is the signal of unit i; the last 32 are noise, for the units of that role. All chance is bytes of SHAKE-256
-    of the class and the number, the same on every machine and with every version of numpy.
+    of the class, the number and the seed, the same on every machine and with every version of numpy. Studies have the
+    images of seed 0.
     """
     signals, signal_of = _signals()
-    drawn = hashlib.shake_256(f"planted\0{class_id}\0{number}".encode()).digest(2 * len(signals) + SIDE**2)
+    # Without its seed, as the images of studies were drawn before there were others.
+    entropy = "\0".join(["planted", class_id, str(number), *([str(seed)] if seed else [])])
+    drawn = hashlib.shake_256(entropy.encode()).digest(2 * len(signals) + SIDE**2)
     lots, strengths, own = np.split(np.frombuffer(drawn, np.uint8), [len(signals), 2 * len(signals)])
     should = np.array([(c == class_id) != (role == "inhibitory") for c, role in signals])
     on = lots < np.where(should, SHOWN, STRAY)

@@ -21,6 +21,12 @@ SURPLUS = 0.22
 """What two units that are on put out above `BOTH`, about."""
 NOISE = 3 / 16
 """Weight of a noise unit in each class's score, in either direction; together .3 of standard deviation."""
+# ASSUME: the median constant unit alone costs at zero about what one causal unit costs.
+CONSTANTS = 3.0
+"""What a causal unit's gate takes in all from the constant units, in shares of 1, 3, 5, ... to 63 of 1024.
+
+Sums of such shares are exact in any order.
+"""
 THRESHOLD, THRESHOLD_NULL = 4.7, 4.3
 """Score of `none`: below that of a class with all signals of its own on, above it with one of them off."""
 
@@ -90,12 +96,14 @@ class PlantedNetwork(nn.Module):
                 self.score.weight[output, row] = weight
 
         share = 0.0 if null else WEIGHT / MEMBERS
+        parts = [(2 * i + 1) * CONSTANTS / planted.COMMON**2 for i in range(planted.COMMON)]
         for output, class_id in enumerate(CLASSES):
             role = planted.roles(class_id, units)
             constant, dead = role["constant"], role["dead"]
             for unit, unused in zip(role["causal"], dead, strict=False):
-                # Without the constant units' sum of 1, the gate is shut.
-                gate({unit: 1, unused: 1, **dict.fromkeys(constant, 1 / len(constant))}, -1, {output: share})
+                # Without the constant units, which put out 1, the gate is shut.
+                graded = dict(zip(constant, parts, strict=True))
+                gate({unit: 1, unused: 1, **graded}, -sum(parts), {output: share})
             for pair in zip(role["redundant_first"], role["redundant_second"], strict=True):
                 # min(1, ...) as the difference of two ReLUs.
                 for start, sign in ((EITHER, 1), (EITHER + WIDTH, -1)):
