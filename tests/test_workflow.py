@@ -64,7 +64,8 @@ def test_every_table_has_the_columns_of_the_documentation(finished):
     # No network of this study is planted: tests/test_planted.py has that table.
     del documented["networks/{network}/truth.parquet"]
     for pattern, columns in documented.items():
-        at = {"network": "alexnet", "layer": "dense2", "class_id": "0", "cell": "s3m3", "pseudo": "pseudo0"}
+        # The target with everything.
+        at = {"network": "alexnet", "layer": "dense2", "class_id": "1", "cell": "s3m3", "pseudo": "pseudo0"}
         path = finished.results / pattern.format(**at)
         assert pq.read_schema(path).names == columns, pattern
 
@@ -569,13 +570,14 @@ def test_line_of_the_ablation_module_makes_the_ablations_anew(project, module):
 
 
 def test_line_of_the_controls_makes_the_controls_anew(project):
-    """Pseudo-targets among them, and neither the probes nor the ablations of cells."""
+    """Pseudo-targets among them, and neither the probes nor the ablations of cells; and whatever is gathered."""
     append(project.folder / "workflow" / "jobs" / "controls.py", "# a comment")
     assert project.planned() == BEHIND | {
         "controls": CONTROLS,
         "pseudo": DRAWN,
         "layer_tables": LAYERS,
         "group_tables": 1,
+        "redundancy_table": 1,
     }
 
 
