@@ -216,12 +216,11 @@ def drawn(seed):
 
 
 def plainly(study, weights, value, *, unablated_training=False):
-    """AUROC before and after by place, and change, all in numpy and scikit-learn; `value` replaces s1m1."""
+    """AUROC before and after by place, change, and loss and use, in numpy and scikit-learn; `value` replaces s1m1."""
     files = [parquet.read(study.activations[c]).to_pydict() for c in "ab"]
     u = np.concatenate([np.stack(file["activation"]) for file in files]).astype(float)
     fold = np.concatenate([file["fold"] for file in files])
     y = np.arange(20) < 10
-    behind = {}
 
     def forward(u):
         second = np.maximum(u @ weights["second"].T + weights["biases"], 0)
@@ -236,6 +235,8 @@ def plainly(study, weights, value, *, unablated_training=False):
     before = {"remaining": u} | forward(u)
     auroc = {name: (np.empty(20), np.empty(20)) for name in before}
     change = dict.fromkeys(("next", "last"), 0.0)
+    # Those of the other classes are the same in all images.
+    score, moved = before["last"] @ weights["score"], np.empty(20)
     for f in range(5):
         rows = fold != f
         grid = cells.grid(*cells.coordinates(u[rows & y].mean(0), u[rows & ~y].mean(0)), (2, 2))
@@ -247,12 +248,14 @@ def plainly(study, weights, value, *, unablated_training=False):
             auroc[name][0][~rows] = decisions(x, x, rows)
             train = x if unablated_training and name != "remaining" else after[name]
             auroc[name][1][~rows] = decisions(train, after[name], rows)
+        moved[~rows] = (after["last"] @ weights["score"] - score)[~rows]
         for name in change:
             change[name] += np.square(after[name] - before[name])[~rows].sum()
-    behind = {name: [roc_auc_score(y, d.round(6)) for d in pair] for name, pair in auroc.items()}
-    return behind, {
-        name: moved / np.square(before[name] - before[name].mean(0)).sum() for name, moved in change.items()
-    }
+    auroc = {name: [roc_auc_score(y, d.round(6)) for d in pair] for name, pair in auroc.items()}
+    change = {name: part / np.square(before[name] - before[name].mean(0)).sum() for name, part in change.items()}
+    gap = score[y].mean() - score[~y].mean()
+    loss, use = moved[~y].mean() - moved[y].mean(), (np.abs(moved[y]).mean() + np.abs(moved[~y]).mean()) / 2
+    return auroc, change, (loss / gap, use / gap) if gap > 0 else (None, None)
 
 
 @pytest.mark.parametrize("value", ["zero", "mean"])
@@ -262,11 +265,13 @@ def test_the_job_against_plain_loops(made, seed, value):
     weights = drawn(seed)
     study = made(None, noisy(40, seed), **weights)
     found = run(study)
-    auroc, change = plainly(study, weights, value)
+    auroc, change, (loss, use) = plainly(study, weights, value)
     for place, (before, after) in auroc.items():
         row = found["s1m1", value, place]
         assert (row["auroc_before"], row["auroc_after"]) == pytest.approx((before, after), abs=1e-9)
         assert row["change"] == pytest.approx(change.get(place, 0), rel=1e-5)
+        assert row["separation_loss"] == pytest.approx(loss, abs=1e-4)
+        assert row["use"] == pytest.approx(use, abs=1e-4)
 
 
 def test_a_probe_fitted_on_images_that_are_not_ablated_says_something_else(made):
@@ -348,10 +353,28 @@ def test_spread_and_distance_by_hand():
     assert redundancy.moved(x, x) == 0
 
 
-@pytest.mark.parametrize("model", ["small_alexnet", "small_resnet", "small_mobilenet_v2"])
+def clipped():
+    """Two non-linearities in a row: the second would overwrite a layer, if it worked in place."""
+    parts = [
+        nn.Conv2d(3, 4, 1),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, 1),
+        nn.ReLU(),
+        nn.ReLU6(),
+        nn.Flatten(),
+        nn.Linear(4096, 10),
+    ]
+    torch.manual_seed(0)
+    network = nn.Sequential(*parts).eval()
+    with torch.no_grad():
+        parts[2].weight.mul_(50)
+    return network
+
+
+@pytest.mark.parametrize("model", ["small_alexnet", "small_resnet", "small_mobilenet_v2", "clipped"])
 def test_a_tail_s_layers_are_those_of_the_network(model, images):
     """All layers behind a cut, of which the tail's non-linearities work in place, where shortcuts pass, too."""
-    network = randomised(model, 10)
+    network = clipped() if model == "clipped" else randomised(model, 10)
     traced = tracing.trace(network)
     found = layers.find(network, traced, images[:1])
     expected = {}
@@ -490,7 +513,7 @@ def test_the_table_agrees_with_the_cells(finished):
     found = pd.read_parquet(finished.results / "tables" / "redundancy.parquet")
     cells_table = pd.read_parquet(finished.results / "tables" / "cells.parquet")
     # One target of two: the last.
-    grids = [("alexnet", "conv5", "1"), ("alexnet", "dense2", "1")]
+    grids = [("alexnet", "conv5", "0"), ("alexnet", "dense2", "0")]
     assert list(found[["network", "layer", "class_id"]].drop_duplicates().itertuples(index=False, name=None)) == grids
     assert sorted(set(found["place"])) == sorted(job.PLACES)
     at = found.set_index(["layer", "place"])["at"].groupby(level=[0, 1]).first().to_dict()
