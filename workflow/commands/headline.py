@@ -45,8 +45,9 @@ def text(results: str | Path, report: str | Path = REPORT) -> str:
     for each, statement in zip(concluded, statements, strict=True):
         lines.append(f"{each.claim:>3}  {statement:{width}}  {each.published:13}  {each.corrected}")
     lines.append("")
-    for name, places in {"figures": ["figures"], "tables": ["tables"], "claims": ["claims.html"]}.items():
-        lines += [f"  {name:8} {results / place}" for place in places if (results / place).exists()]
+    places = {"figures": "figures", "tables": "tables", "claims": "claims.html", "measures": "faithfulness.html"}
+    for name, place in places.items():
+        lines += [f"  {name:8} {results / place}"] if (results / place).exists() else []
     return "\n".join([*lines, f"  report   {report}", ""])
 
 

@@ -164,7 +164,7 @@ def _orders(grid: Grid, units: int, count: int, seed: int) -> dict[str, np.ndarr
     for name in (f"random{i}" for i in range(count)):
         entropy = "\0".join(map(str, [seed, grid.network, grid.layer, grid.class_id, "order", name]))
         generator = np.random.default_rng(list(hashlib.sha256(entropy.encode()).digest()))
-        found[name] = np.repeat(generator.permutation(units).astype(float)[None], FOLDS, 0)
+        found[name] = np.broadcast_to(generator.permutation(units).astype(float), (FOLDS, units))
     return found
 
 
