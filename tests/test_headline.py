@@ -45,6 +45,7 @@ def results(tmp_path, monkeypatch):
     for name in ("figures", "tables"):
         (tmp_path / "results/a" / name).mkdir()
     (tmp_path / "results/a/claims.html").touch()
+    (tmp_path / "results/a/faithfulness.html").touch()
     return "results/a"
 
 
@@ -60,6 +61,7 @@ def test_text_of_two_claims(results):
         "  figures  results/a/figures",
         "  tables   results/a/tables",
         "  claims   results/a/claims.html",
+        "  measures results/a/faithfulness.html",
         "  report   results/a/report.zip",
     ]
 
@@ -67,6 +69,7 @@ def test_text_of_two_claims(results):
 def test_what_is_not_there_is_not_named(results, tmp_path):
     """A run for the claims alone draws no figures."""
     (tmp_path / "results/a/figures").rmdir()
+    (tmp_path / "results/a/faithfulness.html").unlink()
     told = headline.text(results)
     assert "figures" not in told
     assert told.endswith("\n  claims   results/a/claims.html\n  report   snakemake --report report.zip\n")
@@ -147,6 +150,7 @@ def test_a_run_ends_with_its_headline(finished):
         "figures  results/tiny/figures",
         "tables   results/tiny/tables",
         "claims   results/tiny/claims.html",
+        "measures results/tiny/faithfulness.html",
         "report   snakemake --report report.zip  (with this run's --configfile and --config)",
     ]
     assert len(lines) + 2 <= 20 and max(map(len, lines)) <= 100
