@@ -4,6 +4,7 @@ import math
 from itertools import product
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -12,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import fx, nn
 
 from conftest import randomised
-from jobs import activations, groups
+from jobs import groups
 from jobs import importance as job
 from readout import StudyError, cuts, gradients, importance, layers, probes, similarity, tracing
 from readout.folds import FOLDS
@@ -140,10 +141,12 @@ def test_c_is_chosen_as_for_the_cross_fitted_probe():
 
 
 @pytest.mark.parametrize(("model", "size"), CASES, ids=[model for model, _ in CASES])
-def test_gradient_x_activation_is_captums(model, size):
-    """On every registered network's first, middle and last layer, in float64: a g of each image and unit."""
+def test_gradient_measures_are_captums(model, size):
+    """On every registered network's first, middle and last layer, in float64: Captum's attributions of two images of the
+    target and of two others, as means of either side."""
     network = randomised(model, 10).double().requires_grad_(False)
-    x = torch.randn(2, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(4, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    is_target = np.array([True, False, True, False])
     traced = tracing.trace(network)
     found = layers.find(network, traced, x[:1])
     score = importance.separation(3)
@@ -158,15 +161,32 @@ def test_gradient_x_activation_is_captums(model, size):
             put = graph.call_module("at_the_layer", (node,))
         node.replace_all_uses_with(put, delete_user_cb=lambda user, put=put: user is not put)
         watched = fx.GraphModule(traced, graph)
-        captum = LayerGradientXActivation(lambda given, net=watched: score(net(given)), watched.at_the_layer)
-        expected = captum.attribute(x)
+        attribute = [
+            LayerGradientXActivation(lambda given, net=watched: score(net(given)), watched.at_the_layer, multiply)
+            for multiply in (True, False)
+        ]
+        products, slopes = (each.attribute(x).flatten(1).numpy() for each in attribute)
         cut = cuts.cut(traced, layer.node)
         with torch.no_grad():
             alive = cut.prefix(x)
-        mine = gradients.of_scores(cut.tail, alive, score) * alive[0]
-        most = expected.abs().max().item()
-        assert most > 0
-        torch.testing.assert_close(mine, expected, rtol=0, atol=1e-9 * most, msg=lambda m, c=layer.name: f"{c}: {m}")
+        a = alive[0].flatten(1).numpy()
+        of = Contributions(a, gradients.of_scores(cut.tail, alive, score).flatten(1).numpy(), is_target)
+        means = {"target_mean": a[is_target].mean(0), "others_mean": a[~is_target].mean(0)}
+        given = Known(activations=a, is_target=is_target, layer_units=a.shape[1], contributions=of, **means)
+        middle = (means["target_mean"] + means["others_mean"]) / 2
+        for name, captum in (
+            ("gradient_x_activation", products),
+            ("gradient_x_deviation", products - slopes * middle),
+        ):
+            expected = captum[is_target].mean(0) - captum[~is_target].mean(0)
+            assert np.abs(expected).max() > 0
+            np.testing.assert_allclose(
+                MEASURES[name](given),
+                expected,
+                rtol=0,
+                atol=1e-9 * np.abs(captum).max(),
+                err_msg=f"{name}, {layer.name}",
+            )
 
 
 def test_the_score_is_the_log_odds():
@@ -193,13 +213,16 @@ def test_conductance_shares_out_what_the_image_adds():
 
 
 def test_the_top_of_a_ranking():
-    """One in so many, at least one; the highest first, of equals the first; kept alone, the others are replaced."""
-    values = np.array([1.0, 5, 5, -9, 5, 0, 0, 2])
-    assert importance.top("x", values, 4).units.tolist() == [1, 2]
-    assert importance.top("x", values, 2).units.tolist() == [1, 2, 4, 7]
-    top = importance.top("x", values, 100)
+    """One in so many; the highest first, of equals the first; kept alone, the others are replaced."""
+    ranked = importance.order(np.array([1.0, 5, 5, -9, 5, 0, 0, 2]))
+    assert ranked.tolist() == [1, 2, 4, 7, 0, 5, 6, 3]
+    assert importance.top("x", ranked, 4).units.tolist() == [1, 2]
+    assert importance.top("x", ranked, 2).units.tolist() == [1, 2, 4, 7]
+    top = importance.top("x", ranked, 8)
     assert (top.units.tolist(), top.kind, top.layer_units) == ([1], "ranked", 8)
     assert importance.all_but(top).units.tolist() == [0, 2, 3, 4, 5, 6, 7]
+    with pytest.raises(StudyError, match="a top of one in 9 units needs as many, the layer has 8; lower it"):
+        importance.top("x", ranked, 9)
 
 
 # ---- similarity
@@ -328,10 +351,11 @@ def test_means_over_cells(toy_study, tmp_path):
 
 
 def test_layers_in_parts_have_the_same_measures(toy_study, tmp_path, monkeypatch):
-    """Three units at a time; similarities, which add up over parts, too."""
+    """Three units at a time, and three images in a backward pass; similarities, which add up over parts, too."""
     (tmp_path / "parts").mkdir()
     rank(toy_study, tmp_path)
     monkeypatch.setattr(job, "BLOCK_BYTES", 3 * 4 * 4)
+    monkeypatch.setattr(job, "IMAGES_AT_ONCE", 3)
     rank(toy_study, tmp_path / "parts")
     for name, schema in (("means", job.MEANS), ("rankings", job.SCHEMA)):
         optional = ("value", "difference_before", "difference_after")
@@ -346,21 +370,18 @@ def test_layers_in_parts_have_the_same_measures(toy_study, tmp_path, monkeypatch
 
 
 def test_nothing_of_a_fold_enters_what_it_is_judged_by(toy_study, tmp_path, monkeypatch):
-    """Image 1, of fold 0, is made another in its activations and its gradient: fold 0's measures stay to the bit."""
-    before = units(toy_study, tmp_path)
-    gather, contributions = activations.gather, job._Layer.contributions
+    """The gradient of image 1, of fold 0, is made another: fold 0's measures stay to the bit.
 
-    def changed(*given):
-        found, counts = gather(*given)
-        found.values[found.image_id == 1] *= 3
-        return found, counts
+    Of what looks at activations, a run of the workflow has the same (below).
+    """
+    before = units(toy_study, tmp_path)
+    contributions = job._Layer.contributions
 
     def turned(self, conductance):
         of = contributions(self, conductance)
         of.gradients[self.sample.listed["image_id"] == 1] *= -2
         return of
 
-    monkeypatch.setattr(activations, "gather", changed)
     monkeypatch.setattr(job._Layer, "contributions", turned)
     after = units(toy_study, tmp_path)
     for name in MEANS_ONLY:
@@ -386,3 +407,40 @@ def test_a_measure_that_is_not_finite_is_an_error(toy_study, tmp_path, monkeypat
     with pytest.raises(StudyError, match=r"cells\.parquet: magnitude of a unit is not finite"):
         rank(toy_study, tmp_path)
     assert not (tmp_path / "rankings.parquet").exists()
+
+
+# ---- through the workflow
+
+
+@pytest.mark.workflow
+def test_a_run_s_measures_are_those_of_the_images_outside_each_fold(finished):
+    """Of figure 1's grid, by the definitions: d' of every unit, and the probe's weights by scikit-learn."""
+    at = finished.results / "importance" / "alexnet" / "conv5" / "0" / "units.parquet"
+    found = pd.read_parquet(at).pivot(index=["measure", "fold"], columns="unit", values="value")
+    files = {c: finished.results / "activations" / "alexnet" / "conv5" / f"{c}.parquet" for c in "0123"}
+    images = pd.concat([pd.read_parquet(path).assign(target=c == "0") for c, path in files.items()])
+    for fold in (0, 3):
+        outside = images[images["fold"] != fold]
+        x, y = np.stack(outside["activation"]).astype(float), outside["target"].to_numpy()
+        t, o = x[y].mean(0), x[~y].mean(0)
+        within = np.sqrt((x[y].var(0, ddof=1) + x[~y].var(0, ddof=1)) / 2)
+        expected = np.divide(t - o, within, out=np.zeros_like(t), where=within > 0)
+        np.testing.assert_allclose(found.loc["d_prime", fold], expected, rtol=1e-4, atol=1e-5)
+        deviation = x.std(0)
+        scale = np.divide(1, deviation * np.sqrt(x.shape[1]), out=np.zeros_like(t), where=deviation > 0)
+        reference = LogisticRegression(C=10.0, class_weight="balanced", tol=1e-10, max_iter=10000)
+        reference.fit((x - x.mean(0)) * scale, y)
+        expected = np.abs(reference.coef_[0]) * scale * deviation
+        np.testing.assert_allclose(found.loc["probe_weight", fold], expected, rtol=1e-3, atol=1e-3 * expected.max())
+    # Negative control: folds leave out other images.
+    assert not np.allclose(found.loc["d_prime", 0], found.loc["d_prime", 3], rtol=1e-3)
+
+
+@pytest.mark.workflow
+def test_what_is_switched_off_is_refused_by_its_key(project):
+    """Asked for by name; before anything runs."""
+    project.write(project.config | {"importance": None})
+    for name in ("units", "rankings"):
+        printed = project.fail("--dry-run", f"results/tiny/importance/alexnet/conv5/1/{name}.parquet")
+        assert "importance: is null in this study; give it its settings" in printed
+        assert "Traceback" not in printed

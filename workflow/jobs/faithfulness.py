@@ -20,7 +20,7 @@ SCHEMA = pa.schema(
         ("intervention", pa.string()),
         ("measure", pa.string()),
         ("label", pa.string()),
-        *((name, pa.float64()) for name in ("estimate", "ci_low", "ci_high")),
+        *((name, pa.float64()) for name in ("estimate", "ci_low", "ci_high", "ci_low_at_once", "ci_high_at_once")),
         *((name, pa.float64()) for name in ("rank", "rank_low", "rank_high")),
         *((name, pa.float64()) for name in ("reach", "reach_low", "reach_high")),
         ("found", pa.bool_()),
@@ -35,7 +35,19 @@ SCHEMA = pa.schema(
 
 `what` is `ablate` or `keep`, whose estimate is the gain, or `cells`, whose estimate is a rank correlation over cells.
 """
-NUMBERS = ("estimate", "ci_low", "ci_high", "rank", "rank_low", "rank_high", "reach", "reach_low", "reach_high")
+NUMBERS = (
+    "estimate",
+    "ci_low",
+    "ci_high",
+    "ci_low_at_once",
+    "ci_high_at_once",
+    "rank",
+    "rank_low",
+    "rank_high",
+    "reach",
+    "reach_low",
+    "reach_high",
+)
 OPTIONAL = (*NUMBERS, "found", "best", "forward", "backward")
 KEEP = "keep_"
 PROBES = {"score_published": "published probe score", "auroc": "probe AUROC"}
@@ -59,6 +71,7 @@ class _Rankings:
     """What the tops of rankings cost, by network."""
 
     def __init__(self, path: str, networks: Mapping[str, Mapping], measures: Sequence[str]):
+        untrained = [name for name, network in networks.items() if network["untrained"]]
         names = [
             "network",
             "layer",
@@ -73,6 +86,8 @@ class _Rankings:
         table = parquet.read(path, tables.GROUPS, columns=names, optional=tables.GROUP_OPTIONAL)
         frame = table.to_pandas(ignore_metadata=True)
         self.path, self.measures = path, list(measures)
+        # Without a gap, the losses of untrained networks are shares of nothing.
+        frame["separation_loss"] = frame["separation_loss"].mask(frame["network"].isin(untrained))
         self.frame = frame[frame["kind"] == "ranked"]
         self.random = sorted(set(self.frame["measure"]) - set(measures))
         self.interventions = list(dict.fromkeys(self.frame["intervention"]))
@@ -123,7 +138,7 @@ def _gains(
             what = "keep" if intervention.startswith(KEEP) else "ablate"
             gains = [rankings.gains(member, intervention, targets[name]) for member in members]
             found = faithfulness.compare(rankings.measures, gains, confidence)
-            known = [each.gain[0] for each in found if each.gain[0] is not None]
+            known = [each.gain[0] for each in found[:-1] if each.gain[0] is not None]
             for each in found:
                 head = _head(name, what, intervention.removeprefix(KEEP), each.measure, registry, layers)
                 numbers = (
@@ -131,7 +146,8 @@ def _gains(
                     | _numbers(("rank", "rank_low", "rank_high"), each.rank)
                     | _numbers(("reach", "reach_low", "reach_high"), each.reach)
                 )
-                best = bool(known) and each.gain[0] == max(known)
+                best = bool(known) and each is not found[-1] and each.gain[0] == max(known)
+                numbers |= _numbers(("ci_low_at_once", "ci_high_at_once"), each.at_once)
                 yield head | numbers | {"found": each.found, "best": best, "classes": each.classes}, each
 
 

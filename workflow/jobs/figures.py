@@ -1,7 +1,7 @@
 """Step `figures`: one figure from its tables, as PNG and SVG."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -10,7 +10,6 @@ from readout import evidence, figures, rankings, sensitivity
 from runtime import files, parquet, subprocesses
 
 OF_NETWORKS = ("figure3", "supplement_depth")
-OF_RANKINGS = ("importance", "supplement_curves")
 OF_GROUPS = ("reading_needing", "supplement_controls")
 
 
@@ -21,11 +20,12 @@ def draw(
     title: str,
     untrained: Sequence[str] = (),
     path_to_groups: str | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> Figure:
     """Draw the figure `figure1`, `figure2` (of one network), another or a supplement from its table.
 
     `untrained` are those among the networks that are controls; `path_to_groups` is the table of groups, None where a
-    study has no controls.
+    study has no controls; `labels` are what measures of importance are called.
     """
     figures.style()
     table = parquet.read(path_to_table).to_pandas(ignore_metadata=True)
@@ -42,8 +42,10 @@ def draw(
     if figure in OF_GROUPS:
         groups = None if path_to_groups is None else parquet.read(path_to_groups).to_pandas(ignore_metadata=True)
         return getattr(evidence, figure)(table, groups, networks, untrained)
-    if figure in OF_RANKINGS:
-        return getattr(rankings, figure)(table, networks, untrained)
+    if figure == "importance":
+        return rankings.importance(table, networks, untrained)
+    if figure == "supplement_curves":
+        return rankings.supplement_curves(table, networks, untrained, labels or {})
     if figure == "supplement_interventions":
         return evidence.supplement_interventions(table, networks, untrained)
     return getattr(figures, figure)(table, networks)

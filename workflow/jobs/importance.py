@@ -169,10 +169,10 @@ def _orders(grid: Grid, units: int, count: int, seed: int) -> dict[str, np.ndarr
 
 
 def _how(
-    name: str, values: np.ndarray, one_in: int, replacing: Sequence[Constant], keep: bool
+    name: str, rankings: Sequence[np.ndarray], one_in: int, replacing: Sequence[Constant], keep: bool
 ) -> tuple[int, list[tuple[Group, Constant]]]:
     """How many units a top has, and for each fold the group that is replaced and by what."""
-    tops = [measured.top(name, of_fold, one_in) for of_fold in values]
+    tops = [measured.top(name, ranked, one_in) for ranked in rankings]
     size = len(tops[0].units)
     if not keep:
         return size, list(zip(tops, replacing, strict=True))
@@ -265,16 +265,20 @@ def ablate(
 ) -> list[pa.Table]:
     """The rows of `SCHEMA` of each measure's tops, of `values` [folds, units] by its name."""
     at = {"network": grid.network, "layer": grid.layer, "class_id": grid.class_id}
+    everything = Group("all", "all", np.arange(sample.layer_units), sample.layer_units)
+    replacing = {name: ablations.replacements(name, grid.path_to_cells) for name in interventions}
+    energies = {name: sample.layer_energy([(everything, one) for one in replacing[name]]) for name in interventions}
+    wanted = [(one_in, False) for one_in in sorted(tops, reverse=True)] + [(keep, True)] * (keep is not None)
     parts = []
-    for intervention in interventions:
-        replacing = ablations.replacements(intervention, grid.path_to_cells)
-        everything = Group("all", "all", np.arange(sample.layer_units), sample.layer_units)
-        energy = sample.layer_energy([(everything, one) for one in replacing])
-        for measure, of_folds in values.items():
-            wanted = [(one_in, False) for one_in in sorted(tops, reverse=True)] + [(keep, True)] * (keep is not None)
+    for measure, of_folds in values.items():
+        rankings = [measured.order(of_fold) for of_fold in of_folds]
+        for intervention in interventions:
             for one_in, kept in wanted:
-                size, how = _how(f"{measure}_top{one_in}", of_folds, one_in, replacing, kept)
-                parts.append(_effects(sample, how, size, measure, one_in, at, energy))
+                try:
+                    size, how = _how(f"{measure}_top{one_in}", rankings, one_in, replacing[intervention], kept)
+                except StudyError as error:
+                    raise StudyError(f"importance: {grid.layer}: {error}") from error
+                parts.append(_effects(sample, how, size, measure, one_in, at, energies[intervention]))
     return parts
 
 

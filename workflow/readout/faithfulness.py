@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from readout.estimands import spearman
 from readout.inference import FISHER, Estimate, jackknife
@@ -43,40 +44,57 @@ def ranks(gains: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(gains), np.nan, above + (tied + 1) / 2)
 
 
-def best_elsewhere(gains: np.ndarray) -> np.ndarray:
+def best_elsewhere(gains: Sequence[np.ndarray]) -> np.ndarray:
     """For each class the measure of the largest mean gain over the *other half* of the classes, its index [..., K].
 
-    gains: [..., K, M]. A measure that is chosen and judged on the same classes gains by the choice itself. Halves,
-    since with all other classes the choices share so much that intervals over classes cover as little as .74 of the
-    truth where measures are alike; with halves it is .92 and more (tests/test_faithfulness.py).
+    gains: of each network [..., K, M]; one measure for all of them. A measure that is chosen and judged on the same
+    classes gains by the choice itself. Halves, since with all other classes the choices share so much that intervals
+    over classes cover as little as .74 of the truth where measures are alike; with halves it is nine tenths and more
+    (tests/test_faithfulness.py). A class without a gain in one of the networks has no say.
     """
-    classes = gains.shape[-2]
+    mean = np.mean(gains, axis=0)
+    known = ~np.isnan(mean).any(-1)
     # ASSUME: every other class in the order of their names; one class alone chooses for itself.
-    first = np.arange(classes) % 2 == 0
-    chosen = np.empty(gains.shape[:-1], int)
-    for half in (first, ~first):
-        judges = ~half if (~half).any() else half
-        chosen[..., half] = np.nan_to_num(gains)[..., judges, :].sum(-2).argmax(-1)[..., None]
+    first = known & (np.cumsum(known, -1) % 2 == 1)
+    chosen = np.zeros(known.shape, int)
+    for half, judges in ((first, known & ~first), (known & ~first, first)):
+        judges = np.where(judges.any(-1, keepdims=True), judges, half)
+        best = np.where(judges[..., None], np.nan_to_num(mean), 0.0).sum(-2).argmax(-1)
+        chosen = np.where(half, best[..., None], chosen)
     return chosen
 
 
-def _best(gains: np.ndarray) -> np.ndarray:
-    """The gain of that measure in each class [..., K, 1]."""
-    return np.take_along_axis(gains, best_elsewhere(gains)[..., None], -1)
+def _best(gains: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The gain of that measure in each network and class [..., K, 1]."""
+    chosen = best_elsewhere(gains)[..., None]
+    return [np.take_along_axis(of, chosen, -1) for of in gains]
 
 
-def _ratio(means: np.ndarray, count: np.ndarray) -> np.ndarray:
-    return np.divide(means[..., :1], means[..., 1:], out=np.full_like(means[..., :1], np.nan), where=means[..., 1:] > 0)
+def reach(gains: Sequence[np.ndarray], measure: int, confidence: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The gain of one measure as a share of that of the best, chosen for each half of the classes by the other half.
 
-
-def reach(gains: Sequence[np.ndarray], measure: int) -> Estimate:
-    """The gain of one measure as a share of that of the best, chosen for each class by the other half of them.
-
-    gains: of each network [..., K, M]; the estimate is of the mean over networks, with one contrast. NaN where the best
-    gains nothing.
+    gains: of each network [..., K, M]. The ratio of the means over networks and classes, and the ends of its interval
+    by Fieller's theorem (1954), each [...]. All are NaN where the interval of the best's gain reaches down to zero: a
+    share of nothing is none.
     """
-    summaries = [np.concatenate([of[..., measure, None], _best(of)], -1) for of in gains]
-    return jackknife(summaries, [1 / len(gains)] * len(gains), _ratio)[0]
+    pair = np.stack([np.mean(gains, axis=0)[..., measure], np.mean(_best(gains), axis=0)[..., 0]])  # [2, ..., K]
+    known = ~np.isnan(pair).any(0)
+    count = known.sum(-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        own, best = (np.where(known, pair, 0.0).sum(-1) / count)[..., None]
+        off = np.where(known, pair - np.stack([own, best]), 0.0)
+        scale = stats.t.ppf((1 + confidence) / 2, count - 1) ** 2 / (count - 1) / count
+        own, best = own[..., 0], best[..., 0]
+        # Those shares r that own - r best, whose variance is a square in r, does not tell from zero.
+        a, b, c = (
+            x * y - scale * (u * v).sum(-1)
+            for x, y, u, v in ((best, best, off[1], off[1]), (own, best, off[0], off[1]), (own, own, off[0], off[0]))
+        )
+        told = (a > 0) & (best > 0)
+        half = np.sqrt(np.clip(b**2 - a * c, 0, None))
+        found = own / best, (b - half) / a, (b + half) / a
+    value, low, high = (np.where(told, each, np.nan) for each in found)
+    return value, low, high
 
 
 BEST = "best_elsewhere"
@@ -87,12 +105,13 @@ BEST = "best_elsewhere"
 class Result:
     """One measure in one network, or in all: an estimate with its interval, its rank, and its share of the best.
 
-    Each is (value, low, high), None where it cannot be told. `found` says whether the gain is above zero, allowing for
-    the number of measures, and `apart` whether the measure is told apart from the best.
+    Each is (value, low, high), None where it cannot be told; `at_once` is the gain's interval, allowing for the number
+    of measures. `found` says whether that is above zero, and `apart` whether the measure is told apart from the best.
     """
 
     measure: str
     gain: tuple[float | None, ...]
+    at_once: tuple[float | None, ...]
     rank: tuple[float | None, ...]
     reach: tuple[float | None, ...]
     found: bool
@@ -100,9 +119,14 @@ class Result:
     classes: int
 
 
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
 def _told(estimate: Estimate, confidence: float, at: int = 0) -> tuple[float | None, ...]:
     values = (estimate.value[at], *(end[at] for end in estimate.interval(confidence)))
-    return tuple(float(value) if np.isfinite(value) else None for value in values)
+    value, low, high = map(_number, values)
+    return (value, low, high) if None not in (low, high) else (value, None, None)
 
 
 def _within(told: tuple[float | None, ...], low: float, high: float) -> tuple[float | None, ...]:
@@ -119,27 +143,28 @@ def compare(names: Sequence[str], gains: Sequence[np.ndarray], confidence: float
     by_class = [of.mean(1) for of in gains]
     of_gain, _ = jackknife(by_class, weights)
     of_rank, _ = jackknife([ranks(of).mean(1) for of in gains], weights)
-    all_at_once = of_gain.interval(1 - (1 - confidence) / len(names))[0]
+    at_once = of_gain.interval(1 - (1 - confidence) / len(names))
     known = np.isfinite(of_gain.value)
     first = int(np.nanargmax(of_gain.value)) if known.all() else 0
     less, _ = jackknife([of[:, first, None] - of for of in by_class], weights)
     found = []
     for i, name in enumerate(names):
-        low = less.interval(confidence)[0][i]
         found.append(
             Result(
                 name,
                 _told(of_gain, confidence, i),
+                tuple(_number(end[i]) for end in at_once),
                 _within(_told(of_rank, confidence, i), 1, len(names)),
-                _told(reach(by_class, i), confidence),
-                bool(all_at_once[i] > 0),
-                bool(low > 0),
+                tuple(_number(end) for end in reach(by_class, i, confidence)),
+                bool(at_once[0][i] > 0),
+                bool(less.interval(confidence)[0][i] > 0),
                 int(of_gain.classes),
             )
         )
-    chosen, _ = jackknife([_best(of) for of in by_class], weights)
+    chosen, _ = jackknife(_best(by_class), weights)
     nothing = (None, None, None)
-    found.append(Result(BEST, _told(chosen, confidence), nothing, nothing, False, False, int(chosen.classes)))
+    told = _told(chosen, confidence)
+    found.append(Result(BEST, told, nothing[:2], nothing, nothing, False, False, int(chosen.classes)))
     return found
 
 
@@ -156,32 +181,37 @@ def relation(
 
 
 def sentence(network: str, found: Sequence[Result], labels: Mapping[str, str], probe: str | None) -> str:
-    """What to use in order to find the units that a network needs, and what probe weights reach of it."""
+    """What to use in order to find the units that a network needs, and what probe weights reach of it.
 
-    def number(told: tuple[float | None, ...]) -> str:
-        value, low, high = told
-        return f"{value:.2f}" if low is None else f"{value:.2f} ({low:.2f} to {high:.2f})"
+    `found` are the results of `compare`. The gain of the best has an interval that allows for the choice among all.
+    """
 
-    *found, chosen = found
-    known = [each for each in found if each.gain[0] is not None]
+    def number(value: float | None, low: float | None, high: float | None) -> str:
+        told = f"{value:.2f}" if low is None else f"{value:.2f} ({low:.2f} to {high:.2f})"
+        return told.replace("-", "\N{MINUS SIGN}")
+
+    known = [each for each in found if each.gain[0] is not None and each.measure != BEST]
     if not known:
         return f"{network}: nothing can be said, since no target has a gap to lose in it."
     best = max(known, key=lambda each: each.gain[0])
-    # What is said of the best is of the best by the other half: a gain by which it was chosen would be too high.
-    low = chosen.gain[1]
-    if (not best.found and low is not None) or best.gain[0] <= 0:
+    gains = number(best.gain[0], *best.at_once)
+    if best.classes < 2:
+        return (
+            f"{network}: one target cannot tell measures apart; {labels[best.measure]} has the largest gain, {gains} "
+            "of the gap over random orders."
+        )
+    if not best.found:
         return (
             f"{network}: no measure is shown to find units that matter; the best, {labels[best.measure]}, gains "
-            f"{number(chosen.gain)} of the gap over random orders."
+            f"{gains} of the gap over random orders."
         )
-    others = [labels[each.measure] for each in known if each is not best and not each.apart]
     text = (
-        f"{network}: to find the units that matter, use {labels[best.measure]}, which gains {number(chosen.gain)} of "
-        "the gap over random orders"
+        f"{network}: to find the units that matter, use {labels[best.measure]}, which gains {gains} of the gap over "
+        "random orders"
     )
-    if others:
-        text += f" ({', '.join(others)} cannot be told apart from it)" if low is not None else ""
+    others = [labels[each.measure] for each in known if each is not best and not each.apart]
+    text += f" ({', '.join(others)} cannot be told apart from it)" if others else ""
     told = next((each for each in known if each.measure == probe), None)
     if told is best or told is None or told.reach[0] is None:
         return f"{text}."
-    return f"{text}; probe weights reach {number(told.reach)} of it."
+    return f"{text}; probe weights reach {number(*told.reach)} of the best."

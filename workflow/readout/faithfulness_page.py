@@ -16,12 +16,13 @@ EXPLAINED = {
     "ablate": "Gain: the share of the gap that is lost when the units at the top of a ranking are replaced, averaged "
     "over the logarithm of the share of units, less the same of random orders. Rank: among the measures, 1 for the "
     "largest gain, averaged over layers and targets. Reach: the gain as a share of the best measure's, which for each "
-    "half of the classes is chosen by the other half.",
+    "half of the classes is chosen by the other half. Passes: forward and backward ones per image, beside those that "
+    "the study makes anyway.",
     "keep": "Gain: the share of the gap that is left when all units but those at the top of a ranking are replaced, "
     "less the same of random orders. Rank and reach as above.",
     "cells": "Rank correlation over a grid's cells between the mean of the measure over the cell's units and the "
-    "separation loss of the cell's ablation, averaged over layers and targets. Claim 7 of the paper is about the first "
-    "two rows. Passes are forward and backward ones per image, beside those that the study makes anyway.",
+    "separation loss of the cell's ablation, averaged over the layers and targets that are ranked. The row of the "
+    "probe's AUROC is what claim 7 is about, on these layers.",
 }
 
 
@@ -63,8 +64,8 @@ def _table(what: str, intervention: str, rows: Sequence[Row]) -> str:
         cells = "".join(f'<td class="numbers">{CELLS[column](row)}</td>' for column in columns)
         lines.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
     return (
-        f'<div class="test"><h3>{WHAT[what]} <span class="role">{escape(intervention)}</span> {rows[0]["classes"]} '
-        f"classes, {rows[0]['layers']} layers</h3>"
+        f'<div class="test"><h3>{WHAT[what]} <span class="role">{escape(intervention)}</span> '
+        f"classes: {rows[0]['classes']}, layers: {rows[0]['layers']}</h3>"
         f'<table><thead><tr><th scope="col">measure</th>{headings}</tr></thead>\n<tbody>\n'
         + "\n".join(lines)
         + "\n</tbody></table></div>\n"
@@ -86,10 +87,11 @@ def render(rows: Sequence[Row], said: Mapping[str, str], shown: str, confidence:
         name = "All trained networks" if network == POOLED else escape(network)
         tables = "".join(_table(*key, part) for key, part in parts.items())
         sections.append(f'<section class="claim"><header><h2>{name}</h2></header>\n{tables}</section>\n')
-    sentences = "".join(
-        f"<li>{escape(said[name].replace(f'{POOLED}: ', 'Over all trained networks: ', 1))}</li>\n"
+    lines = [
+        f"Over all trained networks: {said[name].removeprefix(f'{POOLED}: ')}" if name == POOLED else said[name]
         for name in sorted(said, key=lambda name: name != POOLED)
-    )
+    ]
+    sentences = "".join(f"<li>{escape(line)}</li>\n" for line in lines)
     explained = "".join(f"<p><b>{WHAT[what]}.</b> {text}</p>\n" for what, text in EXPLAINED.items())
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">

@@ -68,7 +68,7 @@ def conductance(
     """Each unit's conductance (Dhamdhere et al. 2019; Captum's), shaped as the layer [N, ...].
 
     `parts` is the network cut behind the layer, `score` as in `of_scores`. The path goes from an image of the
-    transform's mean colour, all zeros, straight to each image, in `steps` steps.
+    transform's mean colour, all zeros, straight to each image, by `steps` points.
     """
     from captum.attr import LayerConductance
 
@@ -85,4 +85,7 @@ def conductance(
 
     whole = Whole()
     with torch.inference_mode(False), torch.enable_grad():
-        return LayerConductance(whole, whole.at).attribute(images.clone(), n_steps=steps).detach()
+        attribute = LayerConductance(whole, whole.at).attribute
+        # Captum takes a point more than it is told. One image at a time, since all of its points are one batch.
+        parts = [attribute(images[i : i + 1].clone(), n_steps=steps - 1).detach() for i in range(len(images))]
+    return torch.cat(parts)

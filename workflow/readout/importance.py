@@ -3,7 +3,7 @@
 A measure is a function from what is known of some units (`Known`) to a number for each of them, and `MEASURES` lists
 them by name; `workflow/measures.yaml` says of each where it comes from, what it predicts and what it takes. All that a
 measure is told comes from the images outside a fold. It looks at each unit by itself, so that a layer can be gone
-through in parts. Units are ranked by it, the highest first.
+through in parts, and gives float64 [units]. Units are ranked by it, the highest first.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from readout import StudyError
 from readout.groups import Group
 from readout.logistic import fit_dual
 from readout.probes import balanced_log_loss, side_weights
@@ -39,10 +40,13 @@ class Contributions:
         return next(sides) - next(sides)
 
     def part(self, images: np.ndarray, units: np.ndarray) -> "Contributions":
-        """Of some images, bool [images], and some units."""
+        """Of some images, bool [images], and some units, which lie next to each other."""
+
+        # A view first: a layer may have millions of units, of which these are neighbours.
+        some = slice(units[0], units[-1] + 1)
 
         def chosen(values: np.ndarray) -> np.ndarray:
-            return values[images][:, units]
+            return values[:, some][images]
 
         conductance = None if self.conductance is None else chosen(self.conductance)
         return Contributions(chosen(self.activations), chosen(self.gradients), self.is_target[images], conductance)
@@ -83,7 +87,7 @@ def magnitude(known: Known) -> np.ndarray:
 
 
 def d_prime(known: Known) -> np.ndarray:
-    """(t - o) / s, with s^2 the mean of the variances within the two sides."""
+    """(t - o) / s, with s^2 the mean of the variances within the two sides (Green and Swets 1966)."""
     sides = [known.activations[side].var(0, dtype=np.float64, ddof=1) for side in (known.is_target, ~known.is_target)]
     deviation = np.sqrt(sum(sides) / 2)
     difference = (known.target_mean - known.others_mean).astype(np.float64)
@@ -102,7 +106,7 @@ def probe_weight(known: Known) -> np.ndarray:
 
 
 def gradient_x_activation(known: Known) -> np.ndarray:
-    """Mean of a dz/da over the target's images less that over the others'.
+    """Mean of a dz/da over the target's images less that over the others' (Shrikumar et al. 2016).
 
     To first order it is what the gap, of which the separation loss is a share, loses when the unit puts out zero.
     """
@@ -111,7 +115,7 @@ def gradient_x_activation(known: Known) -> np.ndarray:
 
 
 def gradient_x_deviation(known: Known) -> np.ndarray:
-    """The same of (a - m) dz/da, m being (t + o) / 2: to first order what the gap loses under mean."""
+    """The same of (a - m) dz/da, m being (t + o) / 2 (Nanda 2023): to first order what the gap loses under mean."""
     of = known.contributions
     middle = (known.target_mean + known.others_mean) / 2
     return of.contrast(of.gradients * (of.activations - middle))
@@ -129,8 +133,11 @@ def mutual_information(known: Known) -> np.ndarray:
     """Mutual information of the activation and the side, in nats, by nearest neighbours (Ross 2014; scikit-learn)."""
     from sklearn.feature_selection import mutual_info_classif
 
-    # A tiny noise breaks ties, of which silent units have many; its seed is fixed.
-    return mutual_info_classif(known.activations, known.is_target, n_neighbors=NEIGHBOURS, random_state=0)
+    # A tiny noise breaks ties, of which silent units have many. Of one unit at a time it is the same however a layer
+    # is gone through.
+    told = {"n_neighbors": NEIGHBOURS, "random_state": 0}
+    found = [mutual_info_classif(unit[:, None], known.is_target, **told)[0] for unit in known.activations.T]
+    return np.array(found)
 
 
 def conductance(known: Known) -> np.ndarray:
@@ -196,10 +203,16 @@ def image_weights(
     return fit(np.ones(len(is_target), bool), best)[0].numpy()
 
 
-def top(name: str, values: np.ndarray, one_in: int) -> Group:
-    """The units of the highest values [units of the layer], one in so many, at least one; of equals the first."""
-    count = max(1, len(values) // one_in)
-    return Group(name, "ranked", np.sort(np.argsort(-values, kind="stable")[:count]), len(values))
+def order(values: np.ndarray) -> np.ndarray:
+    """The units of a layer by a measure's values [units], the highest first; of equals the first."""
+    return np.argsort(-values, kind="stable")
+
+
+def top(name: str, ranked: np.ndarray, one_in: int) -> Group:
+    """The first units of a ranking [units of the layer], one in so many; StudyError where a layer has not as many."""
+    if len(ranked) < one_in:
+        raise StudyError(f"a top of one in {one_in} units needs as many, the layer has {len(ranked)}; lower it")
+    return Group(name, "ranked", np.sort(ranked[: len(ranked) // one_in]), len(ranked))
 
 
 def all_but(group: Group) -> Group:

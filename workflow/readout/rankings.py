@@ -1,6 +1,7 @@
 """Figures of measures of importance: what the units at the top of each ranking cost, and what they keep."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 
 import matplotlib
 import numpy as np
@@ -12,12 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from readout.faithfulness import BEST
-from readout.figures import CONTROL, NO_GAP
+from readout.figures import CONTROL, NO_GAP, without_gaps
 from readout.verdicts import POOLED
 
 MEANS, PROBE, GRADIENTS = "#0072b2", "#d55e00", "#009e73"
 """Colours of measures: of what drives a unit, of a probe's weights, of gradients."""
 MARKERS = "osD^vP*Xhd"
+MAPPING: Mapping[str, str] = MappingProxyType({})
 TITLES = {
     "ablate": "what is lost when the top is replaced, less random orders",
     "keep": "what is left when the top is kept alone, less random orders",
@@ -82,11 +84,15 @@ def importance(table: pd.DataFrame, networks: Sequence[str], untrained: Collecti
     return figure
 
 
-def supplement_curves(groups: pd.DataFrame, networks: Sequence[str], untrained: Collection[str] = ()) -> Figure:
+def supplement_curves(
+    groups: pd.DataFrame, networks: Sequence[str], untrained: Collection[str] = (), labels: Mapping[str, str] = MAPPING
+) -> Figure:
     """What the top of each ranking costs, against its share of a layer's units: means over layers and targets.
 
-    `groups` is the table of groups. Random orders are a band from the least to the largest mean.
+    `groups` is the table of groups; `labels` are what measures are called. Random orders are a band from the least to
+    the largest mean. The losses of untrained networks are shares of nothing and are left out.
     """
+    groups = without_gaps(groups, list(untrained))
     rows = groups[(groups["kind"] == "ranked") & ~groups["intervention"].str.startswith("keep_")]
     interventions = [name for name in ("zero", "mean") if (rows["intervention"] == name).any()]
     columns = [n for n in networks if (rows["network"] == n).any()]
@@ -121,7 +127,8 @@ def supplement_curves(groups: pd.DataFrame, networks: Sequence[str], untrained: 
     for axis in grid[-1]:
         axis.set_xlabel("share of the layer's units", fontsize=8)
     entries = [
-        Line2D([], [], label=name.replace("_", " "), linewidth=1.2, markersize=4, **looks[name]) for name in measures
+        Line2D([], [], label=labels.get(name, name.replace("_", " ")), linewidth=1.2, markersize=4, **looks[name])
+        for name in measures
     ]
     entries.append(Line2D([], [], color=CONTROL, linewidth=1, label="random orders"))
     figure.legend(handles=entries, loc="outside right center", frameon=False, fontsize=8)

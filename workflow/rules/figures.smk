@@ -234,6 +234,7 @@ use rule figure2 as supplement_curves with:
             "networks": list(STUDY.networks),
             "title": "",
             "untrained": UNTRAINED,
+            "labels": {name: entry["label"] for name, entry in measures().items()},
         },
         code=digest("figures"),
 

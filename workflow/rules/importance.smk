@@ -18,7 +18,7 @@ rule importance:
         f"{R}/logs/importance/{{network}}/{{layer}}/{{class_id}}/rankings.log",
     priority: 3
     resources:
-        mem_mb=2500,
+        mem_mb=4000,
     params:
         settings=lambda w: ranking(w.network),
         code=digest("importance"),
@@ -43,7 +43,7 @@ rule units:
     log:
         f"{R}/logs/importance/{{network}}/{{layer}}/{{class_id}}/units.log",
     resources:
-        mem_mb=2500,
+        mem_mb=4000,
     params:
         settings=lambda w: measuring(),
         code=digest("importance"),

@@ -93,7 +93,10 @@ def control(network):
 
 def measuring():
     """The measures of importance, what they need, and the C of the probe among them."""
-    names = STUDY.importance["measures"] if STUDY.importance else []
+    with told():
+        if not STUDY.importance:
+            raise StudyError("importance: is null in this study; give it its settings to rank the units of a grid")
+    names = STUDY.importance["measures"]
     needs = sorted({need for name in names for need in measures()[name]["needs"]})
     probes = STUDY.config["probes"]["crossfit"]
     return {"measures": names, "needs": needs, "C": probes["C"] if probes and "probe" in needs else None}
@@ -101,8 +104,9 @@ def measuring():
 
 def ranking(network):
     """How the units of a network are ranked, and how the tops are ablated."""
+    known = measuring()
     does = {name: STUDY.importance[name] for name in ("random", "tops", "interventions", "keep")}
-    return {"source": STUDY.source(STUDY.networks[network]), "seed": STUDY.seed, **measuring(), **does}
+    return {"source": STUDY.source(STUDY.networks[network]), "seed": STUDY.seed, **known, **does}
 
 
 def ranked(files, wildcards, params):
