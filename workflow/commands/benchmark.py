@@ -16,19 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import torch
 import yaml
 
 from readout import StudyError, benchmark
 from readout.benchmark import ALL, BOUNDS, EXPECTED, FOUND_IN_NULL, METHODS, MOST, NULL_ROLES, ROLES, Method
+from runtime import process
 
 ROOT = Path(__file__).resolve().parents[2]
 REGISTRY = ROOT / "workflow" / "measures.yaml"
 PAGE = ROOT / "docs" / "benchmark.md"
 FIGURE = ROOT / "docs" / "figures" / "benchmark.png"
 MARK = "<!-- The rest of this page is written by `make benchmark`. -->\n"
-WORLDS, NULL_WORLDS = 100, 200
-SLOW = {"mutual_information": 40}
+WORLDS, NULL_WORLDS = 80, 200
+SLOW = {"mutual_information": (40, 10)}
 """In how many worlds of either network a method is tried that takes as long as all others together."""
 CALLED = {"shapley": "Shapley value", ALL: "used / unused"}
 """What roles and methods are called that are not called by their own names, beside the labels of measures."""
@@ -67,7 +67,7 @@ def of_file(path: Path) -> dict[str, Method]:
 
 def _start(path: Path | None) -> None:
     """What a process needs before its first task."""
-    torch.set_num_threads(1)
+    process.prepare()
     _own.update(of_file(path) if path else {})
 
 
@@ -85,16 +85,16 @@ def rows(task: Task) -> list[dict]:
 def tasks(methods: Sequence[str], worlds: int, null_worlds: int) -> Iterator[Task]:
     """Every world of both networks."""
     for null, count in ((False, worlds), (True, null_worlds)):
+        most = {name: SLOW[name][null] if name in SLOW else count for name in methods}
         for seed in range(count):
-            yield Task(null, seed, tuple(name for name in methods if seed < SLOW.get(name, count)))
+            yield Task(null, seed, tuple(name for name in methods if seed < most[name]))
 
 
 def table(todo: Sequence[Task], processes: int, path: Path | None = None) -> pd.DataFrame:
     """The rows of all tasks, in their order whatever the number of processes."""
     if processes == 1:
         _start(path)
-        done = map(rows, todo)
-        return pd.DataFrame(itertools.chain.from_iterable(done))
+        return pd.DataFrame(itertools.chain.from_iterable(map(rows, todo)))
     # Not forked: torch's threads would be missing in the copies.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, context, _start, (path,)) as pool:
@@ -213,6 +213,8 @@ def main() -> None:
     parser.add_argument("--null", type=int, default=NULL_WORLDS, help=f"of the null network (default {NULL_WORLDS})")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="default: one a core")
     given = parser.parse_args()
+    if min(given.worlds, given.null, given.processes) < 1:
+        parser.error("--worlds, --null and --processes must be at least 1")
     try:
         methods = list(of_file(given.method) if given.method else METHODS)
         todo = list(tasks(methods, given.worlds, given.null))

@@ -129,7 +129,8 @@ class Bench:
                 replaced = a[:, None] - d[..., None] * component
             else:
                 value = middle if intervention == "mean" else np.zeros_like(middle)
-                replaced = np.where(members[..., None], value[:, None, None], a[:, None])
+                replaced = np.repeat(a[:, None], members.shape[1], axis=1)
+                replaced[members] = value[np.nonzero(members)[0], None]
             found[some] = 1 - self._gaps(replaced) / self._gap
         return found
 
