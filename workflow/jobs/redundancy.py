@@ -109,21 +109,27 @@ def _ablations(
             yield list(zip(of_folds, replacing[name], strict=True))
 
 
+def _auroc(x: np.ndarray, of_folds: Sequence[np.ndarray], sample: Sample, C: float | Sequence[float]) -> float:
+    """AUROC of the cross-fitted probe over all images; x: [images, units]; of_folds: the units that it sees."""
+    fold, is_target = sample.listed["fold"], sample.is_target
+    decision = np.empty(len(fold))
+    # One fold after the other: the coefficients of all would take much, where a layer is large.
+    for f in np.unique(fold):
+        decision[fold == f] = probes.predict_fold(x, of_folds[f], is_target, fold, f, C=C)
+    return probes.auroc(decision, is_target)
+
+
 def _remaining(sample: Sample, hows: Sequence[How], C: float | Sequence[float]) -> tuple[float, list[float]]:
     """AUROC of a probe of the whole layer, and, for each ablation, of one of the units that it leaves as they are."""
     layer = sample.alive[0].flatten(1).cpu().numpy()
     everything = np.arange(sample.layer_units)
-
-    def auroc(of_folds: Sequence[np.ndarray]) -> float:
-        return probes.crossfit(layer, of_folds, sample.is_target, sample.listed["fold"], C=C).auroc
-
     # What replaces the group does not matter to the others.
     by_group: dict[str, float] = {}
     for how in hows:
         name = how[0][0].name
         if name not in by_group:
-            by_group[name] = auroc([np.delete(everything, group.units) for group, _ in how])
-    return auroc([everything] * FOLDS), [by_group[how[0][0].name] for how in hows]
+            by_group[name] = _auroc(layer, [np.delete(everything, group.units) for group, _ in how], sample, C)
+    return _auroc(layer, [everything] * FOLDS, sample, C), [by_group[how[0][0].name] for how in hows]
 
 
 def _behind(
@@ -139,7 +145,7 @@ def _behind(
     room = behind.room(len(fold))
     z_before = behind.run(everywhere, room)
     units = {node: np.arange(count) for node, count in behind.units.items()}
-    before = {node: probes.crossfit(x, [units[node]] * FOLDS, is_target, fold, C=C).auroc for node, x in room.items()}
+    before = {node: _auroc(x, [units[node]] * FOLDS, sample, C) for node, x in room.items()}
     spread = {node: redundancy.spread(x) for node, x in room.items()}
     moved = [dict.fromkeys(room, 0.0) for _ in hows]
     decision = [{node: np.empty(len(fold)) for node in room} for _ in hows]

@@ -167,17 +167,18 @@ def gram_matrix(
     """
     images, units = int(train.sum()), units or len(columns)
     gram = torch.zeros(images, images, dtype=torch.float64)
-    parts = []
+    # Room for all at once: kept one by one between the copies below, they would hold the memory of these.
+    mean, scale = torch.empty(2, len(columns), dtype=torch.float64)
     width = max(1, CHUNK // len(activations))
     for start in range(0, len(columns), width):
-        x = torch.from_numpy(activations[:, columns[start : start + width]][train].astype(np.float64))
-        mean, scale = _standardisation(x, units)
-        x = (x - mean) * scale
+        part = slice(start, start + width)
+        x = torch.from_numpy(activations[:, columns[part]][train].astype(np.float64))
+        mean[part], scale[part] = _standardisation(x, units)
+        x = (x - mean[part]) * scale[part]
         # Symmetric: the blocks above the diagonal are left out.
         for rows in torch.arange(images).split(BLOCK):
             gram[rows[0] :, rows] += x[rows[0] :] @ x[rows].T
-        parts.append((mean, scale))
-    return gram.tril() + gram.tril(-1).mT, *map(torch.cat, zip(*parts, strict=True))
+    return gram.tril() + gram.tril(-1).mT, mean, scale
 
 
 def _fit_primal(

@@ -18,7 +18,7 @@ rule redundancy:
         network=one_of(dict.fromkeys(network for network, _, _ in redundancy_grids())),
     priority: 3
     resources:
-        mem_mb=4000,
+        mem_mb=2500,
     params:
         settings=lambda w: looking(w.network),
         code=digest("redundancy"),

@@ -416,6 +416,14 @@ def controlled_grids():
     return [grid for grid in STUDY.grids() if STUDY.has_groups and grid[1] in STUDY.controlled(grid[0])]
 
 
+def of_redundancy(paths):
+    """The inputs of the table of redundancy: files by grid, layers by network."""
+    return {
+        "paths_to_redundancy": dict(zip(redundancy_grids(), paths.redundancy, strict=True)),
+        "paths_to_layers": dict(zip(STUDY.networks, paths.layers, strict=True)),
+    }
+
+
 def redundancy_grids():
     """All (network, layer, target) where a class is looked for while units are ablated."""
     return list(STUDY.ranked()) if STUDY.importance and STUDY.importance["redundancy"] else []

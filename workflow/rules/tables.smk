@@ -121,8 +121,7 @@ rule redundancy_table:
             log[0],
             tables.gather_redundancy,
             path_to_table=output[0],
-            paths_to_redundancy=dict(zip(redundancy_grids(), input.redundancy, strict=True)),
-            paths_to_layers=dict(zip(STUDY.networks, input.layers, strict=True)),
+            **of_redundancy(input),
             origins=params.origins,
             made=made("tables", params.origins),
         )
