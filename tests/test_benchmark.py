@@ -317,9 +317,16 @@ def test_nothing_is_found_in_some_null_worlds():
 @pytest.mark.parametrize(
     "methods",
     [
-        ["zero", "mean", "erase", "keep", "random"],
+        ["zero", "random"],
+        ["mean", "erase"],
+        ["keep"],
         ["shapley"],
-        [*ALONE - {"probe", "mutual_information"}, "gradient_x_activation", "gradient_x_deviation", "squared_taylor"],
+        [
+            *sorted(ALONE - {"probe", "mutual_information"}),
+            "gradient_x_activation",
+            "gradient_x_deviation",
+            "squared_taylor",
+        ],
     ],
     ids=lambda methods: methods[0] if len(methods) < 6 else "measures",
 )

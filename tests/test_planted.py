@@ -462,8 +462,11 @@ def test_mismatched_losses_tell_what_is_of_no_class(groups):
 def test_the_tables_find_nothing_in_the_null_network(groups):
     """In no group of any kind, the whole layer among them; in the planted network the layer is all there is."""
     null = groups[groups["network"] == "planted_null"]
-    assert {"all", "random", "role", "cell"} == set(null["kind"])
-    assert null["separation_loss"].abs().max() < CROSSFIT_SMALL
+    assert {"all", "random", "role", "cell", "ranked"} == set(null["kind"])
+    # Tops by a gradient gather the noise units of one direction, whose zero shifts all scores and so a little of the gap.
+    largest = null.groupby("kind")["separation_loss"].agg(lambda losses: losses.abs().max())
+    assert largest.pop("ranked") < CROSSFIT_LARGE
+    assert (largest < CROSSFIT_SMALL).all()
     everything = groups[(groups["network"] == "planted") & (groups["kind"] == "all")]
     assert everything["separation_loss"].tolist() == pytest.approx([1] * 4, abs=1e-6)
 
