@@ -88,7 +88,7 @@ def numbers(results: Path) -> Numbers:
         if (path := results / "faithfulness.parquet").exists():
             for row in parquet.read(path, faithfulness.SCHEMA, optional=faithfulness.OPTIONAL).to_pylist():
                 item = f"{row['what']} {row['intervention']}: {row['measure']}"
-                for measure in ("estimate", "ci_low", "ci_high", "reach", "reach_low", "reach_high"):
+                for measure in faithfulness.NUMBERS:
                     yield ("faithfulness", row["network"], item, measure), row[measure]
         if (path := results / "tables" / "redundancy.parquet").exists():
             looked = _frame(path, tables.REDUNDANCY, redundancy.OPTIONAL)

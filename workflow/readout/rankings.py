@@ -35,7 +35,8 @@ def _gains(axes: Axes, rows: pd.DataFrame) -> None:
     """A dot with its interval for each measure, the first on top; zero is what random orders do."""
     axes.axvline(0, color=CONTROL, linewidth=0.8)
     if rows["estimate"].isna().all():
-        axes.text(0.5, 0.5, NO_GAP, transform=axes.transAxes, ha="center", va="center", fontsize=9, color=CONTROL)
+        axes.text(0.5, 0.6, NO_GAP, transform=axes.transAxes, ha="center", va="center", fontsize=9, color=CONTROL)
+        axes.set_xticks([])
     for y, (_, row) in enumerate(rows.iterrows()):
         look = {"color": colour(row), "solid_capstyle": "butt"}
         axes.plot([row["ci_low"], row["ci_high"]], [y, y], linewidth=1.6, **look)
