@@ -69,6 +69,8 @@ def sentences():
     )
     yield f"s3m3 takes {zero} of the gap between target and others under zero and {average} under the mean"
     yield f"s0m3 takes {other_zero} and {other_average}"
+    reach = float(REFERENCE["faithfulness", "all", "ablate mean: probe_weight", "reach"])
+    yield f"probe weights reach {reach:.2f} of what it finds"
 
 
 def ends(values, digits=2):
