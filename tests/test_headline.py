@@ -187,7 +187,7 @@ def test_a_run_for_one_figure_does_not_tell_it_and_one_for_the_claims_does(proje
     assert TITLE not in project.run("results/tiny/figures/supplement_claims.png")
     undo(project, "claims.parquet", "claims.html")
     lines = told(project.run("claims"))
-    assert len(lines) == 14
+    assert len(lines) == 15
 
 
 @pytest.mark.workflow
