@@ -34,6 +34,9 @@ TARGETS = tuple(
         "claims.html",
         "tables/cells.parquet",
         "tables/groups.parquet",
+        "tables/redundancy.parquet",
+        "faithfulness.html",
+        "importance/alexnet/conv5/0/units.parquet",
         "others/alexnet.parquet",
         "figures/figure1.png",
     )

@@ -661,7 +661,7 @@ def _written(folder, world, targets, layers=("z", "y", "x")):
         )
     rows = []
     for p, i, (s, m), how in product(range(3), world.pseudo_layers, CELLS, ("zero", "mean")):
-        row = dict.fromkeys(tables.GROUPS.names, 0) | dict.fromkeys(tables.GROUP_OUTCOMES)
+        row = dict.fromkeys(tables.GROUPS.names, 0) | dict.fromkeys(tables.GROUP_OPTIONAL)
         row |= {"network": "net", "layer": layers[i], "class_id": f"pseudo{p}", "group": f"s{s}m{m}", "kind": "pseudo"}
         row |= {"protocol": "crossfit", "intervention": how, "auroc": world.pseudo["auroc"][p, i, s, m]}
         row |= {name: world.pseudo[f"{name}_{how}"][p, i, s, m] for name in job.PSEUDO}

@@ -285,6 +285,7 @@ def paths(study: Study) -> list[str]:
             "cell": study.cells[-1],
             "step": "cells",
             "pseudo": "pseudo0",
+            "variant": "base",
         }
         for class_id in {*network.targets, *network.classes}:
             values = names | {

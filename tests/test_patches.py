@@ -547,7 +547,9 @@ def test_a_run_without_the_names_warns_of_each_loss_and_makes_the_same_tables(pr
         "del snakemake_interface_logger_plugins.common.LogEvent",
     ]
     snakefile.write_text("\n".join([*events, snakefile.read_text(), *hidden, ""]))
-    printed = project.run(*(f"results/tiny/{name}.parquet" for name in ("claims", "tables/cells", "tables/groups")))
+    made = ("claims", "tables/cells", "tables/groups", "tables/redundancy", "faithfulness")
+    made = (*made, "importance/alexnet/conv5/0/units")
+    printed = project.run(*(f"results/tiny/{name}.parquet" for name in made))
     losses = [line for line in printed.splitlines() if line.startswith(f"Snakemake {version('snakemake')} has no ")]
     assert [loss.split(": ")[0].split(".")[-1] for loss in losses] == [
         "LogEvent",

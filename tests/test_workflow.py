@@ -767,7 +767,8 @@ def folder_study(tmp_path):
     }
     data = {"dataset": "folder", "path": "data", "study": 10}
     figures = {"target": None, "layer": None}
-    project.write(TINY | {"study": "folder", "images": data, "networks": [network], "figures": figures})
+    ranked = {"importance": TINY["importance"] | {"targets": "all"}}
+    project.write(TINY | {"study": "folder", "images": data, "networks": [network], "figures": figures} | ranked)
     return project
 
 
@@ -820,6 +821,7 @@ def imagenet_study(tmp_path):
     settings = {
         "activations": {"dtype": "float16"},
         "figures": {"network": "squeezenet", "target": None, "layer": None},
+        "importance": TINY["importance"] | {"targets": "all"},
     }
     project.write(TINY | {"study": "imagenet", "images": data, "networks": [network]} | settings)
     return project
