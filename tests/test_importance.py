@@ -162,7 +162,9 @@ def test_gradient_measures_are_captums(model, size):
         node.replace_all_uses_with(put, delete_user_cb=lambda user, put=put: user is not put)
         watched = fx.GraphModule(traced, graph)
         attribute = [
-            LayerGradientXActivation(lambda given, net=watched: score(net(given)), watched.at_the_layer, multiply)
+            LayerGradientXActivation(
+                lambda given, net=watched: score(net(given)), watched.at_the_layer, multiply_by_inputs=multiply
+            )
             for multiply in (True, False)
         ]
         products, slopes = (each.attribute(x).detach().flatten(1).numpy() for each in attribute)
