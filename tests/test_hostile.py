@@ -371,6 +371,7 @@ def test_a_config_is_taken_or_refused_with_its_key(mutation):
         ("probes.published.C", float("nan"), "probes.published.C"),
         ("probes.published.C", 10**400, "probes.published.C"),
         ("controls.pseudo", float("inf"), "controls.pseudo"),
+        ("grid.magnitude", 10**330, "grid.magnitude"),
         ("claims.confidence", float("nan"), "claims.confidence"),
         ("networks.0.transform.std", [1e-300, 1, 1], "std"),
         ("networks.0.transform.crop", 10**9, "crop"),

@@ -84,9 +84,9 @@ def _is_text(_, value: object) -> bool:
     return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
 
 
-# JSON takes 4.0 for a whole number, which Python does not count to.
+# JSON takes 4.0 for a whole number, which Python does not count to; one too large for a number has no bounds to it.
 TYPES = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
-    {"integer": lambda _, value: type(value) is int, "number": _is_number, "string": _is_text}
+    {"integer": lambda _, value: type(value) is int and _is_number(_, value), "number": _is_number, "string": _is_text}
 )
 VALIDATOR = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=TYPES)
 
