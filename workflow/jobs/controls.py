@@ -164,11 +164,11 @@ def _check_all(effects: pa.Table, path: str, layer: str) -> None:
         raise StudyError(f"{path}: with all of {layer} at zero the images still differ; the ablation did not reach it")
 
 
-def named(head: Mapping[str, object], effects: pa.Table) -> pa.Table:
-    """Rows of `ablations.SCHEMA` as rows of `SCHEMA`, with the columns of `GROUP` before them."""
+def named(head: Mapping[str, object], effects: pa.Table, schema: pa.Schema = SCHEMA) -> pa.Table:
+    """Rows of `ablations.SCHEMA` as rows of `schema`, with the columns of `head`, those of `GROUP` among them."""
     columns = {name: [value] * len(effects) for name, value in head.items()}
-    columns |= {name: effects[name] for name in SCHEMA.names if name not in columns}
-    return pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
+    columns |= {name: effects[name] for name in schema.names if name not in columns}
+    return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 
 
 @torch.inference_mode()
@@ -218,11 +218,7 @@ def control(
             # Of matched groups, which differ from fold to fold, the mean.
             "units": round(np.mean([len(group.units) for group, _ in how])),
         }
-        count = len(effects)
-        columns = {name: pa.array([value] * count, GROUP.field(name).type) for name, value in head.items()}
-        parts.append(
-            pa.table(columns | {name: effects[name] for name in SCHEMA.names if name not in head}).cast(SCHEMA)
-        )
+        parts.append(named(head, effects))
     table = pa.concat_tables(parts)
     parquet.write(path_to_controls, {name: table[name] for name in SCHEMA.names}, SCHEMA, made)
     return f"{len(parts)} ablations"

@@ -45,7 +45,7 @@ def draw(
     if figure == "importance":
         return rankings.importance(table, networks, untrained)
     if figure == "supplement_curves":
-        return rankings.supplement_curves(table, networks, untrained, labels or {})
+        return rankings.supplement_curves(table, networks, untrained, labels)
     if figure == "supplement_interventions":
         return evidence.supplement_interventions(table, networks, untrained)
     return getattr(figures, figure)(table, networks)

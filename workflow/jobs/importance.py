@@ -15,7 +15,7 @@ from readout import importance as measured
 from readout.ablations import Constant
 from readout.cuts import cut
 from readout.folds import FOLDS
-from readout.groups import Group
+from readout.groups import Group, random_names
 from readout.importance import MEASURES, Contributions, Known
 from readout.probes import gram_matrix
 from runtime import parquet
@@ -161,7 +161,7 @@ class _Layer:
 def _orders(grid: Grid, units: int, count: int, seed: int) -> dict[str, np.ndarray]:
     """Random orders of a layer's units as values of a measure [folds, units], the same in each fold."""
     found = {}
-    for name in (f"random{i}" for i in range(count)):
+    for name in random_names(count):
         entropy = "\0".join(map(str, [seed, grid.network, grid.layer, grid.class_id, "order", name]))
         generator = np.random.default_rng(list(hashlib.sha256(entropy.encode()).digest()))
         found[name] = np.broadcast_to(generator.permutation(units).astype(float), (FOLDS, units))
@@ -200,9 +200,7 @@ def _effects(
         "measure": measure,
         "one_in": one_in,
     }
-    columns = {name: [value] * len(effects) for name, value in head.items()}
-    columns |= {name: effects[name] for name in SCHEMA.names if name not in head}
-    return pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
+    return controls.named(head, effects, SCHEMA)
 
 
 def _means(

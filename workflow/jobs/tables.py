@@ -274,6 +274,16 @@ class Ablated:
         return found
 
 
+def _depth(path_to_layers: str, layer: str) -> int:
+    """Where a layer lies in its network, from the table of all its layers."""
+    return networks.layer_nodes(path_to_layers, [layer])[layer]["depth"]
+
+
+def _by_depth(row: Mapping) -> tuple[str, int, str]:
+    """The order of grids in the study's tables; a stable sort leaves what is in a grid as its file has it."""
+    return row["network"], row["depth"], row["class_id"]
+
+
 def _mean_by_cell(path: str, origin: Mapping[str, str]) -> dict[str, dict]:
     """Of each cell of a grid: its bins, its units, those that no image drives, and the means of its coordinates.
 
@@ -494,7 +504,7 @@ def gather_layer(
     with. `origins` says for each step what its files must carry: the study and the digest of the step's settings.
     Raises StudyError for the first file that does not.
     """
-    depth = networks.layer_nodes(path_to_layers, [layer])[layer]["depth"]
+    depth = _depth(path_to_layers, layer)
     rows = []
     for target, path_to_cells in paths_to_cells.items():
         grid = _mean_by_cell(path_to_cells, origins["cells"])
@@ -558,18 +568,17 @@ def gather_groups(
         ("importance", _rankings, paths_to_rankings),
     ):
         for (network, layer, target), path in paths.items():
-            depth = networks.layer_nodes(paths_to_layers[network], [layer])[layer]["depth"]
+            depth = _depth(paths_to_layers[network], layer)
             at = {"network": network, "layer": layer, "class_id": target}
             reference = Reference.of(path_to_images, paths_to_baselines[network], target, others[network][target])
             rows += [{"depth": depth} | group for group in read(path, origins[network][step], at, reference)]
     for (network, layer, drawn), path in paths_to_pseudo.items():
-        depth = networks.layer_nodes(paths_to_layers[network], [layer])[layer]["depth"]
+        depth = _depth(paths_to_layers[network], layer)
         at = {"network": network, "layer": layer, "class_id": drawn}
         first, *rest = paths_to_baselines[network]
         reference = Reference.of(path_to_images, paths_to_baselines[network], first, rest)
         rows += [{"depth": depth} | group for group in _pseudo(path, origins[network]["pseudo"], at, reference)]
-    # Stable: the groups of a grid stay in the order of its controls.
-    rows.sort(key=lambda row: (row["network"], row["depth"], row["class_id"]))
+    rows.sort(key=_by_depth)
     parquet.write(path_to_table, rows, GROUPS, made)
     return f"{len(rows)} groups"
 
@@ -625,10 +634,10 @@ def gather_shapley(
     """
     rows = []
     for (network, layer, target), path in paths_to_shapley.items():
-        depth = networks.layer_nodes(paths_to_layers[network], [layer])[layer]["depth"]
+        depth = _depth(paths_to_layers[network], layer)
         at = {"network": network, "layer": layer, "class_id": target}
         rows += [{"depth": depth} | row for row in _shapley(path, origins[network]["shapley"], at)]
-    rows.sort(key=lambda row: (row["network"], row["depth"], row["class_id"]))
+    rows.sort(key=_by_depth)
     parquet.write(path_to_table, rows, SHAPLEY, made)
     return f"{len(rows)} rows"
 
@@ -648,7 +657,7 @@ def gather_measures(
     """
     rows = []
     for (network, layer, target), path in paths_to_means.items():
-        depth = networks.layer_nodes(paths_to_layers[network], [layer])[layer]["depth"]
+        depth = _depth(paths_to_layers[network], layer)
         table = _read(path, importance.MEANS, origins[network]["importance"], ("value",))
         bins = groups.bins(paths_to_cells[network, layer, target])
         at = {"network": network, "layer": layer, "class_id": target}
@@ -660,7 +669,7 @@ def gather_measures(
         if not _finite(table):
             raise StudyError(f"{path}: a number is not finite; {parquet.again(path)}")
         rows += [row | bins[row["cell"]] | {"depth": depth} for row in found]
-    rows.sort(key=lambda row: (row["network"], row["depth"], row["class_id"]))
+    rows.sort(key=_by_depth)
     parquet.write(path_to_table, rows, MEASURES, made)
     return f"{len(rows)} means of cells"
 
@@ -731,7 +740,6 @@ def gather_redundancy(
         layers = networks.layer_nodes(paths_to_layers[network], [layer])
         at = {"network": network, "layer": layer, "class_id": target}
         rows += _redundancy(path, origins[network]["redundancy"], at, layers)
-    # Stable: the groups of a grid stay in the order of its file.
-    rows.sort(key=lambda row: (row["network"], row["depth"], row["class_id"]))
+    rows.sort(key=_by_depth)
     parquet.write(path_to_table, rows, REDUNDANCY, made)
     return f"{len(rows)} rows"

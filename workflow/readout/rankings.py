@@ -1,7 +1,6 @@
 """Figures of measures of importance: what the units at the top of each ranking cost, and what they keep."""
 
 from collections.abc import Collection, Mapping, Sequence
-from types import MappingProxyType
 
 import matplotlib
 import numpy as np
@@ -19,7 +18,6 @@ from readout.verdicts import POOLED
 MEANS, PROBE, GRADIENTS = "#0072b2", "#d55e00", "#009e73"
 """Colours of measures: of what drives a unit, of a probe's weights, of gradients."""
 MARKERS = "osD^vP*Xhd"
-MAPPING: Mapping[str, str] = MappingProxyType({})
 TITLES = {
     "ablate": "what is lost when the top is replaced, less random orders",
     "keep": "what is left when the top is kept alone, less random orders",
@@ -86,7 +84,10 @@ def importance(table: pd.DataFrame, networks: Sequence[str], untrained: Collecti
 
 
 def supplement_curves(
-    groups: pd.DataFrame, networks: Sequence[str], untrained: Collection[str] = (), labels: Mapping[str, str] = MAPPING
+    groups: pd.DataFrame,
+    networks: Sequence[str],
+    untrained: Collection[str] = (),
+    labels: Mapping[str, str] | None = None,
 ) -> Figure:
     """What the top of each ranking costs, against its share of a layer's units: means over layers and targets.
 
@@ -128,7 +129,7 @@ def supplement_curves(
     for axis in grid[-1]:
         axis.set_xlabel("share of the layer's units", fontsize=8)
     entries = [
-        Line2D([], [], label=labels.get(name, name.replace("_", " ")), linewidth=1.2, markersize=4, **looks[name])
+        Line2D([], [], label=(labels or {}).get(name, name), linewidth=1.2, markersize=4, **looks[name])
         for name in measures
     ]
     entries.append(Line2D([], [], color=CONTROL, linewidth=1, label="random orders"))
