@@ -175,14 +175,14 @@ def importance():
         reach = [gained(measure, name)[0] for name in ("reach", "reach_low", "reach_high")]
         yield f"{said} {reach[0]:.2f} ({reach[1]:.2f} to {reach[2]:.2f})"
     yield f"and {ends(gained(probe, 'reach', networks=NETWORKS))} in single networks"
-    yield f"knows nothing of the class ({gained('magnitude', 'reach')[0]:.2f})"
+    yield f"reaches as much ({gained('magnitude', 'reach')[0]:.2f})"
     yield f"selectivity reaches {gained('selectivity', 'reach')[0]:.2f}"
     cells = {name: gained(name, what="cells")[0] for name in (absolute, best, probe, "auroc", "similarity_kendall")}
     yield f"is {cells[absolute]:.2f} for absolute selectivity, {cells[best]:.2f} for gradient x (activation - mean)"
     yield f"{cells[probe]:.2f} for probe weights and {cells['auroc']:.2f} for the probe's AUROC"
     yield f"the similarity of images it is {cells['similarity_kendall']:.2f}"
     remaining, last = (of("redundancy", f"s3m3 mean {place}", "auroc_after") for place in ("remaining", "last"))
-    yield f"an AUROC of {ends(remaining)}, and from the last layer with {ends(last)}"
+    yield f"an AUROC of {ends(remaining)}, and, where it is the first layer's, from the last layer with {ends(last)}"
     yield f"where it was {ends(of('redundancy', 's3m3 mean last', 'auroc_before'))} before"
 
 
