@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -52,12 +53,21 @@ LIMIT = 300
 
 
 def stop(process: subprocess.Popen) -> None:
-    """End a process that was begun here, and all that it started; first, each Python among them prints its stacks."""
-    for number, seconds in ((signal.SIGABRT, 5), (signal.SIGKILL, None)):
+    """End a process that was begun here, and all that it started; first, each Python among them prints its stacks.
+
+    It prints before those that it started, since two that print at once mix their lines.
+    """
+    with suppress(subprocess.TimeoutExpired):
+        process.send_signal(signal.SIGABRT)
+        process.wait(5)
+    for number, seconds in ((signal.SIGABRT, 2), (signal.SIGKILL, 0)):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(seconds)
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                os.killpg(process.pid, 0)  # an error as soon as none is left
+                time.sleep(0.05)
+    process.wait()
 
 
 def begin(command: Sequence[object], seconds: float | None = LIMIT, **given) -> subprocess.Popen:
