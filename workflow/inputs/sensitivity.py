@@ -111,7 +111,7 @@ def _base(study: Study) -> dict:
     config["probes"]["published"]["draws"] = 1
     config["controls"] = {"layers": "all", **dict.fromkeys(CONTROLS, 0), "pseudo": chosen["pseudo"]}
     config["figures"] = {"network": networks[0].name, "layer": None, "target": None}
-    return config | {"importance": None, "sensitivity": None}
+    return config | {"importance": None, "occlusion": None, "sensitivity": None}
 
 
 def _variant(study: Study, config: Mapping, name: str, setting: str, value: str, note: str | None = None) -> Variant:

@@ -18,7 +18,7 @@ import yaml
 
 from inputs import datasets, weights
 from inputs.sources import ImageSource, NetworkSource
-from readout import StudyError, cells, groups, layer_names, planted
+from readout import StudyError, cells, groups, layer_names, planted, squares
 from runtime import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,6 +99,8 @@ INTERVENTIONS = (
 )
 CONTROLS = ("random", "matched", "directions", "resample", "pseudo")
 """Kinds of controls, each of which a config gives a number of; 0 for none."""
+MIXED = 4
+"""Feature visualisations among the references of the condition `mixed`."""
 REPLACING = ("zero", "mean")
 """Interventions by which a group's units put out a constant."""
 
@@ -267,6 +269,8 @@ class Study:
         ranked = self.importance or {"layers": [], "targets": []}
         self._ranked = self._layers_with(ranked["layers"], "importance.layers")
         self._ranked_targets = self._targets_with(ranked["targets"], "importance.targets")
+        self.occlusion: Mapping | None = config["occlusion"]
+        self._occluded = tuple(self._check_occlusion()) if self.occlusion else ()
         self.shapley: Mapping | None = config["ablations"]["shapley"]
         # As a Mac compares the names of folders.
         if len({unicodedata.normalize("NFC", name).casefold() for name in self.networks}) < len(config["networks"]):
@@ -522,6 +526,59 @@ class Study:
             if unknown:
                 raise StudyError(f"{key}: no network of the study has {', '.join(unknown)} among its targets")
         return {name: some(network.targets, choice) for name, network in self.networks.items()}
+
+    def _check_occlusion(self) -> Iterator[tuple[str, str, str]]:
+        """Refuse a task that cannot be had; the grids whose units are looked at."""
+        task = self.occlusion
+        shown = self.figure1()
+        chosen = {
+            f"{axis}s": [shown[axis]] if task[f"{axis}s"] is None else task[f"{axis}s"]
+            for axis in ("network", "layer", "target")
+        }
+        names = chosen["networks"]
+        unknown = [name for name in names if name not in self.networks] if names != "all" else []
+        if unknown:
+            raise StudyError(f"occlusion.networks: {', '.join(unknown)} is none of {', '.join(self.networks)}")
+        if "none" not in task["conditions"]:
+            raise StudyError("occlusion.conditions: none is what the others are compared with; add it")
+        pictured = [name for name in ("synthetic", "mixed") if name in task["conditions"]]
+        if pictured and not task["visualisations"]:
+            raise StudyError(
+                f"occlusion.conditions: {pictured[0]} shows feature visualisations; give occlusion.visualisations its "
+                "settings, or leave the condition out"
+            )
+        if "mixed" in pictured and task["references"] <= MIXED:
+            raise StudyError(
+                f"occlusion.references: {task['references']}, of which the condition mixed replaces {MIXED} by feature "
+                "visualisations; raise it, or leave mixed out of occlusion.conditions"
+            )
+        if task["sets"] > task["bin"]:
+            raise StudyError(
+                f"occlusion.bin: {task['bin']} images cannot be of {task['sets']} image sets; raise it, or lower "
+                "occlusion.sets"
+            )
+        layers = self._layers_with(chosen["layers"], "occlusion.layers")
+        targets = self._targets_with(chosen["targets"], "occlusion.targets")
+        count, studied = task["bin"] * (task["references"] + 1), self.config["images"]["study"]
+        for name in some(tuple(self.networks), names):
+            network = self.networks[name]
+            if network.transform:
+                squares.side(network.transform["crop"], task["side"], task["stride"])
+            rest = sum(max(0, self.data.counts[class_id] - studied) for class_id in network.classes)
+            pool = min(rest, task["pool"] or rest)
+            if count > task["top"] * pool:
+                raise StudyError(
+                    f"occlusion: {count} images of a unit, {task['references'] + 1} bins of {task['bin']}, are more "
+                    f"than {task['top']:g} of the {pool} images of {name}'s classes that are not studied; lower "
+                    "images.study, occlusion.bin or occlusion.references, or set occlusion to null"
+                )
+            for layer in layers[name]:
+                for target in targets[name]:
+                    yield name, layer, target
+
+    def occluded(self) -> tuple[tuple[str, str, str], ...]:
+        """All (network, layer, target) whose units the occlusion task looks at."""
+        return self._occluded
 
     def controlled(self, network: str) -> tuple[str, ...]:
         """The layers of a network with controls, in order of depth."""

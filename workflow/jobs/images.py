@@ -88,7 +88,7 @@ def _table(path_to_images: str) -> pd.DataFrame:
         and ids.is_unique
         and fold.between(0, FOLDS - 1).all()
         and (table["label"] >= 0).all()
-        and table["split"].isin(["study", "train"]).all()
+        and table["split"].isin(["study", "train", "pool"]).all()
         and (table.groupby("class_id")["label"].nunique() == 1).all()
     ):
         raise StudyError(

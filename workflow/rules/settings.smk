@@ -125,6 +125,26 @@ def looking(network):
     }
 
 
+def pooling():
+    """The images that the occlusion task may show."""
+    most = STUDY.occlusion["pool"] if STUDY.occlusion else None
+    return {**STUDY.image_settings(), "labels": STUDY.labels, "most": most, "seed": STUDY.seed}
+
+
+def occluding(network):
+    """Which units of a network are looked at, and how images are occluded."""
+    names = ("unit", "units", "sets", "bin", "references", "top", "side", "stride", "refine")
+    does = {name: STUDY.occlusion[name] for name in names}
+    network = STUDY.networks[network]
+    return {"source": STUDY.source(network), "seed": STUDY.seed, "classes": network.classes, **does}
+
+
+def occluded(files, wildcards, params):
+    """What the job of a grid's occlusions does."""
+    named = {name: files[name] for name in ("path_to_cells", "path_to_pool", "path_to_layers")}
+    at = {"network": wildcards.network, "layer": wildcards.layer, "class_id": wildcards.class_id}
+    return {**named, **at, "device": DEVICE, **params.settings}
+
 def valuing(network):
     """How the Shapley values of a network's cells are estimated."""
     with told():

@@ -1,0 +1,316 @@
+"""Step `occlusions`: units of a grid, the images that drive them, and the squares that they mind most and least."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from inputs import datasets
+from inputs.sources import NetworkSource
+from jobs import groups, images, networks
+from readout import StudyError, baselines, occluders, squares
+from readout.cuts import cut, cut_before
+from runtime import parquet, process
+
+UNITS = pa.schema(
+    [
+        ("cell", pa.string()),
+        ("draw", pa.int32()),
+        ("unit", pa.int32()),
+        ("channel", pa.int32()),
+        ("weight", pa.float64()),
+        ("least", pa.float64()),
+        ("most", pa.float64()),
+        ("sparsity", pa.float64()),
+        ("contrast", pa.float64()),
+        ("status", pa.string()),
+    ]
+)
+"""A row per unit; `least` and `most` are over the pool, `weight` is how many units of the cell it stands for."""
+SETS = pa.schema(
+    [
+        ("unit", pa.int32()),
+        ("set", pa.int32()),
+        ("side", pa.string()),
+        ("role", pa.string()),
+        ("bin", pa.int32()),
+        ("rank", pa.int32()),
+        ("image_id", pa.int32()),
+        ("image_class", pa.string()),
+        ("source", pa.string()),
+        ("activation", pa.float64()),
+    ]
+)
+"""A row per image of an image set; side `top` is of the strongest images, `bottom` of the weakest."""
+EXTREMES = pa.schema(
+    [
+        ("unit", pa.int32()),
+        ("set", pa.int32()),
+        ("image_id", pa.int32()),
+        ("size", pa.int32()),
+        ("stride", pa.int32()),
+        ("positions", pa.int32()),
+        ("base", pa.float64()),
+        ("min", pa.float64()),
+        ("max", pa.float64()),
+        ("min_top", pa.int32()),
+        ("min_left", pa.int32()),
+        ("max_top", pa.int32()),
+        ("max_left", pa.int32()),
+        ("min_ties", pa.int32()),
+        ("max_ties", pa.int32()),
+        ("relative_difference", pa.float64()),
+        ("overlap", pa.float64()),
+        ("beneficial", pa.bool_()),
+        ("valid", pa.bool_()),
+        ("reason", pa.string()),
+    ]
+)
+"""A row per unit and image set: the two queries of an exhaustive scan."""
+OK, CONSTANT = "ok", "constant over the pool"
+SIDES = {"top": 1, "bottom": -1}
+LEAST_RANGE = 1e-8
+"""A unit whose activation varies less over the pool is constant, as in the machine interpretability score's paper."""
+
+
+def list_pool(
+    path_to_pool: str,
+    *,
+    path_to_images: str,
+    dataset: str,
+    path: str | None,
+    labels: Mapping[str, int],
+    most: int | None,
+    seed: int,
+    made: str | None = None,
+) -> str:
+    """Write `occlusions/pool.parquet`: the images of the data set that are not studied, at most `most` of them.
+
+    `labels` maps the classes to their outputs. The columns are those of `images.parquet`, the split is `pool`, and the
+    fold is 0, since nothing is fitted on these images. StudyError where the data set has none beside the study images.
+    """
+    data = datasets.dataset(dataset, path)
+    studied, found, rows = set(images.rows(path_to_images)["image_id"].tolist()), data.image_ids, []
+    for class_id in sorted(labels):
+        if class_id not in found:
+            raise StudyError(f"class {class_id}: its images are no longer in {path}; run again")
+        for source, image_id in found[class_id].items():
+            if image_id not in studied:
+                rows.append((image_id, class_id, labels[class_id], "pool", 0, source))
+    if not rows:
+        raise StudyError(
+            "occlusion: the data set has no image beside the study images; lower images.study, or set occlusion to null"
+        )
+    rows.sort()
+    if most is not None and len(rows) > most:
+        drawn = np.random.default_rng(seed).choice(len(rows), most, replace=False)
+        rows = [rows[i] for i in np.sort(drawn)]
+    columns = dict(zip(images.SCHEMA.names, map(list, zip(*rows, strict=True)), strict=True))
+    parquet.write(path_to_pool, columns, images.SCHEMA, made)
+    return f"{len(rows)} images"
+
+
+class Layer:
+    """A layer of a network as the units of a study, or its channels before the non-linearity, see it.
+
+    `value` takes images [N, 3, H, W], as the network sees them, to the layer's output [N, ...].
+    """
+
+    def __init__(self, path_to_layers: str, layer: str, source: NetworkSource, device: str, channels: bool):
+        self.device = networks.torch_device(device)
+        traced = networks.engine(source, device=device)
+        self.rows = networks.layer_nodes(path_to_layers, [layer], traced)
+        self.row = self.rows[layer]
+        self.channels = channels
+        parts = (cut_before if channels else cut)(traced, self.row["node"])
+        self.prefix = parts.prefix
+        self.area = self.row["height"] * self.row["width"]
+
+    def value(self, x: torch.Tensor) -> torch.Tensor:
+        return self.prefix(networks.to_device(x, self.device))[0]
+
+    def chosen(self, value: torch.Tensor, units: Sequence[int]) -> torch.Tensor:
+        """Activations [N, units] of scalar units, or the means over positions of the channels that hold these."""
+        if self.channels:
+            # Dense layers have no positions, and each of their units is a channel.
+            maps = value.flatten(2).mean(2) if value.ndim > 2 else value
+            return maps[:, [unit // self.area for unit in units]]
+        return value.flatten(1)[:, list(units)]
+
+    def maps(self, value: torch.Tensor, unit: int) -> torch.Tensor:
+        """The activation map [N, height, width] of a unit's channel behind the non-linearity."""
+        value = value.reshape(len(value), self.row["channels"], self.row["height"], self.row["width"])
+        return value[:, unit // self.area].clamp(min=0)
+
+    def batches(self, count: int) -> list[slice]:
+        return networks.batches(count, self.rows.values())
+
+
+def _generator(*parts: object) -> np.random.Generator:
+    """A generator of its own for a draw; what else is drawn does not change it."""
+    return np.random.default_rng(list(hashlib.sha256("\0".join(map(str, parts)).encode()).digest()))
+
+
+def sample(cells: Mapping[str, np.ndarray], per_cell: int, area: int, channels: bool, *at: object) -> list[dict]:
+    """Rows of drawn units: `per_cell` of each cell, or fewer where it has fewer; of channels, no channel twice.
+
+    `area` is the number of positions of a channel; `at`, the seed among it, decides the draw of each cell.
+    """
+    rows, taken = [], set()
+    for cell, units in cells.items():
+        drawn = []
+        for unit in _generator(*at, cell).permutation(units):
+            # ASSUME: a channel belongs to the cell from which one of its units was drawn first.
+            if not (channels and unit // area in taken) and len(drawn) < per_cell:
+                drawn.append(int(unit))
+                taken.add(unit // area)
+        for draw, unit in enumerate(drawn):
+            rows.append(
+                {"cell": cell, "draw": draw, "unit": unit, "channel": unit // area, "weight": len(units) / len(drawn)}
+            )
+    return rows
+
+
+def _over(layer: Layer, load: Callable[[Sequence[str]], torch.Tensor], names: Sequence[str], units) -> np.ndarray:
+    """Activations of units over the images of these names [images, units], float32."""
+    parts = [layer.chosen(layer.value(load(names[batch])), units) for batch in layer.batches(len(names))]
+    return torch.cat(parts).float().cpu().numpy()
+
+
+def _listed(unit: int, activations: np.ndarray, pool: Mapping[str, np.ndarray], cut, draw: Sequence) -> list[dict]:
+    """The rows of a unit's image sets, by its activations over the pool [images].
+
+    `cut` are the arguments of `occluders.image_sets`; `draw` decides which images share a set.
+    """
+    rows = []
+    for side, sign in SIDES.items():
+        for number, found in enumerate(occluders.image_sets(sign * activations, *cut, _generator(*draw, unit, side))):
+            bins = [*range(len(found.references)), len(found.references)]
+            members = zip(bins, [*found.references, found.base], [*found.reference_ranks, found.base_rank], strict=True)
+            for b, image, rank in members:
+                row = {"unit": unit, "set": number, "side": side, "role": "base" if b == bins[-1] else "reference"}
+                row |= {"bin": b, "rank": rank, "image_id": pool["image_id"][image]}
+                row |= {"image_class": pool["class_id"][image], "source": pool["source"][image]}
+                rows.append(row | {"activation": float(activations[image])})
+    return rows
+
+
+def _looks(layer: Layer, load: Callable[[Sequence[str]], torch.Tensor], names: Sequence[str], unit: int) -> dict:
+    """How the map of a unit's channel looks over the images of these names, on average."""
+    maps = [layer.maps(layer.value(load(names[batch])), unit) for batch in layer.batches(len(names))]
+    maps = torch.cat(maps).float().cpu().numpy()
+    return {
+        "sparsity": float(baselines.sparsity(maps).mean()),
+        "contrast": float(baselines.local_contrast(maps).mean()),
+    }
+
+
+def _scan(
+    layer: Layer, image: torch.Tensor, units: Sequence[int], size: int, stride: int, refine: int | None
+) -> Iterator[dict]:
+    """The columns of `EXTREMES` on the occluders of one base image, for each of the units.
+
+    With `refine`, positions around both extremes of a unit are tried by this stride, too.
+    """
+
+    def scanned(at: np.ndarray, units: Sequence[int]) -> np.ndarray:
+        def activations(x: torch.Tensor) -> np.ndarray:
+            return layer.chosen(layer.value(x), units).float().cpu().numpy()
+
+        return occluders.scan(activations, image, at, size, layer.batches(len(at)))
+
+    width = image.shape[-1]
+    grid = squares.positions(width, size, stride)
+    base, values = layer.chosen(layer.value(image[None]), units)[0].tolist(), scanned(grid, units)
+    for i, unit in enumerate(units):
+        at, of_unit = grid, values[:, i]
+        found = occluders.extremes(of_unit, base[i], at, size)
+        if refine and found.valid:
+            centres = (found.min_top, found.min_left), (found.max_top, found.max_left)
+            closer = [squares.around(centre, width, size, stride // 2, refine) for centre in centres]
+            more = np.unique(np.concatenate(closer), axis=0)
+            at, of_unit = np.concatenate([at, more]), np.concatenate([of_unit, scanned(more, [unit])[:, 0]])
+            found = occluders.extremes(of_unit, base[i], at, size)
+        yield {"size": size, "stride": stride, "positions": len(at), **asdict(found)}
+
+
+@torch.inference_mode()
+def occlude(
+    *,
+    path_to_cells: str,
+    path_to_pool: str,
+    path_to_layers: str,
+    path_to_units: str,
+    path_to_sets: str,
+    path_to_extremes: str,
+    network: str,
+    layer: str,
+    class_id: str,
+    classes: Sequence[str],
+    source: NetworkSource,
+    device: str,
+    unit: str,
+    units: int,
+    sets: int,
+    bin: int,
+    references: int,
+    top: float,
+    side: float,
+    stride: int,
+    refine: int | None,
+    seed: int,
+    made: str | None = None,
+) -> str:
+    """Draw units from the cells of a grid, list the images that drive them, and scan occluders over the base images.
+
+    `unit` is `unit`, for scalars of the layer, or `channel`, for means of whole channels before the non-linearity. Of
+    the pool, the images of `classes` count, of which a unit's image sets may take the share `top` at most.
+    """
+    at = Layer(path_to_layers, layer, source, device, channels=unit == "channel")
+    prepared = networks.prepared(source)
+    size = squares.side(prepared.transform["crop"], side, stride)
+    pool = images.rows(path_to_pool, split="pool")
+    pool = {name: column[np.isin(pool["class_id"], list(classes))] for name, column in pool.items()}
+    count = bin * (references + 1)
+    if count > top * len(pool["source"]):
+        raise StudyError(
+            f"occlusion: {count} images of a unit ({references + 1} bins of {bin}) are more than {top:g} of the pool, "
+            f"which has {len(pool['source'])} images; choose fewer references or image sets, or lower images.study"
+        )
+
+    def load(names: Sequence[str]) -> torch.Tensor:
+        return images.load(names, prepared)
+
+    draw = seed, network, layer, class_id
+    drawn = sample(groups.units(path_to_cells), units, at.area, at.channels, *draw)
+    activations = _over(at, load, pool["source"], [row["unit"] for row in drawn])
+    if not np.isfinite(activations).all():
+        raise StudyError(f"{network} {layer}: an activation is not finite; the network or its weights are broken")
+    listed, asked = [], {}
+    for row, values in zip(drawn, activations.T, strict=True):
+        least, most = float(values.min()), float(values.max())
+        row |= {"least": least, "most": most, "status": OK if most - least >= LEAST_RANGE else CONSTANT}
+        of_unit = _listed(row["unit"], values, pool, (sets, bin, references), draw)
+        driving = [entry for entry in of_unit if entry["side"] == "top"]
+        row |= _looks(at, load, sorted({entry["source"] for entry in driving}), row["unit"])
+        listed += of_unit
+        for entry in driving:
+            if entry["role"] == "base" and row["status"] == OK:
+                asked.setdefault((entry["image_id"], entry["source"]), []).append((row["unit"], entry["set"]))
+    queries = []
+    # One scan of an image serves all units whose base image it is.
+    for (image_id, name), of_image in asked.items():
+        found = _scan(at, load([name])[0], [number for number, _ in of_image], size, stride, refine)
+        for (number, of_set), row in zip(of_image, found, strict=True):
+            queries.append({"unit": number, "set": of_set, "image_id": image_id, **row})
+    order = {row["unit"]: i for i, row in enumerate(drawn)}
+    queries.sort(key=lambda row: (order[row["unit"]], row["set"]))
+    parquet.write(path_to_units, drawn, UNITS, made)
+    parquet.write(path_to_sets, listed, SETS, made)
+    parquet.write(path_to_extremes, queries, EXTREMES, made)
+    process.give_back()
+    valid = sum(row["valid"] for row in queries)
+    return f"{len(drawn)} units, {len(queries)} image sets, {valid} with a right answer"
