@@ -19,6 +19,7 @@ import yaml
 from inputs import datasets, weights
 from inputs.sources import ImageSource, NetworkSource
 from readout import StudyError, cells, groups, layer_names, planted, squares
+from readout.conditions import MIXED
 from runtime import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,8 +100,6 @@ INTERVENTIONS = (
 )
 CONTROLS = ("random", "matched", "directions", "resample", "pseudo")
 """Kinds of controls, each of which a config gives a number of; 0 for none."""
-MIXED = 4
-"""Feature visualisations among the references of the condition `mixed`."""
 REPLACING = ("zero", "mean")
 """Interventions by which a group's units put out a constant."""
 

@@ -1,7 +1,7 @@
 """Step `occlusions`: units of a grid, the images that drive them, and the squares that they mind most and least."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from inputs import datasets
 from inputs.sources import NetworkSource
 from jobs import groups, images, networks
-from readout import StudyError, baselines, occluders, squares
+from readout import StudyError, baselines, blur, occluders, squares
 from readout.cuts import cut, cut_before
 from runtime import parquet, process
 
@@ -42,9 +42,17 @@ SETS = pa.schema(
         ("image_class", pa.string()),
         ("source", pa.string()),
         ("activation", pa.float64()),
+        ("window_top", pa.int32()),
+        ("window_left", pa.int32()),
+        ("window_activation", pa.float64()),
     ]
 )
-"""A row per image of an image set; side `top` is of the strongest images, `bottom` of the weakest."""
+"""A row per image of an image set; side `top` is of the strongest images, `bottom` of the weakest.
+
+The window is the square that drives the unit most when all else of the image is blurred: of the strongest references,
+where the study has the condition `blur`.
+"""
+WINDOW = ("window_top", "window_left")
 EXTREMES = pa.schema(
     [
         ("unit", pa.int32()),
@@ -208,33 +216,56 @@ def _looks(layer: Layer, load: Callable[[Sequence[str]], torch.Tensor], names: S
     }
 
 
-def _scan(
-    layer: Layer, image: torch.Tensor, units: Sequence[int], size: int, stride: int, refine: int | None
-) -> Iterator[dict]:
-    """The columns of `EXTREMES` on the occluders of one base image, for each of the units.
+class _Scan:
+    """The occluders and the windows of an image [3, H, W], for some units of a layer."""
 
-    With `refine`, positions around both extremes of a unit are tried by this stride, too.
-    """
+    def __init__(self, layer: Layer, image: torch.Tensor, size: int):
+        self.layer, self.image, self.size = layer, image, size
 
-    def scanned(at: np.ndarray, units: Sequence[int]) -> np.ndarray:
+    def over(self, hide: Callable, at: np.ndarray, units: Sequence[int]) -> np.ndarray:
+        """Activations [positions, units], float32."""
+
         def activations(x: torch.Tensor) -> np.ndarray:
-            return layer.chosen(layer.value(x), units).float().cpu().numpy()
+            return self.layer.chosen(self.layer.value(x), units).float().cpu().numpy()
 
-        return occluders.scan(activations, image, at, size, layer.batches(len(at)))
+        return occluders.scan(activations, hide, self.image, at, self.size, self.layer.batches(len(at)))
 
-    width = image.shape[-1]
-    grid = squares.positions(width, size, stride)
-    base, values = layer.chosen(layer.value(image[None]), units)[0].tolist(), scanned(grid, units)
-    for i, unit in enumerate(units):
-        at, of_unit = grid, values[:, i]
-        found = occluders.extremes(of_unit, base[i], at, size)
-        if refine and found.valid:
-            centres = (found.min_top, found.min_left), (found.max_top, found.max_left)
-            closer = [squares.around(centre, width, size, stride // 2, refine) for centre in centres]
-            more = np.unique(np.concatenate(closer), axis=0)
-            at, of_unit = np.concatenate([at, more]), np.concatenate([of_unit, scanned(more, [unit])[:, 0]])
-            found = occluders.extremes(of_unit, base[i], at, size)
-        yield {"size": size, "stride": stride, "positions": len(at), **asdict(found)}
+    def extremes(self, units: Sequence[int], stride: int, refine: int | None) -> Iterator[dict]:
+        """The columns of `EXTREMES` on the occluders, for each of the units.
+
+        With `refine`, positions around both extremes of a unit are tried by this stride, too.
+        """
+        width = self.image.shape[-1]
+        grid = squares.positions(width, self.size, stride)
+        values = self.over(occluders.occlude, grid, units)
+        base = self.layer.chosen(self.layer.value(self.image[None]), units)[0].tolist()
+        for i, unit in enumerate(units):
+            at, of_unit = grid, values[:, i]
+            found = occluders.extremes(of_unit, base[i], at, self.size)
+            if refine and found.valid:
+                centres = (found.min_top, found.min_left), (found.max_top, found.max_left)
+                closer = [squares.around(centre, width, self.size, stride // 2, refine) for centre in centres]
+                more = np.unique(np.concatenate(closer), axis=0)
+                at = np.concatenate([at, more])
+                of_unit = np.concatenate([of_unit, self.over(occluders.occlude, more, [unit])[:, 0]])
+                found = occluders.extremes(of_unit, base[i], at, self.size)
+            yield {"size": self.size, "stride": stride, "positions": len(at), **asdict(found)}
+
+    def windows(self, units: Sequence[int], stride: int) -> Iterator[dict]:
+        """The columns of `SETS` on the window, for each of the units; the first among equals."""
+        at = squares.covering(self.image.shape[-1], self.size, stride)
+        values = self.over(blur.windows, at, units)
+        for of_unit, best in zip(values.T, values.argmax(0), strict=True):
+            top, left = at[best].tolist()
+            yield {"window_top": top, "window_left": left, "window_activation": float(of_unit[best])}
+
+
+def _by_image(rows: Iterable[dict]) -> dict[str, list[dict]]:
+    """Rows of image sets by their images: one scan of an image serves all units that see it."""
+    found: dict[str, list[dict]] = {}
+    for row in rows:
+        found.setdefault(row["source"], []).append(row)
+    return found
 
 
 @torch.inference_mode()
@@ -261,13 +292,15 @@ def occlude(
     side: float,
     stride: int,
     refine: int | None,
+    blurred: int | None,
     seed: int,
     made: str | None = None,
 ) -> str:
     """Draw units from the cells of a grid, list the images that drive them, and scan occluders over the base images.
 
     `unit` is `unit`, for scalars of the layer, or `channel`, for means of whole channels before the non-linearity. Of
-    the pool, the images of `classes` count, of which a unit's image sets may take the share `top` at most.
+    the pool, the images of `classes` count, of which a unit's image sets may take the share `top` at most. With
+    `blurred`, the windows of references are looked for by this stride.
     """
     at = Layer(path_to_layers, layer, source, device, channels=unit == "channel")
     prepared = networks.prepared(source)
@@ -289,23 +322,30 @@ def occlude(
     activations = _over(at, load, pool["source"], [row["unit"] for row in drawn])
     if not np.isfinite(activations).all():
         raise StudyError(f"{network} {layer}: an activation is not finite; the network or its weights are broken")
-    listed, asked = [], {}
+    listed = []
     for row, values in zip(drawn, activations.T, strict=True):
         least, most = float(values.min()), float(values.max())
         row |= {"least": least, "most": most, "status": OK if most - least >= LEAST_RANGE else CONSTANT}
         of_unit = _listed(row["unit"], values, pool, (sets, bin, references), draw)
-        driving = [entry for entry in of_unit if entry["side"] == "top"]
-        row |= _looks(at, load, sorted({entry["source"] for entry in driving}), row["unit"])
+        row |= _looks(at, load, sorted({entry["source"] for entry in of_unit if entry["side"] == "top"}), row["unit"])
         listed += of_unit
-        for entry in driving:
-            if entry["role"] == "base" and row["status"] == OK:
-                asked.setdefault((entry["image_id"], entry["source"]), []).append((row["unit"], entry["set"]))
+    usable = {row["unit"] for row in drawn if row["status"] == OK}
+    shown = [row for row in listed if row["side"] == "top" and row["unit"] in usable]
+    if not shown:
+        raise StudyError(
+            f"occlusion: {network} {layer} {class_id}: none of the {len(drawn)} units drawn varies over the pool; draw "
+            "more (occlusion.units), or choose another layer"
+        )
     queries = []
-    # One scan of an image serves all units whose base image it is.
-    for (image_id, name), of_image in asked.items():
-        found = _scan(at, load([name])[0], [number for number, _ in of_image], size, stride, refine)
-        for (number, of_set), row in zip(of_image, found, strict=True):
-            queries.append({"unit": number, "set": of_set, "image_id": image_id, **row})
+    for name, rows in _by_image(row for row in shown if row["role"] == "base").items():
+        scan = _Scan(at, load([name])[0], size)
+        for row, found in zip(rows, scan.extremes([row["unit"] for row in rows], stride, refine), strict=True):
+            queries.append({**{key: row[key] for key in ("unit", "set", "image_id")}, **found})
+    if blurred:
+        for name, rows in _by_image(row for row in shown if row["role"] == "reference").items():
+            scan = _Scan(at, load([name])[0], size)
+            for row, found in zip(rows, scan.windows([row["unit"] for row in rows], blurred), strict=True):
+                row |= found
     order = {row["unit"]: i for i, row in enumerate(drawn)}
     queries.sort(key=lambda row: (order[row["unit"]], row["set"]))
     parquet.write(path_to_units, drawn, UNITS, made)

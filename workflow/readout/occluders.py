@@ -28,25 +28,32 @@ def occlude(image: torch.Tensor, at: np.ndarray, side: int) -> torch.Tensor:
     top, left = torch.from_numpy(np.asarray(at)).to(image.device).long().T
     # In float64: the mean of equal pixels is that pixel.
     means = F.avg_pool2d(image.double(), side, 1)[:, top, left].T.to(image.dtype)
+    return torch.where(inside(image, at, side), means[:, :, None, None], image)
+
+
+def inside(image: torch.Tensor, at: np.ndarray, side: int) -> torch.Tensor:
+    """Whether a pixel of an image [C, H, W] lies in each of the squares at [n, 2]: [n, 1, H, W]."""
+    top, left = torch.from_numpy(np.asarray(at)).to(image.device).long().T
     row, column = (torch.arange(length, device=image.device) for length in image.shape[1:])
     down = (row >= top[:, None]) & (row < top[:, None] + side)
     across = (column >= left[:, None]) & (column < left[:, None] + side)
-    hidden = down[:, None, :, None] & across[:, None, None, :]
-    return torch.where(hidden, means[:, :, None, None], image)
+    return down[:, None, :, None] & across[:, None, None, :]
 
 
 def scan(
     activation: Callable[[torch.Tensor], np.ndarray],
+    hide: Callable[[torch.Tensor, np.ndarray, int], torch.Tensor],
     image: torch.Tensor,
     at: np.ndarray,
     side: int,
     batches: Iterable[slice],
 ) -> np.ndarray:
-    """Activations of units under every occluder [positions, units].
+    """Activations of units for every position of a square [positions, units].
 
-    `activation` takes images [N, C, H, W] to activations [N, units]; the positions go through it by `batches`.
+    `hide` makes the images of some positions, as `occlude` does; `activation` takes images [N, C, H, W] to activations
+    [N, units]; the positions go through both by `batches`.
     """
-    return np.concatenate([activation(occlude(image, at[batch], side)) for batch in batches])
+    return np.concatenate([activation(hide(image, at[batch], side)) for batch in batches])
 
 
 @dataclass(frozen=True)

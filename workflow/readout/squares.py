@@ -16,9 +16,10 @@ def side(width: int, share: float, stride: int) -> int:
     pixels = round(share * width)
     while pixels > 0 and (width - pixels) % stride:
         pixels -= 1
-    if not 0 < pixels < width:
+    # ASSUME: a square that is smaller than three quarters of what was asked for is another one.
+    if not max(1, 0.75 * share * width) <= pixels < width:
         raise StudyError(
-            f"occlusion: no square of {share:g} of {width} pixels a side moves from border to border by steps of {stride}; "
+            f"occlusion: no square of {share:g} of {width} pixels moves from border to border by steps of {stride}; "
             "choose another side or stride"
         )
     return pixels
@@ -27,6 +28,12 @@ def side(width: int, share: float, stride: int) -> int:
 def positions(width: int, side: int, stride: int) -> np.ndarray:
     """Top and left of every position of a square inside a square image [positions, 2], row after row."""
     first = np.arange(0, width - side + 1, stride)
+    return np.stack(np.meshgrid(first, first, indexing="ij"), -1).reshape(-1, 2)
+
+
+def covering(width: int, side: int, stride: int) -> np.ndarray:
+    """Positions as `positions`, and those at the right and lower borders where the stride misses them."""
+    first = np.unique([*range(0, width - side + 1, stride), width - side])
     return np.stack(np.meshgrid(first, first, indexing="ij"), -1).reshape(-1, 2)
 
 

@@ -51,6 +51,7 @@ rule occlusions:
             log[0],
             occlusions.occlude,
             **output,
-            **occluded(input, wildcards, params),
+            **of_occluded(input, wildcards, params),
+            device=DEVICE,
             made=made("occlusions", params.settings),
         )

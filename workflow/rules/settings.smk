@@ -135,15 +135,36 @@ def occluding(network):
     """Which units of a network are looked at, and how images are occluded."""
     names = ("unit", "units", "sets", "bin", "references", "top", "side", "stride", "refine")
     does = {name: STUDY.occlusion[name] for name in names}
+    does["blurred"] = STUDY.occlusion["blur"] if "blur" in STUDY.occlusion["conditions"] else None
     network = STUDY.networks[network]
-    return {"source": STUDY.source(network), "seed": STUDY.seed, "classes": network.classes, **does}
+    known = {"source": STUDY.source(network), "seed": STUDY.seed, "classes": network.classes}
+    return {**known, **does}
 
 
-def occluded(files, wildcards, params):
-    """What the job of a grid's occlusions does."""
-    named = {name: files[name] for name in ("path_to_cells", "path_to_pool", "path_to_layers")}
+def visualising(network):
+    """How the units of a network are visualised."""
+    does = {"source": STUDY.source(STUDY.networks[network]), "seed": STUDY.seed, "unit": STUDY.occlusion["unit"]}
+    return {**does, **STUDY.occlusion["visualisations"]}
+
+
+def showing(network):
+    """What is shown in trials."""
+    return {"source": STUDY.source(STUDY.networks[network]), "chosen": STUDY.occlusion["conditions"], "study": STUDY.name}
+
+
+def pictured(wildcards):
+    """Files of the visualisations that a grid's trials show, one for each cell."""
+    shown = {"synthetic", "mixed"}.intersection(STUDY.occlusion["conditions"])
+    pattern = rules.visualisations.output[0]
+    return expand(pattern, **wildcards, cell=STUDY.cells) if shown else []
+
+
+def of_occluded(files, wildcards, params):
+    """What a job on the units of a grid that the occlusion task looks at is given."""
+    named = {name: path for name, path in files.items() if name.startswith("path_to_")}
     at = {"network": wildcards.network, "layer": wildcards.layer, "class_id": wildcards.class_id}
-    return {**named, **at, "device": DEVICE, **params.settings}
+    return {**named, **at, **params.settings}
+
 
 def valuing(network):
     """How the Shapley values of a network's cells are estimated."""

@@ -1,0 +1,152 @@
+"""Step `trials`: what is shown in each trial of the occlusion task, and the pictures themselves."""
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+from PIL import Image
+
+from inputs.sources import NetworkSource
+from jobs import images, networks, visualisations
+from jobs.occlusions import EXTREMES, OK, SETS, UNITS, WINDOW
+from readout import StudyError, blur, conditions, occluders
+from readout.conditions import PLAIN, SYNTHETIC, Condition
+from runtime import parquet
+
+TRIALS = pa.schema(
+    [
+        ("trial", pa.string()),
+        ("network", pa.string()),
+        ("layer", pa.string()),
+        ("class_id", pa.string()),
+        ("cell", pa.string()),
+        ("unit", pa.int32()),
+        ("set", pa.int32()),
+        ("condition", pa.string()),
+        ("base", pa.string()),
+        ("min", pa.string()),
+        ("max", pa.string()),
+        ("references", pa.list_(pa.string())),
+        ("relative_difference", pa.float64()),
+    ]
+)
+"""A row per unit, image set and condition; pictures by their names in `stimuli.parquet`."""
+STIMULI = pa.schema([("stimulus", pa.string()), ("png", pa.binary())])
+"""A row per picture, in the order of the names: a hash of the bytes, which does not tell what the picture is for."""
+
+
+def digest(content: bytes) -> str:
+    """The name of a picture or of a trial, 16 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+class Pictures:
+    """The pictures of a grid's trials by name; photographs as the network's transform leaves them, not yet normalised.
+
+    `by_name` are their bytes, PNGs with 8 bits a channel.
+    """
+
+    def __init__(self, source: NetworkSource):
+        self.prepared = networks.prepared(source)
+        transform = self.prepared.transform
+        self.mean, self.std = (torch.tensor(transform[name]).view(3, 1, 1) for name in ("mean", "std"))
+        self.by_name: dict[str, bytes] = {}
+
+    def photograph(self, name: str) -> torch.Tensor:
+        """An image of the data set [3, H, W] in [0, 1]."""
+        return images.load([name], self.prepared)[0] * self.std + self.mean
+
+    def add(self, content: bytes | torch.Tensor) -> str:
+        """Keep a picture, given as a PNG or as an image [3, H, W] in [0, 1]; its name."""
+        if isinstance(content, torch.Tensor):
+            pixels = (content * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+            file = io.BytesIO()
+            Image.fromarray(pixels).save(file, "PNG")
+            content = file.getvalue()
+        name = digest(content)
+        self.by_name[name] = content
+        return name
+
+
+def _visualisations(paths: Mapping[str, str]) -> dict[tuple[int, str], list[bytes]]:
+    """Feature visualisations by unit and batch, in their order; those that failed among them."""
+    found: dict[tuple[int, str], list[bytes]] = {}
+    for path in paths.values():
+        table = parquet.read(path, visualisations.SCHEMA, optional=visualisations.OPTIONAL)
+        for row in sorted(table.to_pylist(), key=lambda row: row["index"] or 0):
+            if row["png"] is not None:
+                found.setdefault((row["unit"], row["batch"]), []).append(row["png"])
+    return found
+
+
+def _references(pictures: Pictures, of_set: pd.DataFrame, chosen: Sequence[Condition], size: int) -> dict[str, list]:
+    """Names of the photographs of an image set, as they are and blurred, the weakest bin first."""
+    shown = {"natural": [], "blurred": []}
+    for row in of_set[of_set["role"] == "reference"].sort_values("bin").to_dict("records"):
+        photograph = pictures.photograph(row["source"])
+        if set(PLAIN).intersection(chosen):
+            shown["natural"].append(pictures.add(photograph))
+        if "blur" in chosen:
+            at = np.array([[row[name] for name in WINDOW]])
+            shown["blurred"].append(pictures.add(blur.windows(photograph, at, size)[0]))
+    return shown
+
+
+def assemble(
+    *,
+    path_to_units: str,
+    path_to_sets: str,
+    path_to_extremes: str,
+    paths_to_visualisations: Mapping[str, str],
+    path_to_trials: str,
+    path_to_stimuli: str,
+    network: str,
+    layer: str,
+    class_id: str,
+    source: NetworkSource,
+    chosen: Sequence[Condition],
+    study: str,
+    made: str | None = None,
+) -> str:
+    """Write the trials of a grid's units in the conditions `chosen`, and their pictures.
+
+    The two queries of a unit and image set are the same in all conditions. Units without image sets that have a right
+    answer have no trials. StudyError where no unit has any.
+    """
+    at = {"network": network, "layer": layer, "class_id": class_id}
+    units = parquet.read(path_to_units, UNITS).to_pandas(ignore_metadata=True)
+    sets = parquet.read(path_to_sets, SETS, optional=WINDOW).to_pandas(ignore_metadata=True)
+    extremes = parquet.read(path_to_extremes, EXTREMES, optional=["relative_difference"]).to_pylist()
+    drawn = _visualisations(paths_to_visualisations)
+    cells = dict(zip(units["unit"], units["cell"], strict=True))
+    usable = set(units.loc[units["status"] == OK, "unit"])
+    top = dict(iter(sets[sets["side"] == "top"].groupby(["unit", "set"])))
+    pictures, trials = Pictures(source), []
+    for row in extremes:
+        unit, number = row["unit"], row["set"]
+        if not row["valid"] or unit not in usable:
+            continue
+        of_set = top[unit, number]
+        base = pictures.photograph(of_set.loc[of_set["role"] == "base", "source"].item())
+        squares = np.array([[row["min_top"], row["min_left"]], [row["max_top"], row["max_left"]]])
+        queries = occluders.occlude(base, squares, row["size"])
+        shown = {"base": pictures.add(base), "min": pictures.add(queries[0]), "max": pictures.add(queries[1])}
+        natural = _references(pictures, of_set, chosen, row["size"])
+        made_up = {batch: [pictures.add(png) for png in drawn.get((unit, batch), [])] for batch in SYNTHETIC}
+        for condition in chosen:
+            name = digest("\0".join([study, network, layer, class_id, str(unit), str(number), condition]).encode())
+            told = {"trial": name, **at, "cell": cells[unit], "unit": unit, "set": number, "condition": condition}
+            told |= {"references": conditions.references(condition, **natural, **made_up), **shown}
+            trials.append(told | {"relative_difference": row["relative_difference"]})
+    if not trials:
+        raise StudyError(
+            f"{network} {layer} {class_id}: no unit has an image set with a right answer; draw more (occlusion.units)"
+        )
+    stimuli = [{"stimulus": name, "png": pictures.by_name[name]} for name in sorted(pictures.by_name)]
+    parquet.write(path_to_trials, trials, TRIALS, made)
+    parquet.write(path_to_stimuli, stimuli, STIMULI, made)
+    return f"{len(trials)} trials, {len(stimuli)} pictures"
