@@ -110,13 +110,18 @@ def toy_others() -> torch.Tensor:
 
 
 def through_jobs(
-    tmp_path: Path, model: str, network: nn.Module, layer: str, pictures: dict[str, torch.Tensor]
+    tmp_path: Path,
+    model: str,
+    network: nn.Module,
+    layer: str,
+    pictures: dict[str, torch.Tensor],
+    study: int | None = None,
 ) -> SimpleNamespace:
     """A network through the jobs, as far as a layer's 2 x 2 cells of class a against class b.
 
-    `pictures` are [N, 3, 2, 2] by class, equally many of each; the network, a `model`, has three outputs. Files by what
-    they hold (`activations` and `baselines` are by class), and `grid`, which the jobs of ablations and of controls
-    share.
+    `pictures` are [N, 3, H, W] by class, equally many of each, of which `study` are studied, or all; the network, a
+    `model`, has three outputs. Files by what they hold (`activations` and `baselines` are by class), and `grid`, which
+    the jobs of ablations and of controls share.
     """
     for class_id, of_class in pictures.items():
         (tmp_path / "data" / class_id).mkdir(parents=True)
@@ -131,10 +136,10 @@ def through_jobs(
     }
     opening = {"dataset": "folder", "path": str(tmp_path / "data")}
     labels = {"a": 0, "b": 1}
-    drawn = {"study": len(pictures["a"]), "train": False, "split_seed": 0, "fold_seed": 0}
+    drawn = {"study": study or len(pictures["a"]), "train": False, "split_seed": 0, "fold_seed": 0}
     images.list_images(file["images"], **opening, labels=labels, **drawn)
     # Pixels as they are: from 0 to 255.
-    transform = {"resize": None, "crop": 2, "mean": [0.0] * 3, "std": [1 / 255] * 3}
+    transform = {"resize": None, "crop": pictures["a"].shape[-1], "mean": [0.0] * 3, "std": [1 / 255] * 3}
     source = NetworkSource(model, 3, str(tmp_path / "weights.pt"), ImageSource(**opening, transform=transform))
     networks.list_layers(file["layers"], source=source, chosen=[layer], cells=4, device="cpu")
     for class_id in "ab":

@@ -1,0 +1,355 @@
+"""Step `occlusions`: units, image sets and queries of a network against their plain definitions, and what is refused."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from torch import nn
+from torchvision.transforms import functional
+
+from conftest import through_jobs
+from inputs.study import Study
+from jobs import groups, images, occlusions
+from readout import StudyError, models
+from workflow import ROOT
+
+SETS, BIN, REFERENCES, SIDE = 2, 3, 5, 6
+"""Three images a bin, of which the strongest is left out; 18 of the 180 images of the pool."""
+
+
+class Small(nn.Module):
+    """Two convolutions with ReLUs, 4 and 6 channels, for images [3, 16, 16]; a dense layer gives three scores."""
+
+    def __init__(self, outputs: int = 3):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 5, stride=2), nn.Conv2d(4, 6, 3)
+        self.relu1, self.relu2 = nn.ReLU(inplace=True), nn.ReLU(inplace=True)
+        self.dense = nn.Linear(6 * 16, outputs)
+
+    def before(self, x: torch.Tensor) -> torch.Tensor:
+        """What enters the second non-linearity [N, 6, 4, 4]."""
+        return self.second(self.relu1(self.first(x)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.dense(self.relu2(self.before(x)).flatten(1))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> SimpleNamespace:
+    """A network through the jobs, with ten study images and ninety more of each class."""
+    torch.manual_seed(0)
+    network = Small().eval()
+    generator = torch.Generator().manual_seed(1)
+    pictures = {c: torch.randint(0, 256, (100, 3, 16, 16), generator=generator).float() for c in "ab"}
+    # Smooth, so that squares matter, and of the size that random weights expect.
+    pictures = {c: nn.functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False) for c, x in pictures.items()}
+    patch = pytest.MonkeyPatch()
+    patch.setitem(models.BUILDERS, "small", Small)
+    made = through_jobs(tmp_path_factory.mktemp("occlusions"), "small", network, "conv2", pictures, study=10)
+    made.network = network
+    made.pool = str(made.tmp / "pool.parquet")
+    opening = {"dataset": "folder", "path": made.grid.source.images.path, "labels": {"a": 0, "b": 1}}
+    occlusions.list_pool(made.pool, path_to_images=made.images, **opening, most=None, seed=0)
+    made.opening = opening
+    yield made
+    patch.undo()
+
+
+def run(study, tmp_path, **changes) -> SimpleNamespace:
+    """The tables of the job, as data frames."""
+    paths = {name: str(tmp_path / f"{name}.parquet") for name in ("units", "sets", "extremes")}
+    given = {
+        "network": "small",
+        "layer": "conv2",
+        "class_id": "a",
+        "classes": ["a", "b"],
+        "unit": "unit",
+        "units": 3,
+        "sets": SETS,
+        "bin": BIN,
+        "references": REFERENCES,
+        "top": 0.2,
+        "side": SIDE / 16,
+        "stride": 1,
+        "refine": None,
+        "blurred": 5,
+        "seed": 0,
+        "device": "cpu",
+    } | changes
+    occlusions.occlude(
+        path_to_cells=study.cells,
+        path_to_pool=study.pool,
+        path_to_layers=study.layers,
+        **{f"path_to_{name}": path for name, path in paths.items()},
+        source=study.grid.source,
+        **given,
+    )
+    return SimpleNamespace(**{name: pd.read_parquet(path) for name, path in paths.items()}, paths=paths)
+
+
+def seen(study, names) -> torch.Tensor:
+    return images.load(list(names), study.grid.source.images)
+
+
+@torch.no_grad()
+def activation(study, x: torch.Tensor, unit: int, kind: str = "unit") -> np.ndarray:
+    """A unit's activations [N] by a plain forward pass."""
+    if kind == "channel":
+        return study.network.before(x)[:, unit // 16].mean((1, 2)).numpy()
+    return study.network.before(x).relu().flatten(1)[:, unit].numpy()
+
+
+# ---- the pool
+
+
+def test_the_pool_is_what_is_not_studied(study):
+    listed = images.rows(study.images)
+    pool = images.rows(study.pool, split="pool")
+    assert len(pool["image_id"]) == 180
+    assert not set(pool["image_id"]) & set(listed["image_id"])
+    assert set(pool["class_id"]) == {"a", "b"}
+
+
+def test_a_pool_may_be_smaller(study, tmp_path):
+    path = str(tmp_path / "pool.parquet")
+    occlusions.list_pool(path, path_to_images=study.images, **study.opening, most=50, seed=0)
+    drawn = images.rows(path, split="pool")
+    assert len(drawn["image_id"]) == 50
+    assert set(drawn["image_id"]) < set(images.rows(study.pool, split="pool")["image_id"])
+    # Of both classes, not the first fifty.
+    assert set(drawn["class_id"]) == {"a", "b"}
+
+
+def test_a_data_set_that_is_studied_whole_has_no_pool(study, tmp_path):
+    path = str(tmp_path / "images.parquet")
+    drawn = {"study": 100, "train": False, "split_seed": 0, "fold_seed": 0}
+    images.list_images(path, **study.opening, **drawn)
+    with pytest.raises(StudyError, match=r"no image beside the study images; lower images\.study, or set occlusion to"):
+        occlusions.list_pool(str(tmp_path / "pool.parquet"), path_to_images=path, **study.opening, most=None, seed=0)
+
+
+# ---- units
+
+
+def test_units_are_drawn_from_their_cells():
+    cells = {"s0m0": np.arange(40), "s0m1": np.arange(40, 42), "s1m0": np.arange(50, 90)}
+    rows = occlusions.sample(cells, 3, 4, False, 0, "net")
+    assert [row["cell"] for row in rows] == ["s0m0"] * 3 + ["s0m1"] * 2 + ["s1m0"] * 3
+    for row in rows:
+        assert row["unit"] in cells[row["cell"]]
+        assert row["channel"] == row["unit"] // 4
+        # Three stand for forty; two for themselves.
+        assert row["weight"] == (1 if row["cell"] == "s0m1" else 40 / 3)
+    assert len({row["unit"] for row in rows}) == len(rows)
+    # A cell's units depend on no other cell, and more units leave those drawn before as they are.
+    more = occlusions.sample(cells | {"s0m1": np.arange(42, 50)}, 5, 4, False, 0, "net")
+    assert [row["unit"] for row in more if row["cell"] == "s0m0"][:3] == [row["unit"] for row in rows[:3]]
+    other = occlusions.sample(cells, 3, 4, False, 1, "net")
+    assert [row["unit"] for row in other] != [row["unit"] for row in rows]
+
+
+def test_no_channel_is_drawn_twice():
+    """Four channels of ten units, over two cells: three of the first, and the one that is left."""
+    cells = {"s0m0": np.arange(0, 40, 2), "s0m1": np.arange(1, 40, 2)}
+    rows = occlusions.sample(cells, 3, 10, True, 0)
+    assert sorted(row["channel"] for row in rows) == [0, 1, 2, 3]
+    assert [row["cell"] for row in rows] == ["s0m0"] * 3 + ["s0m1"]
+    # Of scalars, a channel may give several.
+    assert len(occlusions.sample(cells, 3, 10, False, 0)) == 6
+
+
+@pytest.mark.parametrize("kind", ["unit", "channel"])
+def test_units_are_of_the_published_grid_and_their_range_is_over_the_pool(study, tmp_path, kind):
+    found = run(study, tmp_path, unit=kind)
+    pool = images.rows(study.pool, split="pool")
+    by_cell = groups.units(study.cells)
+    x = seen(study, pool["source"])
+    for row in found.units.to_dict("records"):
+        assert row["unit"] in by_cell[row["cell"]]
+        values = activation(study, x, row["unit"], kind)
+        assert row["least"] == pytest.approx(values.min(), rel=1e-4, abs=1e-4)
+        assert row["most"] == pytest.approx(values.max(), rel=1e-4)
+    if kind == "channel":
+        assert found.units["channel"].is_unique
+        assert (found.units["least"] < 0).any()
+    else:
+        assert (found.units["least"] >= 0).all()
+
+
+# ---- image sets and queries, by definition
+
+
+@pytest.mark.parametrize("kind", ["unit", "channel"])
+def test_image_sets_are_the_extremes_of_the_pool(study, tmp_path, kind):
+    found = run(study, tmp_path, unit=kind)
+    pool = images.rows(study.pool, split="pool")
+    x = seen(study, pool["source"])
+    for unit in found.units["unit"]:
+        values = dict(zip(pool["source"], activation(study, x, unit, kind), strict=True))
+        for side, sign in occlusions.SIDES.items():
+            rows = found.sets[(found.sets["unit"] == unit) & (found.sets["side"] == side)]
+            assert len(rows) == SETS * (REFERENCES + 1)
+            assert rows["source"].is_unique
+            for row in rows.to_dict("records"):
+                assert row["activation"] == pytest.approx(values[row["source"]], rel=1e-4, abs=1e-4)
+                # The bins are by rank: the base images of the strongest, each reference of its own bin.
+                assert (REFERENCES - row["bin"]) * BIN < row["rank"] <= (REFERENCES - row["bin"] + 1) * BIN
+                assert row["role"] == ("base" if row["bin"] == REFERENCES else "reference")
+                stronger = sum(sign * value > sign * row["activation"] + 1e-4 for value in values.values())
+                assert stronger <= row["rank"] - 1
+            # With two sets of bins of three, the strongest image is no base image.
+            assert sorted(rows.query("role == 'base'")["rank"]) == [2, 3]
+
+
+@pytest.mark.parametrize("kind", ["unit", "channel"])
+def test_queries_are_the_extremes_of_all_squares(study, tmp_path, kind):
+    """Squares hidden one by one, in numpy, in a plain forward pass."""
+    found = run(study, tmp_path, unit=kind)
+    checked = 0
+    for row in found.extremes.to_dict("records"):
+        base = found.sets.query("unit == @row['unit'] and set == @row['set'] and role == 'base' and side == 'top'")
+        x = seen(study, base["source"])[0].numpy()
+        values, at = [], []
+        for top in range(16 - SIDE + 1):
+            for left in range(16 - SIDE + 1):
+                hidden = x.copy()
+                part = hidden[:, top : top + SIDE, left : left + SIDE]
+                part[:] = part.mean((1, 2), keepdims=True)
+                values.append(activation(study, torch.from_numpy(hidden)[None], row["unit"], kind)[0])
+                at.append((top, left))
+        values = np.array(values)
+        assert row["positions"] == len(values) == 121
+        assert (row["size"], row["stride"]) == (SIDE, 1)
+        assert row["min"] == pytest.approx(values.min(), rel=1e-4, abs=1e-3)
+        assert row["max"] == pytest.approx(values.max(), rel=1e-4)
+        assert values[at.index((row["min_top"], row["min_left"]))] == pytest.approx(values.min(), rel=1e-4, abs=1e-3)
+        assert values[at.index((row["max_top"], row["max_left"]))] == pytest.approx(values.max(), rel=1e-4)
+        whole = activation(study, torch.from_numpy(x)[None], row["unit"], kind)[0]
+        assert row["base"] == pytest.approx(whole, rel=1e-4)
+        checked += row["valid"]
+    assert checked > 10
+
+
+def test_windows_are_where_a_blurred_reference_drives_the_unit_most(study, tmp_path):
+    found = run(study, tmp_path)
+    rows = found.sets.query("side == 'top' and role == 'reference'")
+    assert rows["window_top"].notna().all()
+    assert found.sets.query("side == 'bottom' or role == 'base'")["window_top"].isna().all()
+    for row in rows.head(6).to_dict("records"):
+        x = seen(study, [row["source"]])[0]
+        soft = functional.gaussian_blur(x, [3, 3], [0.25, 0.25])
+        values = {}
+        for top in (0, 5, 10):
+            for left in (0, 5, 10):
+                sharp = soft.clone()
+                sharp[:, top : top + SIDE, left : left + SIDE] = x[:, top : top + SIDE, left : left + SIDE]
+                values[top, left] = activation(study, sharp[None], row["unit"])[0]
+        best = values[row["window_top"], row["window_left"]]
+        assert best == pytest.approx(max(values.values()), rel=1e-4)
+        assert row["window_activation"] == pytest.approx(best, rel=1e-4)
+    # Without the condition nothing is looked for.
+    assert run(study, tmp_path, blurred=None).sets["window_top"].isna().all()
+
+
+def test_a_wide_grid_is_refined_around_both_extremes(study, tmp_path):
+    wide = run(study, tmp_path, stride=5).extremes
+    closer = run(study, tmp_path, stride=5, refine=1).extremes
+    every = run(study, tmp_path).extremes
+    keys = ["unit", "set"]
+    joined = closer.merge(wide, on=keys, suffixes=("", "_wide")).merge(every, on=keys, suffixes=("", "_every"))
+    joined = joined[joined["valid"]]
+    assert (joined["positions_wide"] == 9).all()
+    assert (joined["positions"] > 9).all()
+    # Between what the wide grid and all positions find, and closer to the latter.
+    slack = 1e-5
+    assert (joined["max"] >= joined["max_wide"] - slack).all()
+    assert (joined["max"] <= joined["max_every"] + slack).all()
+    assert (joined["min"] <= joined["min_wide"] + slack).all()
+    assert (joined["min"] >= joined["min_every"] - slack).all()
+    assert ((joined["max"] > joined["max_wide"] + 1e-3) | (joined["min"] < joined["min_wide"] - 1e-3)).mean() > 0.5
+
+
+def test_a_run_is_the_same_again_and_another_seed_draws_others(study, tmp_path):
+    first = run(study, tmp_path)
+    content = {name: Path(path).read_bytes() for name, path in first.paths.items()}
+    again = run(study, tmp_path)
+    assert {name: Path(path).read_bytes() for name, path in again.paths.items()} == content
+    other = run(study, tmp_path, seed=1)
+    assert list(other.units["unit"]) != list(first.units["unit"])
+
+
+# ---- units that nothing can be asked of
+
+
+def test_a_unit_that_never_varies_has_no_queries(study, tmp_path, monkeypatch):
+    """It is in the table of units with the reason, and nothing is asked of it."""
+    units = run(study, tmp_path, units=5).units
+    # As if the less active half of them were constant.
+    monkeypatch.setattr(occlusions, "LEAST_RANGE", float((units["most"] - units["least"]).median()))
+    found = run(study, tmp_path, units=5)
+    constant = found.units.query("status == 'constant over the pool'")
+    assert len(constant) == len(units) // 2
+    assert not set(constant["unit"]) & set(found.extremes["unit"])
+    assert set(found.extremes["unit"]) == set(found.units.query("status == 'ok'")["unit"])
+    monkeypatch.setattr(occlusions, "LEAST_RANGE", 1e9)
+    with pytest.raises(StudyError, match=r"small conv2 a: none of the 12 units drawn varies over the pool; draw more"):
+        run(study, tmp_path)
+
+
+def test_a_unit_may_use_a_small_part_of_the_pool_alone(study, tmp_path):
+    with pytest.raises(
+        StudyError, match=r"18 images of a unit \(6 bins of 3\) are more than 0.05 of the pool, which has 180 images"
+    ):
+        run(study, tmp_path, top=0.05)
+
+
+def test_a_broken_network_is_refused(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        occlusions, "_over", lambda layer, load, names, units: np.full((len(names), len(units)), np.nan)
+    )
+    with pytest.raises(StudyError, match=r"small conv2: an activation is not finite"):
+        run(study, tmp_path)
+
+
+# ---- what a configuration may ask for
+
+
+def config(**changes) -> dict:
+    given = yaml.safe_load((ROOT / "config.yaml").read_text())
+    given["occlusion"] |= changes
+    return given
+
+
+def test_the_default_study_looks_at_the_grid_of_figure_1():
+    assert Study(config()).occluded() == (("alexnet", "conv5", "3"),)
+    chosen = config(networks=["vgg16", "alexnet"], layers=["conv2", "conv5"], targets=[8, "0"])
+    found = Study(chosen).occluded()
+    assert ("alexnet", "conv2", "0") in found
+    assert {target for _, _, target in found} == {"0", "8"}
+    assert Study(config() | {"occlusion": None}).occluded() == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"networks": ["lexnet"]}, r"occlusion\.networks: lexnet is none of alexnet, vgg16"),
+        ({"layers": ["conv9"]}, r"occlusion\.layers: no network of the study has conv9"),
+        ({"targets": ["x"]}, r"occlusion\.targets: no network of the study has x"),
+        ({"conditions": ["natural"]}, r"occlusion\.conditions: none is what the others are compared with; add it"),
+        ({"visualisations": None}, r"occlusion\.conditions: synthetic shows feature visualisations; give"),
+        ({"references": 4}, r"occlusion\.references: 4, of which the condition mixed replaces 4 by feature"),
+        ({"sets": 5}, r"occlusion\.bin: 4 images cannot be of 5 image sets; raise it, or lower occlusion\.sets"),
+        ({"bin": 12}, r"120 images of a unit, 10 bins of 12, are more than 0\.025 of the 4500 images of alexnet's"),
+        ({"pool": 1000}, r"40 images of a unit, 10 bins of 4, are more than 0\.025 of the 1000 images"),
+        ({"stride": 31}, r"no square of 0\.4 of 32 pixels moves from border to border by steps of 31"),
+        ({"side": 1.0}, r"occlusion\.side: 1\.0 is greater than or equal to"),
+        ({"conditions": ["none", "naturl"]}, r"occlusion\.conditions\[1\]: 'naturl' is not one of none, natural"),
+    ],
+)
+def test_what_cannot_be_had_is_refused_before_anything_runs(changes, message):
+    with pytest.raises(StudyError, match=message):
+        Study(config(**changes))
