@@ -69,6 +69,7 @@ def run(study, tmp_path, **changes) -> SimpleNamespace:
         "classes": ["a", "b"],
         "unit": "unit",
         "units": 3,
+        "per": "cell",
         "sets": SETS,
         "bin": BIN,
         "references": REFERENCES,
@@ -137,7 +138,7 @@ def test_a_data_set_that_is_studied_whole_has_no_pool(study, tmp_path):
 
 def test_units_are_drawn_from_their_cells():
     cells = {"s0m0": np.arange(40), "s0m1": np.arange(40, 42), "s1m0": np.arange(50, 90)}
-    rows = occlusions.sample(cells, 3, 4, False, 0, "net")
+    rows = occlusions.sample(cells, 3, "cell", 4, False, 0, "net")
     assert [row["cell"] for row in rows] == ["s0m0"] * 3 + ["s0m1"] * 2 + ["s1m0"] * 3
     for row in rows:
         assert row["unit"] in cells[row["cell"]]
@@ -146,20 +147,33 @@ def test_units_are_drawn_from_their_cells():
         assert row["weight"] == (1 if row["cell"] == "s0m1" else 40 / 3)
     assert len({row["unit"] for row in rows}) == len(rows)
     # A cell's units depend on no other cell, and more units leave those drawn before as they are.
-    more = occlusions.sample(cells | {"s0m1": np.arange(42, 50)}, 5, 4, False, 0, "net")
+    more = occlusions.sample(cells | {"s0m1": np.arange(42, 50)}, 5, "cell", 4, False, 0, "net")
     assert [row["unit"] for row in more if row["cell"] == "s0m0"][:3] == [row["unit"] for row in rows[:3]]
-    other = occlusions.sample(cells, 3, 4, False, 1, "net")
+    other = occlusions.sample(cells, 3, "cell", 4, False, 1, "net")
     assert [row["unit"] for row in other] != [row["unit"] for row in rows]
+
+
+def test_units_are_drawn_from_a_whole_layer():
+    cells = {"s0m0": np.arange(0, 90), "s0m1": np.arange(90, 100)}
+    rows = occlusions.sample(cells, 20, "layer", 4, False, 0)
+    assert len({row["unit"] for row in rows}) == 20
+    for row in rows:
+        assert row["unit"] in cells[row["cell"]]
+        assert row["weight"] == 5
+    # Nine in ten are of the large cell, however the cells are cut.
+    assert 14 <= sum(row["cell"] == "s0m0" for row in rows) < 20
+    again = occlusions.sample({"s0m0": np.arange(100)}, 20, "layer", 4, False, 0)
+    assert [row["unit"] for row in again] == [row["unit"] for row in rows]
 
 
 def test_no_channel_is_drawn_twice():
     """Four channels of ten units, over two cells: three of the first, and the one that is left."""
     cells = {"s0m0": np.arange(0, 40, 2), "s0m1": np.arange(1, 40, 2)}
-    rows = occlusions.sample(cells, 3, 10, True, 0)
+    rows = occlusions.sample(cells, 3, "cell", 10, True, 0)
     assert sorted(row["channel"] for row in rows) == [0, 1, 2, 3]
     assert [row["cell"] for row in rows] == ["s0m0"] * 3 + ["s0m1"]
     # Of scalars, a channel may give several.
-    assert len(occlusions.sample(cells, 3, 10, False, 0)) == 6
+    assert len(occlusions.sample(cells, 3, "cell", 10, False, 0)) == 6
 
 
 @pytest.mark.parametrize("kind", ["unit", "channel"])

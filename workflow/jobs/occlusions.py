@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +30,7 @@ UNITS = pa.schema(
         ("status", pa.string()),
     ]
 )
-"""A row per unit; `least` and `most` are over the pool, `weight` is how many units of the cell it stands for."""
+"""A row per unit; `least` and `most` are over the pool, `weight` is how many units of the cell or layer it stands for."""
 SETS = pa.schema(
     [
         ("unit", pa.int32()),
@@ -78,6 +79,8 @@ EXTREMES = pa.schema(
     ]
 )
 """A row per unit and image set: the two queries of an exhaustive scan."""
+Unit = Literal["unit", "channel"]
+Per = Literal["cell", "layer"]
 OK, CONSTANT = "ok", "constant over the pool"
 SIDES = {"top": 1, "bottom": -1}
 LEAST_RANGE = 1e-8
@@ -162,23 +165,25 @@ def _generator(*parts: object) -> np.random.Generator:
     return np.random.default_rng(list(hashlib.sha256("\0".join(map(str, parts)).encode()).digest()))
 
 
-def sample(cells: Mapping[str, np.ndarray], per_cell: int, area: int, channels: bool, *at: object) -> list[dict]:
-    """Rows of drawn units: `per_cell` of each cell, or fewer where it has fewer; of channels, no channel twice.
+def sample(cells: Mapping[str, np.ndarray], units: int, per: Per, area: int, channels: bool, *at: object) -> list[dict]:
+    """Rows of drawn units: so many of each cell, or of the whole layer, or fewer where there are fewer.
 
-    `area` is the number of positions of a channel; `at`, the seed among it, decides the draw of each cell.
+    `area` is the number of positions of a channel, of which, of `channels`, each is drawn once at most; `at`, the seed
+    among it, decides the draw of a cell, which is the same when more units are asked for.
     """
     rows, taken = [], set()
-    for cell, units in cells.items():
+    named = {unit: cell for cell, of_cell in cells.items() for unit in of_cell.tolist()}
+    whole = {"": np.sort(np.concatenate(list(cells.values())))}
+    for part, members in (cells if per == "cell" else whole).items():
         drawn = []
-        for unit in _generator(*at, cell).permutation(units):
+        for unit in _generator(*at, part).permutation(members).tolist():
             # ASSUME: a channel belongs to the cell from which one of its units was drawn first.
-            if not (channels and unit // area in taken) and len(drawn) < per_cell:
-                drawn.append(int(unit))
+            if not (channels and unit // area in taken) and len(drawn) < units:
+                drawn.append(unit)
                 taken.add(unit // area)
         for draw, unit in enumerate(drawn):
-            rows.append(
-                {"cell": cell, "draw": draw, "unit": unit, "channel": unit // area, "weight": len(units) / len(drawn)}
-            )
+            row = {"cell": named[unit], "draw": draw, "unit": unit, "channel": unit // area}
+            rows.append(row | {"weight": len(members) / len(drawn)})
     return rows
 
 
@@ -283,8 +288,9 @@ def occlude(
     classes: Sequence[str],
     source: NetworkSource,
     device: str,
-    unit: str,
+    unit: Unit,
     units: int,
+    per: Per,
     sets: int,
     bin: int,
     references: int,
@@ -298,8 +304,8 @@ def occlude(
 ) -> str:
     """Draw units from the cells of a grid, list the images that drive them, and scan occluders over the base images.
 
-    `unit` is `unit`, for scalars of the layer, or `channel`, for means of whole channels before the non-linearity. Of
-    the pool, the images of `classes` count, of which a unit's image sets may take the share `top` at most. With
+    `unit` is `unit`, for scalars of the layer, or `channel`, for means of whole channels before the non-linearity;
+    `units` of them are drawn `per` cell or layer. Of the pool, the images of `classes` count, of which a unit's image sets may take the share `top` at most. With
     `blurred`, the windows of references are looked for by this stride.
     """
     at = Layer(path_to_layers, layer, source, device, channels=unit == "channel")
@@ -318,7 +324,7 @@ def occlude(
         return images.load(names, prepared)
 
     draw = seed, network, layer, class_id
-    drawn = sample(groups.units(path_to_cells), units, at.area, at.channels, *draw)
+    drawn = sample(groups.units(path_to_cells), units, per, at.area, at.channels, *draw)
     activations = _over(at, load, pool["source"], [row["unit"] for row in drawn])
     if not np.isfinite(activations).all():
         raise StudyError(f"{network} {layer}: an activation is not finite; the network or its weights are broken")

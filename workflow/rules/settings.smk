@@ -133,7 +133,7 @@ def pooling():
 
 def occluding(network):
     """Which units of a network are looked at, and how images are occluded."""
-    names = ("unit", "units", "sets", "bin", "references", "top", "side", "stride", "refine")
+    names = ("unit", "units", "per", "sets", "bin", "references", "top", "side", "stride", "refine")
     does = {name: STUDY.occlusion[name] for name in names}
     does["blurred"] = STUDY.occlusion["blur"] if "blur" in STUDY.occlusion["conditions"] else None
     network = STUDY.networks[network]
