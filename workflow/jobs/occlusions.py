@@ -30,7 +30,7 @@ UNITS = pa.schema(
         ("status", pa.string()),
     ]
 )
-"""A row per unit; `least` and `most` are over the pool, `weight` is how many units of the cell or layer it stands for."""
+"""A row per unit; `least` and `most` are over the pool, `weight` is how many of the cell or layer it stands for."""
 SETS = pa.schema(
     [
         ("unit", pa.int32()),
@@ -305,8 +305,8 @@ def occlude(
     """Draw units from the cells of a grid, list the images that drive them, and scan occluders over the base images.
 
     `unit` is `unit`, for scalars of the layer, or `channel`, for means of whole channels before the non-linearity;
-    `units` of them are drawn `per` cell or layer. Of the pool, the images of `classes` count, of which a unit's image sets may take the share `top` at most. With
-    `blurred`, the windows of references are looked for by this stride.
+    `units` of them are drawn `per` cell or layer. Of the pool, the images of `classes` count, of which a unit's image
+    sets may take the share `top` at most. With `blurred`, the windows of references are looked for by this stride.
     """
     at = Layer(path_to_layers, layer, source, device, channels=unit == "channel")
     prepared = networks.prepared(source)
