@@ -34,6 +34,9 @@ As shares of its width; at 224 pixels these are a border of 16 pixels, and rando
 REDIRECTED = 16
 """Steps in which gradients may pass non-linearities that are shut."""
 
+FIRST_WEIGHT, LAST_WEIGHT, HALVINGS = 1.0, 999_999.0, 7
+"""Weights of diversity that are tried, and how often the interval between two of them is halved."""
+
 OK = "ok"
 INFINITE = "the activation is not finite"
 SILENT = "the unit stays silent: its activation is 0"
@@ -207,14 +210,16 @@ def status(activation: float, start: float) -> str:
 class Result:
     """Pictures [B, 3, W, W] in [0, 1], the unit's activations on them and on those before the first step [B].
 
-    `likeness` is D of the pictures, without the border and unmoved, as the activations are. `steps` is how many were
-    taken, fewer than asked for where something was not finite; `status` is in words, of each picture.
+    `likeness` is D of the pictures, without the border and unmoved, as the activations are; `diversity` is its weight.
+    `steps` is how many were taken, fewer than asked for where something was not finite; `status` is in words, of each
+    picture.
     """
 
     images: torch.Tensor
     activation: torch.Tensor
     start: torch.Tensor
     likeness: float
+    diversity: float
     steps: int
     status: tuple[str, ...]
 
@@ -230,19 +235,26 @@ def synthesise(
     generator: torch.Generator,
     mean: Sequence[float],
     std: Sequence[float],
+    climbed: Activation | None = None,
     opening: Activation | None = None,
     device: torch.device | str = "cpu",
 ) -> Result:
     """Pictures of a unit: a batch optimised together by Adam, for the mean activation less `diversity` times D.
 
-    mean, std: of the normalisation before the network, by colour. `opening` takes the place of `activation` in the
-    first 16 steps, as through `redirected`. `generator` is the CPU's and draws everything: the start and the movements,
-    one a step for all pictures. A unit that cannot be driven is told by its status. StudyError where `activation` does
-    not give one number for each picture.
+    mean, std: of the normalisation before the network, by colour. `generator` is the CPU's and draws everything: the
+    start and the movements, one a step for all pictures.
+
+    What is optimised is `climbed` instead of `activation`, where it is given: for a unit behind a non-linearity, its
+    input, which has the same order and a slope where the unit is silent. `opening` takes its place in the first 16
+    steps, the same as through `redirected`. A unit that cannot be driven is told by its status. StudyError where one of
+    them does not give one number for each picture.
     """
     shift, scale = (torch.tensor(list(values), device=device).view(3, 1, 1) for values in (mean, std))
 
-    def see(pictures: torch.Tensor, through: Activation = activation) -> tuple[torch.Tensor, torch.Tensor]:
+    climbed = climbed or activation
+    opening = opening or climbed
+
+    def see(pictures: torch.Tensor, through: Activation) -> tuple[torch.Tensor, torch.Tensor]:
         value, layer = through((pictures - shift) / scale)
         if value.shape != (batch,) or len(layer) != batch:
             raise StudyError(
@@ -251,10 +263,10 @@ def synthesise(
             )
         return value, layer
 
-    def look() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def look() -> tuple[torch.Tensor, torch.Tensor, float]:
         with torch.no_grad():
             pictures = cropped(decoded(coefficients), width)
-            return pictures, *see(pictures)
+            return pictures, see(pictures, activation)[0], likeness(see(pictures, climbed)[1]).item()
 
     # Weights are ordinary tensors; what a caller set must not keep gradients away.
     with torch.inference_mode(False), torch.enable_grad():
@@ -263,7 +275,7 @@ def synthesise(
         optimiser = torch.optim.Adam([coefficients], lr=learning_rate)
         taken = 0
         while taken < steps:
-            through = opening if opening is not None and taken < REDIRECTED else activation
+            through = opening if taken < REDIRECTED else climbed
             seen = moved(decoded(coefficients), width, movement(width, generator))
             loss = -objective(*see(seen, through), diversity)
             (coefficients.grad,) = torch.autograd.grad(loss, coefficients)
@@ -272,7 +284,36 @@ def synthesise(
                 break
             optimiser.step()
             taken += 1
-        pictures, final, layer = look()
+        pictures, final, alike = look()
     finite = taken == steps
     words = [status(*pair) if finite else INFINITE for pair in zip(final.tolist(), start.tolist(), strict=True)]
-    return Result(pictures, final, start, likeness(layer).item(), taken, tuple(words))
+    return Result(pictures, final, start, alike, diversity, taken, tuple(words))
+
+
+def most_diverse(make: Callable[[float], Result], strongest: float) -> Result:
+    """The pictures that `make` gives for the largest weight of diversity at which all beat the strongest photograph.
+
+    After Zimmermann et al. (2023): from 1 the weight is multiplied by ten, below a million, while the weakest picture's
+    activation is above `strongest`; then the interval that is left is halved seven times. `make` takes a weight; where
+    none passes, the result is that of weight 0, without diversity.
+    """
+
+    def beats(result: Result) -> bool:
+        return result.activation.min().item() > strongest
+
+    low, high, weight = 0.0, math.inf, FIRST_WEIGHT
+    best = None
+    while weight <= LAST_WEIGHT and math.isinf(high):
+        result = make(weight)
+        if beats(result):
+            low, best, weight = weight, result, weight * 10
+        else:
+            high = weight
+    for _ in range(HALVINGS if math.isfinite(high) else 0):
+        weight = (low + high) / 2
+        result = make(weight)
+        if beats(result):
+            low, best = weight, result
+        else:
+            high = weight
+    return best or make(0.0)
