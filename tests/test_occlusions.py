@@ -187,6 +187,7 @@ def test_units_are_of_the_published_grid_and_their_range_is_over_the_pool(study,
         values = activation(study, x, row["unit"], kind)
         assert row["least"] == pytest.approx(values.min(), rel=1e-4, abs=1e-4)
         assert row["most"] == pytest.approx(values.max(), rel=1e-4)
+        assert abs(row["driving"] - (values > 0).sum()) <= 1
     if kind == "channel":
         assert found.units["channel"].is_unique
         assert (found.units["least"] < 0).any()

@@ -25,12 +25,16 @@ UNITS = pa.schema(
         ("weight", pa.float64()),
         ("least", pa.float64()),
         ("most", pa.float64()),
+        ("driving", pa.int32()),
         ("sparsity", pa.float64()),
         ("contrast", pa.float64()),
         ("status", pa.string()),
     ]
 )
-"""A row per unit; `least` and `most` are over the pool, `weight` is how many of the cell or layer it stands for."""
+"""A row per unit; `weight` is how many of the cell or layer it stands for.
+
+`least` and `most` are its activations over the pool, of which so many images are `driving` it, above zero.
+"""
 SETS = pa.schema(
     [
         ("unit", pa.int32()),
@@ -54,6 +58,8 @@ The window is the square that drives the unit most when all else of the image is
 where the study has the condition `blur`.
 """
 WINDOW = ("window_top", "window_left")
+NO_WINDOW = (*WINDOW, "window_activation")
+"""Columns without a value where there is none."""
 EXTREMES = pa.schema(
     [
         ("unit", pa.int32()),
@@ -331,7 +337,8 @@ def occlude(
     listed = []
     for row, values in zip(drawn, activations.T, strict=True):
         least, most = float(values.min()), float(values.max())
-        row |= {"least": least, "most": most, "status": OK if most - least >= LEAST_RANGE else CONSTANT}
+        row |= {"least": least, "most": most, "driving": int((values > 0).sum())}
+        row |= {"status": OK if most - least >= LEAST_RANGE else CONSTANT}
         of_unit = _listed(row["unit"], values, pool, (sets, bin, references), draw)
         row |= _looks(at, load, sorted({entry["source"] for entry in of_unit if entry["side"] == "top"}), row["unit"])
         listed += of_unit

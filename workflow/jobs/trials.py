@@ -12,7 +12,7 @@ from PIL import Image
 
 from inputs.sources import NetworkSource
 from jobs import images, networks, visualisations
-from jobs.occlusions import EXTREMES, OK, SETS, UNITS, WINDOW
+from jobs.occlusions import EXTREMES, NO_WINDOW, OK, SETS, UNITS, WINDOW
 from readout import StudyError, blur, conditions, occluders
 from readout.conditions import PLAIN, SYNTHETIC, Condition
 from runtime import parquet
@@ -76,8 +76,8 @@ def _visualisations(paths: Mapping[str, str]) -> dict[tuple[int, str], list[byte
     """Feature visualisations by unit and batch, in their order; those that failed among them."""
     found: dict[tuple[int, str], list[bytes]] = {}
     for path in paths.values():
-        table = parquet.read(path, visualisations.SCHEMA, optional=visualisations.OPTIONAL)
-        for row in sorted(table.to_pylist(), key=lambda row: row["index"] or 0):
+        table = parquet.read(path, visualisations.SCHEMA, optional=visualisations.OPTIONAL, empty=True)
+        for row in sorted(table.to_pylist(), key=lambda row: row["index"]):
             if row["png"] is not None:
                 found.setdefault((row["unit"], row["batch"]), []).append(row["png"])
     return found
@@ -119,7 +119,7 @@ def assemble(
     """
     at = {"network": network, "layer": layer, "class_id": class_id}
     units = parquet.read(path_to_units, UNITS).to_pandas(ignore_metadata=True)
-    sets = parquet.read(path_to_sets, SETS, optional=WINDOW).to_pandas(ignore_metadata=True)
+    sets = parquet.read(path_to_sets, SETS, optional=NO_WINDOW).to_pandas(ignore_metadata=True)
     extremes = parquet.read(path_to_extremes, EXTREMES, optional=["relative_difference"]).to_pylist()
     drawn = _visualisations(paths_to_visualisations)
     cells = dict(zip(units["unit"], units["cell"], strict=True))

@@ -173,11 +173,9 @@ def _rows(network: _Network, place: int, result: Result) -> list[dict]:
 
 
 def _units(path_to_units: str, cell: str, row: Mapping) -> list[dict]:
-    """The sampled units of a cell, in order."""
+    """The sampled units of a cell, in order; none where a draw of the whole layer, or of channels, has taken none."""
     found = [each for each in parquet.read(path_to_units, UNITS).to_pylist() if each["cell"] == cell]
     positions = row["height"] * row["width"]
-    if not found:
-        raise StudyError(f"{path_to_units}: no unit of {cell} was sampled; {parquet.again(path_to_units)}")
     for each in found:
         if not 0 <= each["unit"] < row["units"] or each["channel"] != each["unit"] // positions:
             raise StudyError(

@@ -112,11 +112,12 @@ def read(
     schema: pa.Schema | None = None,
     columns: list[str] | None = None,
     optional: Collection[str] = (),
+    empty: bool = False,
 ) -> pa.Table:
     """Read a table; StudyError names the file where it is missing or cut short.
 
     With a schema: its columns (or those of `columns`) alone, in its order; StudyError where one is missing, is of
-    another type or lacks a value, but for those of `optional`, and where there is no row.
+    another type or lacks a value, but for those of `optional`, and where there is no row unless it may be `empty`.
     """
     with _named(path):
         table = _open(path).read(columns=columns)
@@ -129,7 +130,7 @@ def read(
     for field, place in zip(fields, places, strict=True):
         if place < 0 or table.schema.field(place).type != field.type:
             raise StudyError(f"{path}: column {field.name} ({field.type}) is missing or of another type; {again(path)}")
-    if not len(table):
+    if not len(table) and not empty:
         raise StudyError(f"{path}: has no rows; {again(path)}")
     for field in fields:
         if field.name not in optional and _gaps(table[field.name]):
