@@ -2,7 +2,8 @@
 
 The *gain* of a unit is what explanations add to the accuracy on it (`readout.legibility.gains`). A are the cells in the
 top quarter of their grid by ablation effect but not by the probe's AUROC, P the reverse; the contrast is the mean gain
-of A less that of P, within grids, cells weighing the same. Units are the unit of inference; permuted cells are the null.
+of A less that of P, within grids, cells weighing the same. Units are the unit of inference; permuted cells are the
+null.
 """
 
 from collections.abc import Sequence
@@ -12,16 +13,18 @@ import numpy as np
 import pandas as pd
 
 from readout import claims
-from readout.inference import Estimate
+from readout.inference import ROUNDING, Estimate
 from readout.legibility import UNIT, Power, number, power
 
 GRID = ["network", "layer", "class_id"]
 PROBE = "auroc"
 INTERVENTIONS = ("zero", "mean")
 OK, NOT_ESTIMABLE = "ok", "not estimable"
-LEAST = 4
-"""Units in each of A and P from which simulations bear the intervals out (docs/occlusion.analysis.md)."""
+LEAST = 2
+"""Units in each of A and P; simulations bear the intervals out from there on (docs/occlusion.analysis.md)."""
 PERMUTATIONS = 1999
+NOTHING = 1e-9
+"""What rounding leaves of zero among leverages, whose scale is 1."""
 
 
 def loss(intervention: str) -> str:
@@ -61,57 +64,51 @@ def linear(
 ) -> Estimate | None:
     """A contrast of the coefficients of weighted least squares, with a variance over clusters that is bias-reduced.
 
-    x: [n, k]; y, weights and clusters: [n]; contrast: [k]. The variance is unbiased where errors are independent and of
-    one variance, and its degrees of freedom are Satterthwaite's (CR2: Bell and McCaffrey 2002). Of equal weights and one
-    row a cluster it is Student's. None where the contrast is not determined, or hangs on clusters that are fitted
-    whatever they say.
+    x: [n, k]; y: [..., n], leading axes being worlds of a simulation; weights and clusters: [n]; contrast: [k]. The
+    variance is unbiased where errors are independent and of one variance, and its degrees of freedom are
+    Satterthwaite's (CR2: Bell and McCaffrey 2002). Two groups of equal weights and one row a cluster have the usual
+    unequal-variance error. None where the contrast is not determined, or hangs on clusters that are fitted whatever
+    they say.
     """
     bread = np.linalg.pinv(x.T @ (weights[:, None] * x), hermitian=True)  # M, [k, k]
     scale = max(1.0, np.abs(contrast).max())
     if not np.allclose(contrast @ bread @ (x.T @ (weights[:, None] * x)), contrast, atol=1e-8 * scale):
         return None
-    beta = bread @ (x.T @ (weights * y))
-    rest = y - x @ beta
+    beta = (y * weights) @ x @ bread  # [..., k]
+    rest = y - beta @ x.T
     middle = bread @ (x.T @ (weights[:, None] ** 2 * x)) @ bread
     pull = x @ (bread @ contrast) * weights  # of each row on the contrast
     names, cluster = np.unique(clusters, return_inverse=True)
     sizes = np.bincount(cluster)
     # Of a cluster of one row: variance of its residual, in units of the errors' variance.
     left = 1 - 2 * weights * np.einsum("ij,jk,ik->i", x, bread, x) + np.einsum("ij,jk,ik->i", x, middle, x)
-    adjusted = np.zeros(len(y))  # a_g, of all clusters
-    for row in np.flatnonzero(sizes[cluster] == 1):
-        if left[row] > 1e-9:
-            adjusted[row] = pull[row] / np.sqrt(left[row])
-        elif abs(pull[row]) > 1e-9:
-            return None
+    adjusted = np.zeros(len(x))  # a_g, of all clusters
+    single, fitted = sizes[cluster] == 1, left <= NOTHING
+    if (single & fitted & (np.abs(pull) > NOTHING)).any():
+        return None
+    np.divide(pull, np.sqrt(np.where(fitted, 1.0, left)), out=adjusted, where=single & ~fitted)
     for g in np.flatnonzero(sizes > 1):
         rows = np.flatnonzero(cluster == g)
         own = x[rows] @ bread @ x[rows].T
         block = np.eye(len(rows)) - own * weights[rows] - weights[rows, None] * own + x[rows] @ middle @ x[rows].T
         values, vectors = np.linalg.eigh(block)
-        known = values > 1e-9
+        known = values > NOTHING
         along = vectors.T @ pull[rows]
-        if not known.any() and np.abs(along).max() > 1e-9:
+        if (np.abs(along[~known]) > NOTHING).any():
             return None
         roots = np.where(known, 1 / np.sqrt(np.where(known, values, 1.0)), 0.0)
         adjusted[rows] = vectors @ (roots * along)
-    said = np.bincount(cluster, adjusted * rest)
-    variance = (said**2).sum()
-
-    def gathered(values: np.ndarray) -> np.ndarray:
-        out = np.zeros((len(names), x.shape[1]))
-        np.add.at(out, cluster, values)
-        return out
-
-    u, v = gathered(x * adjusted[:, None]), gathered(x * (weights * adjusted)[:, None])
+    members = (cluster == np.arange(len(names))[:, None]).astype(float)  # [G, n]
+    variance = (((adjusted * rest) @ members.T) ** 2).sum(-1, keepdims=True)
+    u, v = members @ (x * adjusted[:, None]), members @ (x * (weights * adjusted)[:, None])
     gram = np.diag(np.bincount(cluster, adjusted**2)) - v @ bread @ u.T - u @ bread @ v.T + u @ middle @ u.T
     spread = (gram**2).sum()
     if not spread > 0:
         return None
     # What rounding leaves of equal numbers is no variance.
-    variance = 0.0 if variance <= (1e-12 * np.abs(y).max()) ** 2 else variance
-    df = np.trace(gram) ** 2 / spread
-    return Estimate(np.array([contrast @ beta]), np.array([variance]), np.array([df]), np.array(len(names)))
+    variance[variance <= (ROUNDING * np.abs(y).max(-1, keepdims=True)) ** 2] = 0
+    df = np.full(variance.shape, np.trace(gram) ** 2 / spread)
+    return Estimate((beta @ contrast)[..., None], variance, df, np.full(variance.shape[:-1], len(names)))
 
 
 def _standard(values: np.ndarray) -> np.ndarray | None:
@@ -186,8 +183,8 @@ def contrast(
         "in_p": count["p"],
         **{f"cells_{name}": int(chosen.loc[chosen[name], [*GRID, "cell"]].drop_duplicates().shape[0]) for name in "ap"},
     }
-    if min(count.values()) < 2:
-        return Result(NOT_ESTIMABLE, "too few units: a group has one alone", **about)
+    if min(count.values()) < LEAST:
+        return Result(NOT_ESTIMABLE, "too few units: A or P has one alone", **about)
     y, cell = chosen["gain"].to_numpy(float), _codes(chosen, [*GRID, "cell"])
     weights = 1 / np.bincount(cell)[cell]
     columns = [chosen["a"].to_numpy(float), *_dummies(_codes(chosen, GRID)).T]
@@ -208,29 +205,37 @@ def contrast(
         value = joined["gain"].to_numpy(float) - slope * everyone
     else:
         value = joined["gain"].to_numpy(float)
-    p = permuted(joined.assign(value=value), permutations, seed)
+    p = float(permuted(*_deals(joined.assign(value=value)), permutations, seed))
     return Result(OK, None, found, linear(x, y, weights, cell, wanted), p, **about)
 
 
-def permuted(joined: pd.DataFrame, permutations: int, seed: int) -> float:
-    """Two-sided p of the contrast where A and P are dealt out at random to the cells of each grid that have units.
+def permuted(values: Sequence[np.ndarray], deals: Sequence[np.ndarray], permutations: int, seed: int) -> np.ndarray:
+    """Two-sided p [...] of a sum over grids of what their cells were dealt, against deals at random within each grid.
 
-    `joined` has a `value` for each unit. The observed deal counts as one of them, so that p is never 0.
+    values: of the cells of each grid [..., C]; deals: of each grid what its cells count in the sum [C]. The observed
+    deal counts as one of those at random, so that p is never 0.
     """
     generator = np.random.default_rng(seed)
+    own, drawn = 0.0, 0.0
+    for value, deal in zip(values, deals, strict=True):
+        many = generator.permuted(np.broadcast_to(deal, (permutations, len(deal))), axis=1)
+        own = own + value @ deal
+        drawn = drawn + value @ many.T
+    # Equal deals are equal, whatever rounding makes of their sums.
+    near = ROUNDING * np.abs(drawn).max(-1, keepdims=True)
+    return (1 + (np.abs(drawn) >= np.abs(own)[..., None] - near).sum(-1)) / (1 + permutations)
+
+
+def _deals(joined: pd.DataFrame) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Mean value of the cells of each grid that have units, and what each counts in the contrast."""
+    values, deals = [], []
     of_cells = joined.groupby([*GRID, "cell"]).agg(value=("value", "mean"), a=("a", "first"), p=("p", "first"))
-    own, drawn, total = 0.0, np.zeros(permutations), 0.0
     for _, grid in of_cells.groupby(level=GRID):
         value, a, p = (grid[name].to_numpy(float) for name in ("value", "a", "p"))
+        values.append(value)
         # As least squares weigh grids with these numbers of cells.
-        share = a.sum() * p.sum() / (a.sum() + p.sum())
-        deal = share * (a / a.sum() - p / p.sum())
-        own += deal @ value
-        drawn += generator.permuted(np.broadcast_to(value, (permutations, len(value))), axis=1) @ deal
-        total += share
-    own, drawn = own / total, drawn / total
-    # Equal deals are equal, whatever rounding makes of their sums.
-    return float((1 + (np.abs(drawn) >= abs(own) - 1e-12).sum()) / (1 + permutations))
+        deals.append(a.sum() * p.sum() / (a.sum() + p.sum()) * (a / a.sum() - p / p.sum()))
+    return values, deals
 
 
 TERMS = ("ablation", "probe", "difference")
@@ -281,28 +286,39 @@ def regression(
 def verdict(results: Sequence[Result], confidence: float) -> tuple[str | None, str | None]:
     """What is concluded of the contrast under every intervention, by the claims' rules, and a reason.
 
-    It holds if all lower bounds are above 0, and does not hold if an upper bound is below, allowing for their number.
-    Without an estimate there is no verdict but a reason; with fewer units than `LEAST` in a group the verdict is none.
+    It holds if all lower bounds are above 0, and does not hold if an upper bound is below, allowing for their number;
+    and neither where permuted cells give as large a contrast more often than the intervals miss. An interval over units
+    takes the cells as they are: where cells differ for whatever reason, A and P differ too, and only other cells of
+    the same grids show that this is nothing. Without an estimate there is no verdict but a reason; of units that do not
+    differ the verdict is that there is none.
     """
     for each in results:
         if each.status != OK:
             return None, each.reason
-    estimates = tuple(each.estimate for each in results)
-    fewest = min(min(each.in_a, each.in_p) for each in results)
-    if fewest < LEAST:
-        return claims.NONE, f"simulations bear this contrast out from {LEAST} units in each group on"
-    joined = claims.Contrasts(
-        estimates,
-        np.full(len(estimates), np.nan),
-        np.array([each.above(0)[0] for each in estimates]),
-        np.array([each.below(0, or_at=True)[0] for each in estimates]),
+    if not all(each.estimate.variance[0] > 0 for each in results):
+        return claims.NONE, "the units of each group do not differ, so that nothing says how far others would"
+    joined = judged([each.estimate for each in results], [np.array(each.p) for each in results])
+    said = str(claims.verdicts(joined, confidence))
+    if said == claims.OPEN:
+        alone = judged([each.estimate for each in results], [np.array(0.0)] * len(results))
+        if claims.verdicts(alone, confidence) != claims.OPEN:
+            return said, "permuted cells give contrasts of this size: other cells of these grids would have done so"
+    return said, None
+
+
+def judged(estimates: Sequence[Estimate], p: Sequence[np.ndarray]) -> claims.Contrasts:
+    """Contrasts [..., 1] that are to be above 0, with the two-sided p [...] of each by permuted cells."""
+    # Half of it on the side on which the contrast lies.
+    half = [each[..., None] / 2 for each in p]
+    holds = [np.maximum(each.above(0), h) for each, h in zip(estimates, half, strict=True)]
+    fails = [np.maximum(each.below(0, or_at=True), h) for each, h in zip(estimates, half, strict=True)]
+    return claims.Contrasts(
+        tuple(estimates),
+        np.full((*holds[0].shape[:-1], len(holds)), np.nan),
+        np.concatenate(holds, -1),
+        np.concatenate(fails, -1),
         ({"lower": 0.0, "upper": None},) * len(estimates),
     )
-    said = str(claims.verdicts(joined, confidence))
-    weak = [each for each in results if each.p is not None and each.p > 1 - confidence]
-    if said in (claims.HOLDS, claims.FAILS) and weak:
-        return said, "permuted cells give contrasts of this size: other cells of these grids might have done so"
-    return said, None
 
 
 def planned(gains: pd.DataFrame, cells: pd.DataFrame, confidence: float) -> Power | None:
