@@ -104,8 +104,8 @@ def _power(rows: _Rows) -> str:
     return (
         "<h3>What this study could find</h3>\n"
         f"<p>Before any contrast: its standard error from the variance of this study's own units; the true difference "
-        f"that would be found in {100 * POWER:.0f} % of such studies; and the units needed to find {EFFECT:g}, which is "
-        "what all explanations together added for people in the paper. It is assumed that units are independent and "
+        f"that would be found in {100 * POWER:.0f} % of such studies; and the units needed to find {EFFECT:g}, which "
+        "is what all explanations together added for people in the paper. It is assumed that units are independent and "
         "vary alike in all cells. A difference smaller than the detectable one may be there and not be found.</p>\n"
         f"{_folded(_table(headings, lines), len(lines), 'rows of power')}"
     )
@@ -240,8 +240,8 @@ def _margins(rows: _Rows) -> str:
 
 
 WARNINGS = (
-    "Cells are bins of selectivity and magnitude, so the ablation effect and what a probe reads cannot be told apart from "
-    "these two without many layers. The margins show both.",
+    "Cells are bins of selectivity and magnitude, so the ablation effect and what a probe reads cannot be told apart "
+    "from these two without many layers. The margins show both.",
     "Magnitude drives the relative difference, which makes a trial easy or hard. Each contrast is therefore given with "
     "and without it.",
     "Ablating a larger cell costs more by itself. The regression has the size of the cell as a covariate.",
@@ -251,9 +251,10 @@ WARNINGS = (
 EXPLAINED: dict[str, tuple[str, Callable[[_Rows, Sequence[str]], str]]] = {
     "How often observers are right": (
         "Share of trials in which the observer chooses the occlusion that leaves the activation higher: the mean over "
-        "units of their means over image sets, with an interval over units. Of people also the share of all answers with "
-        "2 standard errors over sessions, as published; it says nothing of how far other units would differ. The "
-        "published numbers are of other units, another network and other images: they show the scale, and are no target.",
+        "units of their means over image sets, with an interval over units. Of people also the share of all answers "
+        "with 2 standard errors over sessions, as published; it says nothing of how far other units would differ. The "
+        "published numbers are of other units, another network and other images: they show the scale, and are no "
+        "target.",
         _accuracy,
     ),
     "Whether observers agree": (
@@ -285,11 +286,11 @@ def _section(name: str, rows: _Rows, untrained: bool, conditions: Sequence[str])
     parts.append(f"<h3>How fast and how sure people are</h3>\n{people}" if people else "")
     warnings = "".join(f"<li>{escape(each)}</li>" for each in WARNINGS)
     parts.append(
-        "<h3>Are units that matter easier to see?</h3>\n<p>The gain is the accuracy with references less that without: of "
-        f"a machine observer, less that of the observer “{PRIOR}”; of people, less that of people in condition {NONE}. A "
-        "are the cells in the top quarter by ablation effect but not by probe AUROC, P the reverse. The contrast holds if "
-        "it is above 0 under zero and mean ablation with its whole interval over units, and permuted cells seldom do as "
-        f"well.</p>\n<ul>{warnings}</ul>\n{_bridge(rows)}{_regression(rows)}{_margins(rows)}"
+        "<h3>Are units that matter easier to see?</h3>\n<p>The gain is the accuracy with references less that without: "
+        f"of a machine observer, less that of the observer “{PRIOR}”; of people, less that of people in condition "
+        f"{NONE}. A are the cells in the top quarter by ablation effect but not by probe AUROC, P the reverse. The "
+        "contrast holds if it is above 0 under zero and mean ablation with its whole interval over units, and permuted "
+        f"cells seldom do as well.</p>\n<ul>{warnings}</ul>\n{_bridge(rows)}{_regression(rows)}{_margins(rows)}"
     )
     return f'<section class="claim"><header><h2>{heading}</h2>{note}</header>\n{"".join(parts)}</section>\n'
 
@@ -305,8 +306,8 @@ def sentence(name: str, rows: _Rows) -> str:
     counts = [(verdict, verdicts.count(verdict)) for verdict in (HOLDS, FAILS, OPEN, NO_VERDICT)]
     said = ", ".join(f"{verdict} in {count}" for verdict, count in counts if count)
     return (
-        f"{start}: of {len(verdicts)} combinations of observer and condition, “explanations help more on units of cells "
-        f"that matter” {said}."
+        f"{start}: of {len(verdicts)} combinations of observer and condition, “explanations help more on units of "
+        f"cells that matter” {said}."
     )
 
 
@@ -325,8 +326,8 @@ def render(
     of = {name: _Rows(rows, name) for name in networks}
     people = any(row["observer"] == PERSON for row in rows)
     proxy = (
-        "<b>Machine observers are a proxy. They are not people.</b> They compare pictures by fixed rules, and nothing here "
-        "shows that people would see what they see."
+        "<b>Machine observers are a proxy. They are not people.</b> They compare pictures by fixed rules, and nothing "
+        "here shows that people would see what they see."
     )
     proxy += " Rows named “people” are answers of people." if people else " No answers of people are on this page."
     left = [row for row in rows if row["what"] == "left_out"]
@@ -345,8 +346,8 @@ def render(
 .claim td.numbers {{ font-variant-numeric: tabular-nums; }}</style></head>
 <body><header><h1>Can one see what drives a unit?</h1>
 <p>An image is shown twice, each time with another square hidden. Which of the two leaves the unit's activation higher?
-The task is that of Zimmermann et al. (2021). Observers answer with references that show what the unit responds to, and in
-condition none without any. Intervals, of {100 * confidence:g} %, are over units.</p>
+The task is that of Zimmermann et al. (2021). Observers answer with references that show what the unit responds to, and
+in condition none without any. Intervals, of {100 * confidence:g} %, are over units.</p>
 <p>{proxy}</p>{left_out}</header>
 <main><ul>
 {sentences}</ul>
