@@ -33,9 +33,9 @@ def _ordered(names: Collection[str], order: Sequence[str]) -> list[str]:
     return [name for name in order if name in names] + sorted(set(names) - set(order))
 
 
-def _people_first(names: Collection[str]) -> list[str]:
-    """People, machine observers by name, and the one without references last."""
-    return sorted(names, key=lambda name: (name != PERSON, name == PRIOR, name))
+def _people_first(names: Collection[str], last: Collection[str] = ()) -> list[str]:
+    """People and machine observers by name; those of `last`, who see no references, behind, the prior first of them."""
+    return sorted(names, key=lambda name: (name != PERSON, name in last or name == PRIOR, name != PRIOR, name))
 
 
 def _label(observer: str) -> str:
@@ -60,18 +60,22 @@ def _title(network: str) -> str:
     return "all trained" if network == POOLED else network
 
 
+def _places(count: int) -> np.ndarray:
+    """Where the conditions of one observer lie beside its middle."""
+    return (np.arange(count) - (count - 1) / 2) * min(0.22, 0.8 / max(1, count))
+
+
 def _published(axes: Axes) -> None:
-    """Bars of people and experts with 2 SEM over participants, as in the paper's figure 5."""
+    """People and experts with 2 SEM over participants, as in the paper's figure 5."""
     conditions = [name for name in CONDITIONS if name in PUBLISHED]
     for y, (count, error, trials) in enumerate(
         (("people", "people_sem2", PEOPLE), ("experts", "experts_sem2", EXPERTS))
     ):
-        for i, condition in enumerate(conditions):
+        for condition, place in zip(conditions, _places(len(conditions)), strict=True):
             known = PUBLISHED[condition]
-            at = y + (i - (len(conditions) - 1) / 2) * 0.15
-            value = getattr(known, count) / trials
-            axes.barh(at, value, height=0.13, color=COLOURS[condition], alpha=0.55, linewidth=0)
-            axes.errorbar(value, at, xerr=getattr(known, error), color="black", linewidth=0.9)
+            value, half = getattr(known, count) / trials, getattr(known, error)
+            look = {"color": COLOURS[condition], "markeredgecolor": COLOURS[condition], "markerfacecolor": "white"}
+            axes.errorbar(value, y + place, xerr=half, fmt="s", markersize=4.2, elinewidth=1.4, capsize=2, **look)
     axes.set_yticks(range(2), ["people", "two experts"])
     axes.set_ylim(1.55, -0.55)
 
@@ -83,30 +87,32 @@ def _accuracies(axes: Axes, rows: pd.DataFrame, observers: Sequence[str], condit
             axes.axhspan(y - 0.5, y + 0.5, color="0.965", linewidth=0, zorder=0)
         own = rows[rows["observer"] == observer].set_index("condition")
         there = [name for name in conditions if name in own.index]
-        for i, condition in enumerate(there):
-            at = y + (i - (len(there) - 1) / 2) * 0.15
-            row = own.loc[condition]
+        for condition, place in zip(there, _places(len(there)), strict=True):
+            row, at = own.loc[condition], y + place
             axes.plot([row["low"], row["high"]], [at, at], color=COLOURS[condition], linewidth=1.6, zorder=2)
             axes.plot([row["estimate"]], [at], "o", markersize=3.8, color=COLOURS[condition], zorder=3)
             if np.isfinite(row["sem2"]):
-                axes.plot(row["pooled"] + row["sem2"] * np.array([-1, 1]), [at, at], "|", color="black", markersize=6)
+                ends = row["pooled"] + row["sem2"] * np.array([-1, 1])
+                axes.plot(ends, [at, at], "|", color=COLOURS[condition], markersize=6, markeredgewidth=1.2)
     axes.set_yticks(range(len(observers)), list(map(_label, observers)))
     axes.set_ylim(len(observers) - 0.45, -0.55)
 
 
 def accuracy(table: pd.DataFrame, networks: Sequence[str], untrained: Collection[str] = ()) -> Figure:
-    """Accuracy by condition and observer in each network (down), beside the published bars (top).
+    """Accuracy by condition and observer in each network (down), beside the published ones (top, squares).
 
     `table` is that of legibility. Lines are intervals over units. Ticks at people's are 2 SEM over sessions, which is
-    what the published bars have.
+    what the published ones have.
     """
     rows = table[(table["what"] == "accuracy") & (table["layer"] == "all")]
     if not len(rows):
         return message("no observer has answered a trial")
     names = _networks(rows, networks, untrained)
-    observers = {name: _people_first(set(rows.loc[rows["network"] == name, "observer"])) for name in names}
-    heights = [2.0, *(max(1.5, len(observers[name])) for name in names)]
-    size = (6.4, 0.42 * sum(heights) + 0.55 * len(heights) + 0.6)
+    # Their answers are the same whatever is shown.
+    unseeing = set(rows["observer"]) - set(rows.loc[rows["condition"] != NONE, "observer"])
+    observers = {name: _people_first(set(rows.loc[rows["network"] == name, "observer"]), unseeing) for name in names}
+    heights = [2.6, *(max(1.5, len(observers[name])) for name in names)]
+    size = (6.4, 0.3 * sum(heights) + 0.4 * len(heights) + 0.5)
     figure, axes = plt.subplots(len(heights), 1, figsize=size, sharex=True, height_ratios=heights, layout="constrained")
     _published(axes[0])
     axes[0].set_title("published: GoogLeNet, 18 channels, 2 SEM over participants", loc="left", fontsize=9)
@@ -131,8 +137,8 @@ def accuracy(table: pd.DataFrame, networks: Sequence[str], untrained: Collection
     shown = _ordered({*conditions, *PUBLISHED}, CONDITIONS)
     entries = [Line2D([], [], color=COLOURS[name], marker="o", markersize=4, label=name) for name in shown]
     if PERSON in set(rows["observer"]):
-        entries.append(Line2D([], [], color="black", marker="|", linestyle="", label="2 SEM, sessions"))
-    figure.legend(handles=entries, loc="outside right center", frameon=False, fontsize=8)
+        entries.append(Line2D([], [], color="0.3", marker="|", linestyle="", label="2 SEM over\nsessions"))
+    figure.legend(handles=entries, loc="outside right upper", frameon=False, fontsize=8)
     return figure
 
 
@@ -240,7 +246,11 @@ def gain(
     figure, grid = plt.subplots(
         len(names), 2, figsize=size, squeeze=False, sharey=True, sharex="col", layout="constrained"
     )
-    for name, line in zip(names, grid, strict=True):
+    contrasts = table[
+        (table["what"] == "contrast") & (table["intervention"] == shown) & (table["adjusted"] == False)  # noqa: E712
+    ]
+    contrasts = contrasts[(contrasts["observer"] == observer) & (contrasts["condition"] == condition)]
+    for row, (name, line) in enumerate(zip(names, grid, strict=True)):
         own = points[points["network"] == name]
         for axis, (column, label) in zip(line, axes_of, strict=True):
             axis.axhline(0, color=CONTROL, linewidth=0.8)
@@ -251,16 +261,23 @@ def gain(
                 of = own[group].to_numpy(bool)
                 axis.scatter(own[column][of], own["estimate"][of], s=1.4 * sizes[of], color=colour, marker=marker)
                 if of.any():
-                    axis.axhline(own["estimate"][of].mean(), color=colour, linewidth=1, linestyle=(0, (5, 2)))
+                    # Dashes alternate, so that equal means are both seen.
+                    dashes = (0 if group == "a" else 5, (5, 5))
+                    axis.axhline(own["estimate"][of].mean(), color=colour, linewidth=1, linestyle=dashes)
             if own[column].isna().all():
                 axis.text(0.5, 0.5, "no gap to lose", transform=axis.transAxes, ha="center", color=CONTROL, fontsize=8)
             axis.tick_params(length=2, labelsize=7)
-            if line is grid[-1]:
+            if row == len(names) - 1:
                 axis.set_xlabel(label, fontsize=8)
             sns.despine(ax=axis)
         line[0].set_ylabel("gain in accuracy", fontsize=8)
         colour = CONTROL if name in untrained else "black"
         line[0].set_title(name, loc="left", fontsize=9, weight="bold", color=colour)
+        for _, found in contrasts[contrasts["network"] == name].iterrows():
+            if np.isfinite(found["estimate"]):
+                said = f"A less P: {found['estimate']:.2f}"
+                said += f" [{found['low']:.2f}, {found['high']:.2f}]" if np.isfinite(found["low"]) else ""
+                line[1].set_title(said.replace("-", "\N{MINUS SIGN}"), loc="right", fontsize=8)
     entries = [
         Line2D([], [], color=colour, marker=marker, linestyle="", label=label)
         for colour, marker, label in GROUPS.values()
