@@ -1,0 +1,658 @@
+"""Legibility: accuracies, agreement and power by hand and in worlds whose truth is known; the step, its page and figures."""
+
+import math
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from matplotlib import pyplot as plt
+
+from jobs import legibility as job
+from jobs import tables
+from readout import StudyError, bridge, figures, legibility, legibility_figures, legibility_page
+from readout.legibility import NONE, PERSON, PRIOR, PUBLISHED
+from readout.verdicts import POOLED
+from runtime import parquet
+
+CELLS = [f"s{s}m{m}" for s in range(4) for m in range(4)]
+CONDITIONS = ["natural", "synthetic", NONE]
+
+
+def answers(correct, observer="patch", condition="natural", units=None, **columns):
+    """Answers [units, sets] of one observer as a frame; other columns are of the same shape or one value."""
+    correct = np.asarray(correct, float)
+    unit, chosen = (each.ravel() for each in np.indices(correct.shape))
+    frame = pd.DataFrame(
+        {"network": "net", "layer": "conv", "class_id": "0", "cell": "s0m0", "unit": unit, "set": chosen}
+    )
+    frame = frame.assign(condition=condition, observer=observer, correct=correct.ravel(), relative_difference=0.5)
+    for name, value in columns.items():
+        frame[name] = np.broadcast_to(value, correct.shape).ravel() if np.ndim(value) else value
+    return frame
+
+
+# ---- published numbers
+
+
+def test_published_counts_print_as_in_the_paper():
+    """243 of 360 is .675 and prints .68; 225 of 360 is .625 and prints .62: halves go to the even digit."""
+    assert [legibility.percent(each.people, 900) for each in PUBLISHED.values()] == [
+        "0.67",
+        "0.67",
+        "0.67",
+        "0.66",
+        "0.60",
+    ]
+    assert [legibility.percent(each.experts, 360) for each in PUBLISHED.values()] == [
+        "0.69",
+        "0.73",
+        "0.68",
+        "0.70",
+        "0.62",
+    ]
+    assert [each.people for each in PUBLISHED.values()] == [602, 600, 606, 592, 540]
+    assert [each.experts for each in PUBLISHED.values()] == [249, 262, 243, 251, 225]
+    assert list(PUBLISHED) == ["synthetic", "natural", "mixed", "blur", "none"]
+    # 50 sessions whose deviation is the .136 that section 4.2 works out for synthetic: 2 x .136 / sqrt(50).
+    assert PUBLISHED["synthetic"].people_sem2 == pytest.approx(2 * 0.136 / math.sqrt(50), abs=2e-4)
+    # What showing any explanation adds.
+    effect = np.mean([each.people / 900 for name, each in PUBLISHED.items() if name != NONE]) - 540 / 900
+    assert effect == pytest.approx(legibility.EFFECT, abs=0.005)
+
+
+def test_the_published_error_by_hand():
+    """Sessions .5 and 1: population deviation .25, over sqrt 2, twice: .35355. One session has none."""
+    assert legibility.error_over_sessions([0.5, 1.0]) == pytest.approx(0.35355, abs=1e-5)
+    assert legibility.error_over_sessions([0.5]) is None
+
+
+# ---- accuracy
+
+
+def test_an_accuracy_by_hand():
+    """Units .5, 1 and 0 of two sets: mean .5; deviation .5; t(2) at .975 is 4.303; .5 +- 4.303 x .5 / sqrt 3, cut at 0 and 1."""
+    found = legibility.accuracy(answers([[1, 0], [1, 1], [0, 0]]), 0.95)
+    assert (found.estimate, found.low, found.high) == (0.5, 0, 1)
+    assert (found.units, found.trials, found.sessions, found.sem2) == (3, 6, None, None)
+    # Units .5, .5, .5, 1: mean .625, deviation .25; t(3) is 3.182: .625 +- .398.
+    found = legibility.accuracy(answers([[1, 0], [0, 1], [1, 0], [1, 1]]), 0.95)
+    assert (found.estimate, found.low, found.high) == pytest.approx((0.625, 0.625 - 0.3978, 1.0), abs=1e-4)
+    # Units that do not differ show no doubt, which is no certainty.
+    found = legibility.accuracy(answers(np.ones((5, 2))), 0.95)
+    assert (found.estimate, found.low, found.high) == (1, None, None)
+    assert legibility.accuracy(answers([[1, 0]]), 0.95)[:3] == (0.5, None, None)
+
+
+def test_units_weigh_the_same_and_so_do_their_sets():
+    """A unit with one set, right, and one with three, wrong: .5 and not the .25 of all trials. A tie is half."""
+    frame = pd.concat([answers([[1]]), answers([[0, 0, 0]]).assign(unit=1)])
+    found = legibility.accuracy(frame, 0.95)
+    assert (found.estimate, found.pooled) == (0.5, 0.25)
+    # One set judged by three sessions, right; another by one, wrong.
+    people = pd.concat([answers([[1]], session=name) for name in "abc"] + [answers([[0]], session="d").assign(set=1)])
+    assert legibility.accuracy(people, 0.95).estimate == 0.5
+    assert legibility.accuracy(answers([[0.5, 0.5]]), 0.95).estimate == 0.5
+    # The same unit of two targets is one unit.
+    twice = pd.concat([answers([[1, 0], [1, 1]]), answers([[1, 0], [1, 1]]).assign(class_id="1")])
+    assert legibility.accuracy(twice, 0.95)[:3] == legibility.accuracy(answers([[1, 0], [1, 1]]), 0.95)[:3]
+
+
+def test_the_error_over_sessions_is_of_sessions():
+    frame = pd.concat([answers([[1], [0]], session="a"), answers([[1], [1]], session="b")])
+    found = legibility.accuracy(frame, 0.95)
+    assert (found.sessions, found.pooled, found.estimate) == (2, 0.75, 0.75)
+    assert found.sem2 == pytest.approx(0.35355, abs=1e-5)
+
+
+WORLDS = 1000
+
+
+@pytest.mark.parametrize(("units", "sets"), [(16, 4), (48, 10), (200, 4)])
+def test_intervals_over_units_cover_where_units_vary(units, sets):
+    """Units of deviation .2 about .65, sessions alike. Intervals over trials, as if each were by itself, are too short."""
+    generator = np.random.default_rng(units)
+    skill = np.clip(generator.normal(0.65, 0.2, (WORLDS, units)), 0, 1)
+    truth = skill.mean()  # of the clipped distribution
+    right = generator.binomial(sets, skill) / sets
+    found = [legibility.over_units(world) for world in right]
+    low, high = np.array([each.interval(0.95) for each in found])[..., 0].T
+    assert ((low <= truth) & (high >= truth)).mean() == pytest.approx(0.95, abs=0.022)
+    # Negative controls: per trial, and by the published 2 SEM over sessions, of which each judges every unit once.
+    p = right.mean(1)
+    naive = 1.96 * np.sqrt(p * (1 - p) / (units * sets))
+    assert (np.abs(p - truth) <= naive).mean() < 0.9
+    sessions = generator.binomial(1, skill[:, None, :].repeat(10, 1)).mean(-1)
+    published = 2 * sessions.std(1) / np.sqrt(10)
+    assert (np.abs(sessions.mean(1) - truth) <= published).mean() < 0.85
+
+
+# ---- agreement
+
+
+def test_kappa_by_hand():
+    """18 items, 12 agreements, 10 and 12 right: p_e = (10 x 12 + 8 x 6) / 18^2 = .51852; (.66667 - p_e) / (1 - p_e) = .30769."""
+    # 8 both right, 2 and 4 one alone, 4 both wrong.
+    one = [1] * 8 + [1] * 2 + [0] * 4 + [0] * 4
+    other = [1] * 8 + [0] * 2 + [1] * 4 + [0] * 4
+    assert (sum(one), sum(other)) == (10, 12)
+    assert legibility.kappa(one, other) == pytest.approx(0.30769, abs=1e-5)
+    assert legibility.kappa(one, one) == pytest.approx(1)
+    assert legibility.kappa([1, 0, 1, 0], [0, 1, 0, 1]) == pytest.approx(-1)
+
+
+def test_kappa_of_answers_that_never_differ_is_undefined():
+    """It is None, and no part of the mean over sets; a tie is an answer of its own."""
+    assert legibility.kappa([1, 1, 1], [1, 1, 1]) is None
+    assert legibility.kappa([1, 1, 1], [0, 0, 0]) == 0
+    assert legibility.kappa([0.5, 1], [0.5, 1]) == 1
+    # Set 0: all right, undefined. Set 1: as one, 1. Set 2: 0 of kappa.
+    one = np.array([[1, 1, 1], [1, 0, 0], [1, 1, 1], [1, 0, 0]])
+    other = np.array([[1, 1, 1], [1, 0, 0], [1, 1, 0], [1, 0, 1]])
+    frame = pd.concat([answers(one, "a"), answers(other, "b")])
+    (found,) = legibility.agreement(frame, "natural", 0.95)
+    assert (found.one, found.other, found.pairs, found.undefined, found.units) == ("a", "b", 2, 1, 4)
+    assert found.estimate == pytest.approx(0.5)
+    assert found.sem2 == pytest.approx(2 * 0.5 / math.sqrt(2))
+    # Never anything but right: no pair has a kappa.
+    (found,) = legibility.agreement(
+        pd.concat([answers(np.ones((3, 1)), "a"), answers(np.ones((3, 1)), "b")]), "natural", 0.95
+    )
+    assert (found.estimate, found.pairs, found.undefined) == (None, 0, 1)
+
+
+def test_who_is_compared_with_whom():
+    """People with each other by pairs of sessions, and with machines; those without references in every condition."""
+    right = np.array([[1], [0], [1], [0]])
+    frame = pd.concat(
+        [
+            *(answers(right, PERSON, session=name) for name in "abc"),
+            answers(right, PERSON, NONE, session="d"),
+            answers(right, "patch"),
+            answers(1 - right, PRIOR, NONE),
+        ]
+    )
+    found = {
+        (each.one, each.other): (each.pairs, each.estimate) for each in legibility.agreement(frame, "natural", 0.95)
+    }
+    assert found == {
+        (PERSON, PERSON): (3, 1),
+        (PERSON, "patch"): (3, 1),
+        (PERSON, PRIOR): (3, -1),
+        ("patch", PRIOR): (1, -1),
+    }
+    # In the condition without references only who answered there.
+    found = {(each.one, each.other) for each in legibility.agreement(frame, NONE, 0.95)}
+    assert found == {(PERSON, PRIOR)}
+    # Answers on different sets are not compared.
+    apart = pd.concat([answers(right, "a"), answers(right, "b").assign(set=1)])
+    assert list(legibility.agreement(apart, "natural", 0.95)) == []
+
+
+def test_intervals_of_kappa_cover():
+    """Two observers that answer each unit alike in six of ten cases and else for themselves: kappa .6 of an even task."""
+    generator = np.random.default_rng(0)
+    covered, middle = [], []
+    for _ in range(150):
+        one, own = (generator.integers(0, 2, (48, 4)) for _ in range(2))
+        other = np.where(generator.random((48, 4)) < 0.6, one, own)
+        frame = pd.concat([answers(one, "a"), answers(other, "b")])
+        (found,) = legibility.agreement(frame, "natural", 0.95)
+        covered.append(found.low <= 0.6 <= found.high)
+        middle.append(found.estimate)
+    assert np.mean(covered) > 0.91
+    assert np.mean(middle) == pytest.approx(0.6, abs=0.02)
+
+
+# ---- hard trials, confidence, time
+
+
+def test_accuracy_against_relative_difference_by_hand():
+    """Right where the difference is large: rank correlation 1 for 4 items of two kinds is sqrt(.8), from ranks 1.5 and 3.5."""
+    frame = answers([[0, 1], [0, 1]], relative_difference=np.array([[0.1, 0.9], [0.2, 0.8]]))
+    (value, low, high), units = legibility.relation(frame, 0.95)
+    assert value == pytest.approx(math.sqrt(0.8)) and (low, high, units) == (None, None, 2)
+    assert legibility.relation(answers([[1, 1]]), 0.95)[0] == (None, None, None)
+    # A base image that the unit does not answer to has no relative difference and no say.
+    assert legibility.relation(frame.assign(relative_difference=np.nan), 0.95) == ((None, None, None), 0)
+
+
+def test_bins_have_equal_counts():
+    """Ten items of differences 0 to .9, right above .5: bins of two, the fifth item and less are wrong."""
+    difference = np.arange(10).reshape(5, 2) / 10
+    frame = answers(difference > 0.45, relative_difference=difference)
+    found = legibility.by_difference(frame.sample(frac=1, random_state=0), 0.95)
+    assert [each.accuracy.trials for each in found] == [2] * 5
+    assert [each.relative_difference for each in found] == pytest.approx([0.05, 0.25, 0.45, 0.65, 0.85])
+    assert [each.accuracy.estimate for each in found] == [0, 0, 0.5, 1, 1]
+    assert len(legibility.by_difference(frame.head(3), 0.95)) == 3
+    assert legibility.by_difference(frame.assign(relative_difference=np.nan), 0.95) == []
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.6])
+def test_intervals_of_the_relation_cover(strength):
+    """48 units of 4 sets, with differences that units share and answers that follow them; the truth is that of 100,000 units."""
+    generator = np.random.default_rng(1)
+
+    def draw(units):
+        difference = generator.normal(size=(units, 1)) + generator.normal(size=(units, 4))
+        easy = strength * difference + 0.5 * generator.normal(size=(units, 1)) + generator.normal(size=(units, 4))
+        return (easy > 0).astype(float), difference
+
+    right, difference = draw(100_000)
+    truth = legibility._correlation(right.ravel(), difference.ravel())
+    covered, short = [], []
+    for _ in range(300):
+        right, difference = draw(48)
+        (value, low, high), _ = legibility.relation(answers(right, relative_difference=difference), 0.95)
+        covered.append(low <= truth <= high)
+        # Negative control: as if all 192 trials were independent and told as much as numbers do.
+        short.append(abs(np.arctanh(value) - np.arctanh(truth)) <= 0.5 * 1.96 / math.sqrt(192 - 3))
+    assert np.mean(covered) > 0.91
+    assert np.mean(short) < 0.8
+
+
+def test_confidence_and_reaction_times_by_hand():
+    """Two units and two sessions: levels 3, 3, 1, 2; the sure ones right. Times 2 and 4 where right, 6 and 8 where wrong."""
+    frame = pd.concat(
+        [
+            answers([[1], [1]], PERSON, session="a", confidence=np.array([[3], [3]]), seconds=np.array([[2], [4]])),
+            answers([[0], [0]], PERSON, session="b", confidence=np.array([[1], [2]]), seconds=np.array([[6], [8]])),
+        ]
+    )
+    levels = {level: (share.pooled, right.estimate) for level, share, right in legibility.confidences(frame, 0.95)}
+    assert levels == {1: (0.25, 0), 2: (0.25, 0), 3: (0.5, 1)}
+    times = {part: (found.pooled, found.sem2) for part, found in legibility.seconds(frame, 0.95)}
+    # Sessions take 3 and 7 on average: deviation 2, 2 x 2 / sqrt 2.
+    assert times == {"all": (5, pytest.approx(2.8284, abs=1e-4)), "right": (3, None), "wrong": (7, None)}
+    without = list(legibility.confidences(frame.assign(confidence=3), 0.95))
+    assert [(share.pooled, right is None) for _, share, right in without] == [(0, True), (0, True), (1, False)]
+    # Seconds have no end at 1.
+    assert dict(legibility.seconds(frame, 0.95))["all"].high > 5
+
+
+# ---- gains and power
+
+
+def test_a_gain_is_over_the_sets_that_both_conditions_have():
+    """The unit is right in sets 0 and 1 with references, and has no synthetic trial of set 2; the prior is right in 0 and 2."""
+    frame = pd.concat(
+        [
+            answers([[1, 1, 0], [0, 1, 0]]),
+            answers([[1, 1]], condition="synthetic"),
+            answers([[1, 0, 1], [0, 0, 0]], PRIOR, NONE),
+            answers([[0, 0, 0], [0, 0, 0]], "center", NONE),
+        ]
+    )
+    found = legibility.gains(frame).set_index(["condition", "unit"])
+    assert found["gain"].to_dict() == pytest.approx({("natural", 0): 0, ("natural", 1): 1 / 3, ("synthetic", 0): 0.5})
+    assert found["sets"].to_dict() == {("natural", 0): 3, ("natural", 1): 3, ("synthetic", 0): 2}
+    assert set(found["observer"]) == {"patch"}
+
+
+def test_people_gain_over_people():
+    """Not over the prior observer, and with all who answered a set."""
+    frame = pd.concat(
+        [
+            answers([[1, 1]], PERSON, session="a"),
+            answers([[0, 1]], PERSON, session="b"),
+            answers([[0, 1]], PERSON, NONE, session="c"),
+            answers([[0, 0]], PRIOR, NONE),
+        ]
+    )
+    (gain,) = legibility.gains(frame)["gain"]
+    assert gain == pytest.approx(0.75 - 0.5)
+
+
+def test_power_as_in_the_specification():
+    """s_u = .15, p = 2/3, ten sets: 12 units a group have a standard error of .086 and detect .24, 48 .12; .07 takes about
+    143 units a group, and a gain, whose answers count twice, about 214."""
+    variance = legibility.variance_of(0.15, 2 / 3, 10)
+    assert variance == pytest.approx(0.0225 + 0.02222, abs=1e-5)
+    for count, error, detected in ((12, 0.086, 0.24), (48, 0.043, 0.12)):
+        se = math.sqrt(2 * variance / count)
+        assert se == pytest.approx(error, abs=5e-4)
+        assert legibility.detectable(se, 0.95) == pytest.approx(detected, abs=5e-3)
+    # 143.3 and 214.5, and units are whole.
+    assert legibility.needed(variance, 0.07, 0.95, groups=2) == 144
+    assert legibility.needed(legibility.variance_of(0.15, 2 / 3, 10, conditions=2), 0.07, 0.95, groups=2) == 215
+    # By t with 22 degrees of freedom, 2.0739 and .8583.
+    found = legibility.power(variance, [12, 12], 0.95)
+    assert found.detectable == pytest.approx(0.08633 * (2.0739 + 0.8583), abs=1e-4)
+    assert found.needed == 144 and found.deviation == pytest.approx(math.sqrt(variance))
+    # One group is a mean: half the variance.
+    assert legibility.power(variance, [12], 0.95).error == pytest.approx(math.sqrt(variance / 12))
+    for variance, counts in ((0.0, [12, 12]), (0.1, [1, 1]), (0.1, [4, 0]), (float("nan"), [4, 4])):
+        assert legibility.power(variance, counts, 0.95) is None
+
+
+def test_the_power_statement_keeps_its_promise():
+    """With a difference as large as said to be detectable, four in five simulated studies find it."""
+    generator = np.random.default_rng(0)
+    found = legibility.power(0.01, [16, 16], 0.95)
+    a = np.repeat([1.0, 0.0], 16)
+    y = found.detectable * a + generator.normal(0, 0.1, (WORLDS, 32))
+    design = np.stack([a, np.ones(32)], -1)
+    estimate = bridge.linear(design, y, np.ones(32), np.arange(32), np.array([1.0, 0]))
+    assert (estimate.interval(0.95)[0] > 0).mean() == pytest.approx(0.8, abs=0.04)
+
+
+# ---- the step
+
+
+def simulate(units=1, sets=4, networks=("one", "two", "untrained"), layers=("conv1", "conv2"), people=8, seed=0):
+    """Answers of machines and people, and cells, of a study in which cells that matter gain and an untrained network does not."""
+    generator = np.random.default_rng(seed)
+    frames, cells = [], []
+    for network in networks:
+        for layer in layers:
+            rows = [
+                {
+                    "network": network,
+                    "layer": layer,
+                    "class_id": "0",
+                    "cell": cell,
+                    "selectivity_bin": int(cell[1]),
+                    "magnitude_bin": int(cell[3]),
+                    "units": 50 + i,
+                    "separation_loss_zero": 0.02 * i + generator.normal(0, 0.02) + (0.4 if i >= 14 else 0),
+                    "separation_loss_mean": 0.01 * i + generator.normal(0, 0.02) + (0.4 if i >= 14 else 0),
+                    "auroc": 0.6 + 0.01 * i + (0.25 if i in (0, 3) else 0),
+                }
+                for i, cell in enumerate(CELLS)
+            ]
+            cells += rows
+            grid = pd.DataFrame(rows)
+            count = 16 * units
+            names = np.repeat(CELLS, units)
+            hard = generator.normal(0, 0.12, count)
+            matters = np.repeat((grid["separation_loss_zero"] > 0.5).to_numpy(float), units)
+            difference = generator.gamma(3, 0.15, (count, sets))
+            known = network != "untrained"
+
+            def right(gain, count=count, sets=sets, hard=hard, matters=matters, difference=difference, known=known):
+                p = 0.58 + known * (hard + gain * (0.5 + matters)) + 0.15 * (difference.T - 0.45).T.mean(1)
+                return (generator.random((count, sets)) < np.clip(p, 0.05, 0.98)[:, None]).astype(float)
+
+            base = answers(np.zeros((count, sets)), relative_difference=difference)
+            base = base.assign(network=network, layer=layer, cell=np.repeat(names, sets))
+            base["unit"] = base["unit"] * 7 + 1
+            makers = [
+                (name, c, g)
+                for name, g in (("patch_hand", 0.15), ("patch_sibling", 0.2), ("whole_ssim", 0.05))
+                for c in CONDITIONS[:-1]
+            ]
+            makers += [(name, NONE, 0.0) for name in (PRIOR, "center", "variance", "saliency_sr")]
+            for observer, condition, gain in makers:
+                frames.append(base.assign(observer=observer, condition=condition, correct=right(gain).ravel()))
+            for i in range(people):
+                condition = CONDITIONS[i % 3]
+                values = right(0.0 if condition == NONE else 0.12).ravel()
+                own = base.assign(observer=PERSON, condition=condition, correct=values, session=f"p{i}")
+                own["confidence"] = generator.integers(1, 4, len(own))
+                own["seconds"] = generator.gamma(4, 2, len(own))
+                frames.append(own[own["set"] == i % sets])
+    trials = pd.concat(frames, ignore_index=True)
+    keys = ["network", "layer", "unit", "set", "condition"]
+    trials["trial"] = trials[keys].astype(str).agg("-".join, axis=1)
+    trials["unit"], trials["set"] = trials["unit"].astype("int32"), trials["set"].astype("int32")
+    return trials, pd.DataFrame(cells)
+
+
+NETWORKS = {"one": {"untrained": False}, "two": {"untrained": False}, "untrained": {"untrained": True}}
+
+
+def write(folder, trials, cells):
+    """The study's tables; the arguments of the step that are paths."""
+    answered = trials["session"].notna() if "session" in trials else np.zeros(len(trials), bool)
+    machines, people = trials[~answered], trials[answered]
+    observers = {}
+    for (network, layer), part in machines.groupby(["network", "layer"]):
+        path = folder / "observers" / network / layer / "0.parquet"
+        table = pa.Table.from_pandas(part.assign(p=0.5), preserve_index=False)
+        parquet.write(path, {name: table[name] for name in job.ANSWERS.names}, job.ANSWERS)
+        observers[f"{network}/{layer}/0"] = str(path)
+    rows = cells.assign(depth=0).to_dict("records")
+    blank = {field.name: 0 if pa.types.is_integer(field.type) else None for field in tables.CELLS}
+    blank |= {field.name: 0.0 for field in tables.CELLS if pa.types.is_floating(field.type)}
+    parquet.write(folder / "cells.parquet", [blank | row for row in rows], tables.CELLS)
+    given = {
+        "paths_to_observers": observers,
+        "path_to_cells": str(folder / "cells.parquet"),
+        "path_to_legibility": str(folder / "legibility.parquet"),
+        "path_to_page": str(folder / "legibility.html"),
+        "networks": NETWORKS,
+        "conditions": CONDITIONS,
+        "confidence": 0.95,
+    }
+    if len(people):
+        table = pa.Table.from_pandas(people.astype({"confidence": "Int32"}), preserve_index=False)
+        parquet.write(folder / "responses.parquet", {name: table[name] for name in job.RESPONSES.names}, job.RESPONSES)
+        given["path_to_responses"] = str(folder / "responses.parquet")
+    return given
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A simulated study of three units a cell, judged: answers, cells, the table and the page."""
+    trials, cells = simulate(units=3)
+    given = write(tmp_path_factory.mktemp("legibility"), trials, cells)
+    job.judge(**given)
+    table = parquet.read(given["path_to_legibility"], job.SCHEMA, optional=job.OPTIONAL).to_pandas()
+    return trials, cells, table, Path(given["path_to_page"]).read_text(encoding="utf-8")
+
+
+def pick(table, what, **which):
+    rows = table[table["what"] == what]
+    for name, value in which.items():
+        rows = rows[rows[name] == value]
+    return rows
+
+
+def test_the_step_says_of_each_network_what_the_functions_say(finished):
+    trials, _, table, _ = finished
+    own = trials[
+        (trials["network"] == "one") & (trials["observer"] == "patch_hand") & (trials["condition"] == "natural")
+    ]
+    (row,) = pick(table, "accuracy", network="one", layer="all", observer="patch_hand", condition="natural").to_dict(
+        "records"
+    )
+    found = legibility.accuracy(own, 0.95)
+    assert (row["estimate"], row["low"], row["high"]) == (found.estimate, found.low, found.high)
+    assert (row["n_units"], row["n_trials"]) == (96, 384)
+    (row,) = pick(table, "accuracy", network="one", layer="conv1", observer="patch_hand", condition="natural").to_dict(
+        "records"
+    )
+    assert row["estimate"] == pytest.approx(own.loc[own["layer"] == "conv1", "correct"].mean())
+    cells = pick(table, "cell", network="one", observer="patch_hand", condition="natural").set_index("part")["estimate"]
+    assert cells.to_dict() == pytest.approx(own.groupby("cell")["correct"].mean().to_dict())
+    margins = pick(table, "margin", network="one", observer="patch_hand", condition="natural")
+    assert list(margins["part"]) == [f"{letter}{i}" for letter in "sm" for i in range(4)]
+
+
+def test_pooled_rows_are_of_trained_networks(finished):
+    """The untrained network has rows of its own and is in no other; without a gap it has no bridge."""
+    trials, _, table, page = finished
+    of = trials[
+        trials["network"].isin(["one", "two"])
+        & (trials["observer"] == "patch_sibling")
+        & (trials["condition"] == "natural")
+    ]
+    (row,) = pick(table, "accuracy", network=POOLED, observer="patch_sibling", condition="natural").to_dict("records")
+    assert row["n_units"] == 192 and row["pooled"] == pytest.approx(of["correct"].mean())
+    untrained = pick(table, "bridge", network="untrained")
+    assert set(untrained["status"]) == {bridge.NOT_ESTIMABLE} and set(untrained["reason"]) == {
+        "no network has a gap to lose"
+    }
+    assert pick(table, "accuracy", network="untrained", layer="all")["estimate"].between(0.3, 0.75).all()
+    assert "Untrained: a control" in page
+
+
+def test_the_page_says_that_machines_are_no_people(finished, tmp_path):
+    trials, cells, _, page = finished
+    assert "Machine observers are a proxy. They are not people." in page
+    assert "Rows named “people” are answers of people." in page
+    assert page.index("What this study could find") < page.index("How often observers are right")
+    assert page.index("How often observers are right") < page.index("Are units that matter easier to see?")
+    for text in (
+        "0.67 ± 0.04",
+        "0.62 ± 0.03",
+        "published: two experts",
+        "Whether observers agree",
+        "2 standard errors",
+    ):
+        assert text in page, text
+    assert "http://" not in page and "https://" not in page and "nan" not in page
+    given = write(tmp_path, trials[trials["observer"] != PERSON], cells)
+    job.judge(**given)
+    page = Path(given["path_to_page"]).read_text(encoding="utf-8")
+    assert "No answers of people are on this page." in page and "How fast and how sure" not in page
+
+
+def test_the_power_statement_comes_before_any_contrast(finished):
+    """In the table as on the page; and is there for each contrast."""
+    _, _, table, _ = finished
+    for network in ("one", "two", POOLED):
+        whats = list(table.loc[table["network"] == network, "what"])
+        assert whats.index("contrast") > max(i for i, what in enumerate(whats) if what == "power")
+        power = pick(table, "power", network=network, part="contrast")
+        contrasts = pick(table, "contrast", network=network, adjusted=False)
+        assert len(power) == len(contrasts) and power["detectable"].notna().all()
+        keys = ["observer", "condition", "intervention"]
+        both = power.set_index(keys)[["n_a", "n_p"]]
+        assert both.equals(contrasts.set_index(keys).loc[both.index, ["n_a", "n_p"]])
+
+
+def test_p_values_are_adjusted_over_the_contrasts_of_a_network(finished):
+    _, _, table, _ = finished
+    rows = pick(table, "contrast", network="one")
+    assert len(rows) == 4 * 2 * 2 * 2
+    assert rows["p_adjusted"].min() == pytest.approx(min(1, len(rows) * rows["p"].min()))
+
+
+def test_units_without_trials_are_counted(tmp_path):
+    trials, cells = simulate(people=0, networks=("one",), layers=("conv1",))
+    given = write(tmp_path, trials, cells)
+    parquet.write(tmp_path / "u.parquet", {"status": ["ok", "constant", "constant"]}, job.LEFT_OUT["units"])
+    parquet.write(
+        tmp_path / "e.parquet", {"valid": [True, False], "reason": [None, "no_effect"]}, job.LEFT_OUT["extremes"]
+    )
+    job.judge(
+        **given, paths_to_units={"g": str(tmp_path / "u.parquet")}, paths_to_extremes={"g": str(tmp_path / "e.parquet")}
+    )
+    table = parquet.read(given["path_to_legibility"], job.SCHEMA, optional=job.OPTIONAL).to_pandas()
+    rows = pick(table, "left_out")
+    assert list(zip(rows["part"], rows["reason"], rows["n_units"], strict=True)) == [
+        ("units", "constant", 2),
+        ("extremes", "no_effect", 1),
+    ]
+    page = Path(given["path_to_page"]).read_text(encoding="utf-8")
+    assert "2 units: constant; 1 image sets: no_effect" in page
+
+
+def test_without_the_condition_none_there_are_no_gains(tmp_path):
+    trials, cells = simulate(people=0, networks=("one",), layers=("conv1",))
+    given = write(tmp_path, trials[trials["condition"] != NONE], cells) | {"conditions": CONDITIONS[:2]}
+    job.judge(**given)
+    table = parquet.read(given["path_to_legibility"], job.SCHEMA, optional=job.OPTIONAL).to_pandas()
+    assert "gain" not in set(table["what"]) and len(pick(table, "accuracy"))
+    page = Path(given["path_to_page"]).read_text(encoding="utf-8")
+    assert "whether units that matter are easier to see cannot be estimated (there are no gains)" in page
+
+
+def test_the_same_tables_give_the_same_bytes(tmp_path):
+    trials, cells = simulate(networks=("one",), layers=("conv1",))
+    given = write(tmp_path, trials, cells)
+    job.judge(**given)
+    first = [(tmp_path / name).read_bytes() for name in ("legibility.parquet", "legibility.html")]
+    job.judge(**given)
+    assert first == [(tmp_path / name).read_bytes() for name in ("legibility.parquet", "legibility.html")]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"correct": 0.7}, "something else than 0, 0.5 and 1"),
+        ({"observer": PERSON}, "a machine observer is called person"),
+        ({"condition": "sharp"}, "condition sharp, which the study has not; it has natural, synthetic, none"),
+        ({"network": "three"}, "network three, which the study has not; it has one, two, untrained"),
+        ({"cell": "s9m9"}, "has no cell one conv1 0 s9m9"),
+        ({"trial": "same", "observer": "patch_hand"}, "patch_hand answers trial same twice"),
+    ],
+)
+def test_tables_of_another_study_are_refused(tmp_path, change, message):
+    trials, cells = simulate(people=0, networks=("one",), layers=("conv1",))
+    trials.loc[:1, list(change)] = list(change.values())
+    with pytest.raises(StudyError, match=message):
+        job.judge(**write(tmp_path, trials, cells))
+
+
+# ---- figures
+
+
+@pytest.fixture
+def drawn():
+    with matplotlib.rc_context():
+        figures.style()
+        yield
+    plt.close("all")
+
+
+def texts(figure):
+    return [text.get_text() for text in figure.findobj(matplotlib.text.Text)]
+
+
+@pytest.mark.usefixtures("drawn")
+def test_the_figure_of_accuracy_has_the_published_bars_beside(finished):
+    table = finished[2]
+    figure = legibility_figures.accuracy(table, list(NETWORKS), ["untrained"])
+    published = [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_marker() == "s"]
+    everyone = [each.people / 900 for each in PUBLISHED.values()] + [each.experts / 360 for each in PUBLISHED.values()]
+    assert published == pytest.approx(everyone)
+    said = texts(figure)
+    assert "all trained: 192 units" in said and "untrained: 96 units, untrained: a control" in said
+    assert len(figure.axes) == 1 + 4
+    # People, machine observers by name, and those that see no references.
+    labels = [label.get_text() for label in figure.axes[1].get_yticklabels()]
+    seeing = ["people", "patch hand", "patch sibling", "whole ssim"]
+    assert labels == [*seeing, "prior", "center", "saliency sr", "variance"]
+
+
+@pytest.mark.usefixtures("drawn")
+def test_the_figure_of_cells_shows_the_grid_with_selectivity_upwards(finished):
+    _, _, table, _ = finished
+    figure = legibility_figures.cells(table, list(NETWORKS), ["untrained"])
+    first = figure.axes[0]
+    own = pick(table, "cell", network=POOLED, observer=PERSON, condition="natural").set_index("part")["estimate"]
+    shown = first.images[0].get_array()
+    assert shown[3, 0] == pytest.approx(own["s3m0"]) and shown[0, 3] == pytest.approx(own["s0m3"])
+    assert first.images[0].origin == "lower"
+    assert first.images[0].norm.vmin + first.images[0].norm.vmax == pytest.approx(1)
+    titles = {axis.get_title() for axis in figure.axes}
+    assert {"people, natural", "patch hand, natural", "prior, none"} <= titles
+
+
+@pytest.mark.usefixtures("drawn")
+def test_the_figure_of_gains_marks_the_groups(finished):
+    _, cells, table, _ = finished
+    figure = legibility_figures.gain(table, cells, list(NETWORKS), ["untrained"], observer="patch_hand")
+    of = bridge.with_groups(cells[cells["network"] == "one"], "mean")
+    dots = [len(each.get_offsets()) for each in figure.axes[0].collections]
+    assert dots == [int((~of["a"] & ~of["p"]).sum()), int(of["a"].sum()), int(of["p"].sum())]
+    assert "no gap to lose" in texts(figure)
+    assert any(text.startswith("patch hand, natural less") for text in texts(figure))
+
+
+@pytest.mark.usefixtures("drawn")
+def test_figures_of_nothing_say_so(finished):
+    table = finished[2]
+    nothing = table[table["what"] == "kappa"]
+    for figure in (
+        legibility_figures.accuracy(nothing, list(NETWORKS)),
+        legibility_figures.cells(nothing, list(NETWORKS)),
+        legibility_figures.gain(nothing, finished[1], list(NETWORKS)),
+    ):
+        assert len(texts(figure)) >= 1 and not figure.axes
+    assert legibility_page.told(None) == "–"

@@ -1,0 +1,307 @@
+"""Step `legibility`: how well observers see what drives units, and whether units that matter are easier to see."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs import tables
+from readout import StudyError, bridge, inference, legibility, legibility_page
+from readout.legibility import NONE, PERSON
+from readout.verdicts import POOLED
+from runtime import files, parquet
+
+ANSWERS = pa.schema(
+    [
+        ("trial", pa.string()),
+        ("network", pa.string()),
+        ("layer", pa.string()),
+        ("class_id", pa.string()),
+        ("cell", pa.string()),
+        ("unit", pa.int32()),
+        ("set", pa.int32()),
+        ("condition", pa.string()),
+        ("observer", pa.string()),
+        ("correct", pa.float64()),
+        ("relative_difference", pa.float64()),
+    ]
+)
+"""What is read of observers' answers; the relative difference is missing where the base image drives nothing."""
+RESPONSES = pa.schema(
+    [*ANSWERS, ("session", pa.string()), ("confidence", pa.int32()), ("seconds", pa.float64())],
+)
+"""The same of people, from sessions that passed the screening."""
+NUMBERS = (
+    *("estimate", "low", "high", "pooled", "sem2", "low_cells", "high_cells", "at", "p", "p_adjusted"),
+    *("deviation", "error", "detectable"),
+)
+COUNTS = ("needed", "n_units", "n_trials", "n_sessions", "n_pairs", "n_undefined", "n_a", "n_p")
+WORDS = ("observer", "condition", "part", "intervention", "verdict", "reason")
+SCHEMA = pa.schema(
+    [
+        ("what", pa.string()),
+        ("network", pa.string()),
+        ("layer", pa.string()),
+        ("class_id", pa.string()),
+        *((name, pa.string()) for name in WORDS),
+        ("adjusted", pa.bool_()),
+        ("status", pa.string()),
+        *((name, pa.float64()) for name in NUMBERS),
+        *((name, pa.int32()) for name in COUNTS),
+    ]
+)
+"""A row a statistic; `what` says which. `all` stands for all layers, targets or trained networks together."""
+OPTIONAL = (*WORDS, "adjusted", *NUMBERS, *COUNTS)
+LEFT_OUT = {
+    "units": pa.schema([("status", pa.string())]),
+    "extremes": pa.schema([("valid", pa.bool_()), ("reason", pa.string())]),
+}
+
+
+def _read(path: str, schema: pa.Schema, optional: Sequence[str] = ()) -> pd.DataFrame:
+    table = parquet.read(path, schema, optional=("relative_difference", *optional))
+    if not pc.all(pc.is_in(table["correct"], pa.array([0.0, 0.5, 1.0]))).as_py():
+        raise StudyError(f"{path}: correct is something else than 0, 0.5 and 1; {parquet.again(path)}")
+    frame = table.to_pandas(ignore_metadata=True)
+    keys = ["trial", "observer", *(["session"] if "session" in frame else [])]
+    twice = frame[frame.duplicated(keys)]
+    if len(twice):
+        trial, observer = twice.iloc[0][["trial", "observer"]]
+        raise StudyError(f"{path}: {observer} answers trial {trial} twice; {parquet.again(path)}")
+    return frame
+
+
+def _answers(
+    paths_to_observers: Mapping[str, str],
+    path_to_responses: str | None,
+    networks: Mapping[str, Mapping],
+    conditions: Sequence[str],
+) -> pd.DataFrame:
+    """The answers of all observers; of the study's networks and conditions alone."""
+    frames = []
+    for path in paths_to_observers.values():
+        frame = _read(path, ANSWERS)
+        if (frame["observer"] == PERSON).any():
+            raise StudyError(f"{path}: a machine observer is called {PERSON}, which people are; give it another name")
+        frames.append(frame)
+    if path_to_responses is not None:
+        frames.append(_read(path_to_responses, RESPONSES, ("session", "confidence", "seconds")))
+    answers = pd.concat(frames, ignore_index=True)
+    for column, known in (("network", networks), ("condition", conditions)):
+        strange = sorted(set(answers[column]) - set(known))
+        if strange:
+            raise StudyError(
+                f"observers answer for {column} {strange[0]}, which the study has not; it has {', '.join(known)}: "
+                "make the tables of observers again"
+            )
+    return answers
+
+
+def _cells(path: str, networks: Mapping[str, Mapping], answers: pd.DataFrame) -> pd.DataFrame:
+    """Of each cell what its ablation costs and what a probe reads; of untrained networks the former is missing."""
+    losses = [bridge.loss(name) for name in bridge.INTERVENTIONS]
+    names = ["network", "layer", "class_id", "cell", "selectivity_bin", "magnitude_bin", "units", bridge.PROBE, *losses]
+    table = parquet.read(path, tables.CELLS, columns=names, optional=tables.OPTIONAL)
+    cells = table.to_pandas(ignore_metadata=True)
+    untrained = [name for name, network in networks.items() if network["untrained"]]
+    # Without a gap, losses are shares of nothing.
+    cells.loc[cells["network"].isin(untrained), losses] = float("nan")
+    keys = [*bridge.GRID, "cell"]
+    strange = answers[keys].drop_duplicates().merge(cells[keys], how="left", indicator=True)
+    strange = strange[strange["_merge"] == "left_only"]
+    if len(strange):
+        raise StudyError(f"{path}: has no cell {' '.join(strange.iloc[0][keys])}; {parquet.again(path)}")
+    return cells
+
+
+def _row(what: str, network: str, layer: str = "all", class_id: str = "all", **given) -> dict:
+    head = {"what": what, "network": network, "layer": layer, "class_id": class_id, "status": bridge.OK}
+    return dict.fromkeys(SCHEMA.names) | head | given
+
+
+def _accuracy(found: legibility.Accuracy) -> dict:
+    values = {"estimate": found.estimate, "low": found.low, "high": found.high, "pooled": found.pooled}
+    return values | {
+        "sem2": found.sem2,
+        "n_units": found.units,
+        "n_trials": found.trials,
+        "n_sessions": found.sessions,
+    }
+
+
+def _parts(trials: pd.DataFrame, conditions: Sequence[str]) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """The answers of each observer in each condition; people first, conditions in the study's order."""
+    observers = sorted(trials["observer"].unique(), key=lambda name: (name != PERSON, name))
+    for observer in observers:
+        for condition in conditions:
+            part = trials[(trials["observer"] == observer) & (trials["condition"] == condition)]
+            if len(part):
+                yield observer, condition, part
+
+
+def _seen(trials: pd.DataFrame, network: str, conditions: Sequence[str], confidence: float) -> Iterator[dict]:
+    """Accuracy, by layer and cell too, what it goes with, and the agreement of observers."""
+    for observer, condition, part in _parts(trials, conditions):
+        about = {"observer": observer, "condition": condition}
+        yield _row("accuracy", network, **about, **_accuracy(legibility.accuracy(part, confidence)))
+        if network != POOLED:
+            for layer, rows in part.groupby("layer", sort=False):
+                yield _row("accuracy", network, layer, **about, **_accuracy(legibility.accuracy(rows, confidence)))
+        for cell, rows in part.groupby("cell"):
+            yield _row("cell", network, part=cell, **about, **_accuracy(legibility.accuracy(rows, confidence)))
+        (value, low, high), units = legibility.relation(part, confidence)
+        counts = {"n_units": units, "n_trials": len(part)}
+        yield _row("relation", network, **about, estimate=value, low=low, high=high, **counts)
+        for i, each in enumerate(legibility.by_difference(part, confidence)):
+            found = _accuracy(each.accuracy) | {"at": each.relative_difference}
+            yield _row("bin", network, part=str(i + 1), **about, **found)
+        if observer == PERSON:
+            yield from _of_people(part, network, about, confidence)
+    if network != POOLED:
+        for condition in conditions:
+            if (trials["condition"] == condition).any():
+                for each in legibility.agreement(trials, condition, confidence):
+                    numbers = {"estimate": each.estimate, "low": each.low, "high": each.high, "sem2": each.sem2}
+                    counts = {"n_units": each.units, "n_pairs": each.pairs, "n_undefined": each.undefined}
+                    names = {"observer": each.one, "part": each.other, "condition": condition}
+                    known = {} if each.pairs else {"status": bridge.NOT_ESTIMABLE, "reason": "no pair has a kappa"}
+                    yield _row("kappa", network, **names, **numbers, **counts, **known)
+
+
+def _of_people(part: pd.DataFrame, network: str, about: Mapping[str, str], confidence: float) -> Iterator[dict]:
+    """How sure and how fast people are."""
+    known = part.dropna(subset=["confidence"])
+    if len(known):
+        for level, share, right in legibility.confidences(known, confidence):
+            yield _row("confidence", network, part=str(level), **about, **_accuracy(share))
+            if right is not None:
+                yield _row("accuracy_by_confidence", network, part=str(level), **about, **_accuracy(right))
+    for which, found in legibility.seconds(part.dropna(subset=["seconds"]), confidence):
+        yield _row("seconds", network, part=which, **about, **_accuracy(found))
+
+
+def _power(found: legibility.Power | None, reason: str) -> dict:
+    if found is None:
+        return {"status": bridge.NOT_ESTIMABLE, "reason": reason}
+    return found._asdict()
+
+
+def _result(found: bridge.Result, confidence: float) -> dict:
+    low, high = bridge.interval(found.estimate, confidence)
+    low_cells, high_cells = bridge.interval(found.over_cells, confidence)
+    value = None if found.estimate is None else legibility.number(found.estimate.value[0])
+    numbers = {"estimate": value, "low": low, "high": high, "low_cells": low_cells, "high_cells": high_cells}
+    counts = {"n_units": found.units, "n_trials": found.trials, "n_a": found.in_a, "n_p": found.in_p}
+    return numbers | counts | {"p": found.p, "status": found.status, "reason": found.reason}
+
+
+def _mean_gain(rows: pd.DataFrame, confidence: float) -> dict:
+    values = rows.groupby(legibility.UNIT)["gain"].mean()
+    value, low, high = legibility.told(legibility.over_units(values), confidence)
+    return {"estimate": value, "low": low, "high": high, "n_units": len(values), "n_trials": int(rows["trials"].sum())}
+
+
+def _bridged(
+    gains: pd.DataFrame, cells: pd.DataFrame, network: str, conditions: Sequence[str], confidence: float, seed: int
+) -> Iterator[dict]:
+    """Power first, then gains, by cell and by margin, and the contrasts with their verdicts; of one or all networks."""
+    grouped = {name: bridge.with_groups(cells, name) for name in bridge.INTERVENTIONS}
+    parts = list(_parts(gains, [name for name in conditions if name != NONE]))
+    for observer, condition, own in parts:
+        about = {"observer": observer, "condition": condition}
+        values = own.groupby(legibility.UNIT)["gain"].mean()
+        power = legibility.power(float(values.var()), [len(values)], confidence) if len(values) > 1 else None
+        told = _power(power, "units do not differ, or there is one alone")
+        yield _row("power", network, part="gain", n_units=len(values), **about, **told)
+        for intervention, of in grouped.items():
+            joined = own.merge(of[[*bridge.GRID, "cell", "a", "p"]])
+            counts = {f"n_{name}": len(joined.loc[joined[name], legibility.UNIT].drop_duplicates()) for name in "ap"}
+            told = _power(
+                bridge.planned(own, of, confidence), "A or P has no unit, or no cell has two units that differ"
+            )
+            names = about | {"part": "contrast", "intervention": intervention}
+            yield _row("power", network, **names, **told, **counts)
+    bins = cells[[*bridge.GRID, "cell", "selectivity_bin", "magnitude_bin"]]
+    contrasts = []
+    for observer, condition, own in parts:
+        about = {"observer": observer, "condition": condition}
+        yield _row("gain", network, **about, **_mean_gain(own, confidence))
+        joined = own.merge(bins)
+        for letter, column in (("s", "selectivity_bin"), ("m", "magnitude_bin")):
+            for number, rows in joined.groupby(column):
+                yield _row("margin", network, part=f"{letter}{number}", **about, **_mean_gain(rows, confidence))
+        if network != POOLED:
+            for (layer, class_id, cell), rows in own.groupby(["layer", "class_id", "cell"]):
+                yield _row("gain_of_cell", network, layer, class_id, part=cell, **about, **_mean_gain(rows, confidence))
+        for adjusted in (False, True):
+            found = {name: bridge.contrast(own, of, name, adjusted, seed=seed) for name, of in grouped.items()}
+            for intervention, result in found.items():
+                names = about | {"intervention": intervention, "adjusted": adjusted}
+                contrasts.append(_row("contrast", network, **names, **_result(result, confidence)))
+                for term, each in bridge.regression(own, cells, intervention, adjusted).items():
+                    yield _row("regression", network, part=term, **names, **_result(each, confidence))
+            verdict, reason = bridge.verdict(list(found.values()), confidence)
+            status = bridge.OK if verdict else bridge.NOT_ESTIMABLE
+            told = {"verdict": verdict, "reason": reason, "status": status, "adjusted": adjusted}
+            yield _row("bridge", network, **about, **told)
+    known = [row for row in contrasts if row["p"] is not None]
+    for row, p in zip(known, inference.holm([row["p"] for row in known]), strict=True):
+        row["p_adjusted"] = p
+    yield from contrasts
+
+
+def _left_out(paths: Mapping[str, str] | None, kind: str) -> Iterator[dict]:
+    """How many units have no trials, and how many image sets are not valid, by why."""
+    counts: dict[str, int] = {}
+    for path in (paths or {}).values():
+        frame = parquet.read(path, LEFT_OUT[kind], optional=("reason",)).to_pandas(ignore_metadata=True)
+        why = frame["status"] if kind == "units" else frame["reason"].where(~frame["valid"].astype(bool), bridge.OK)
+        for name, count in why.value_counts().items():
+            counts[name] = counts.get(name, 0) + int(count)
+    for name, count in sorted(counts.items()):
+        if name != bridge.OK:
+            yield _row("left_out", "all", part=kind, reason=name, n_units=count)
+
+
+def judge(
+    *,
+    path_to_legibility: str,
+    path_to_page: str,
+    paths_to_observers: Mapping[str, str],
+    path_to_cells: str,
+    path_to_responses: str | None = None,
+    paths_to_units: Mapping[str, str] | None = None,
+    paths_to_extremes: Mapping[str, str] | None = None,
+    networks: Mapping[str, Mapping],
+    conditions: Sequence[str],
+    confidence: float,
+    seed: int = 0,
+    made: str | None = None,
+) -> str:
+    """Write `legibility.parquet`, and the same for readers as a page of HTML.
+
+    Paths to observers, units and extremes are by grid. `networks` says of each whether it is `untrained`; those that
+    are not make the pooled rows. `conditions` are the study's, in the order of the page; without `none` there are no
+    gains. `path_to_responses` has people's answers. `seed` is that of the permuted cells.
+    """
+    answers = _answers(paths_to_observers, path_to_responses, networks, conditions)
+    cells = _cells(path_to_cells, networks, answers)
+    trained = [name for name, network in networks.items() if not network["untrained"]]
+    present = [name for name in networks if (answers["network"] == name).any()]
+    groups = {name: [name] for name in present}
+    pooled = [name for name in present if name in trained]
+    if len(pooled) > 1:
+        groups = {POOLED: pooled} | groups
+    gains = legibility.gains(answers)
+    rows = [*_left_out(paths_to_units, "units"), *_left_out(paths_to_extremes, "extremes")]
+    for name, members in groups.items():
+        own, of = answers[answers["network"].isin(members)], cells[cells["network"].isin(members)]
+        rows += _bridged(gains[gains["network"].isin(members)], of, name, conditions, confidence, seed)
+        rows += _seen(own, name, conditions, confidence)
+    parquet.write(path_to_legibility, rows, SCHEMA, made)
+    untrained = [name for name in present if name not in trained]
+    with files.whole(path_to_page) as partial:
+        page = legibility_page.render(rows, list(groups), untrained, conditions, confidence)
+        partial.write_text(page, encoding="utf-8")
+    return f"{len(rows)} rows"
