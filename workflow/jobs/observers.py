@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -145,7 +146,8 @@ def _trials(path_to_trials: str, path_to_extremes: str, path_to_units: str) -> _
         at = by_set.get((row["unit"], row["set"]))
         if at is None:
             raise StudyError(
-                f"{path_to_extremes}: unit {row['unit']}, set {row['set']} is missing; {parquet.again(path_to_extremes)}"
+                f"{path_to_extremes}: unit {row['unit']}, set {row['set']} is missing; "
+                f"{parquet.again(path_to_extremes)}"
             )
         if row["unit"] not in channels:
             raise StudyError(f"{path_to_units}: unit {row['unit']} is missing; {parquet.again(path_to_units)}")
@@ -279,14 +281,26 @@ def _with_references(
     trials: _Trials, pictures: Mapping[str, np.ndarray], similarities: Sequence[Similarity], seed: int
 ) -> Iterator[dict]:
     """Rows of the observers that compare with references, under each similarity."""
-    paired = observers.re_paired(trials.seen, np.random.default_rng(seed))
+    generator = np.random.default_rng(seed)
+    conditions = np.array([row["condition"] for row in trials.rows])
+    seen, paired = list(trials.seen), list(trials.seen)
+    for condition in np.unique(conditions):
+        at = np.flatnonzero(conditions == condition)
+        of_condition = observers.with_others([trials.seen[i] for i in at], generator)
+        for i, trial, pair in zip(at, of_condition, observers.re_paired(of_condition, generator), strict=True):
+            seen[i], paired[i] = trial, pair
+    # Where all units are one to the observers, there is nothing to compare with.
+    ways = (False, True) if all(trial.others for trial in seen) else (False,)
     for similarity in similarities:
         gallery = Gallery(similarity, pictures)
-        for kind, observer in observers.OBSERVERS.items():
-            temperature = observers.temperature(np.array([observer(gallery, trial) for trial in paired]))
-            evidence = np.array([observer(gallery, trial) for trial in trials.seen])
-            p = observers.probability(evidence, temperature)
-            yield from _answers(trials, f"{kind}_{similarity.name}", p, observers.correct(evidence))
+        for kind, relative in itertools.product(observers.KINDS, ways):
+            random, own = (
+                np.array([observers.preference(kind, gallery, trial, relative) for trial in each])
+                for each in (paired, seen)
+            )
+            p = observers.probability(own, observers.temperature(random))
+            name = f"{kind}_relative_{similarity.name}" if relative else f"{kind}_{similarity.name}"
+            yield from _answers(trials, name, p, observers.correct(own))
 
 
 @dataclass(frozen=True)
@@ -309,8 +323,8 @@ def _tasks(path_to_sets: str) -> list[_Task]:
         for side in ("top", "bottom"):
             if len(found.get((side, "base"), [])) != 1 or not found.get((side, "reference")):
                 raise StudyError(
-                    f"{path_to_sets}: unit {unit}, set {number} needs one base image and references on the {side} side; "
-                    f"{parquet.again(path_to_sets)}"
+                    f"{path_to_sets}: unit {unit}, set {number} needs one base image and references on the {side} "
+                    f"side; {parquet.again(path_to_sets)}"
                 )
         queries = tuple(found[side, "base"][0] for side in ("top", "bottom"))
         references = tuple(tuple(found[side, "reference"]) for side in ("top", "bottom"))

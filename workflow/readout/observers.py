@@ -8,8 +8,9 @@ Pictures are uint8 [3, H, W], squares (top, left) and a side in pixels.
 """
 
 import hashlib
+import itertools
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ ORIENTATIONS, GRID, BINS = 8, 4, 8
 """Of hand-made features: orientations of a cell, cells a side, and bins of a colour's histogram."""
 TEMPERATURE = 0.16
 """Of the machine interpretability score with a cosine similarity; fitted on people with features of DreamSim."""
+# ASSUME: so many make the mean over references of other units, which an observer subtracts, certain enough.
+OTHERS = 32
 SPREAD = 0.1
 """How far from chance an observer's probabilities are where units and base images are paired at random."""
 # ASSUME: the penalty of the prior observer, scikit-learn's own; its inputs are scaled to a mean square of 1.
@@ -188,7 +191,8 @@ class Gallery:
 class Trial:
     """What is seen in a trial, by the names of pictures, and which of the two queries is which.
 
-    `max_at` and `min_at` are top and left of the squares of `side` pixels that the queries hide.
+    `max_at` and `min_at` are top and left of the squares of `side` pixels that the queries hide. `others` are references
+    of other units: an observer that compares with them, too, leaves out what is common to all pictures.
     """
 
     unit: Hashable
@@ -199,6 +203,7 @@ class Trial:
     min_at: tuple[int, int]
     side: int
     references: tuple[str, ...]
+    others: tuple[str, ...] = ()
 
 
 def evidence(for_max: np.ndarray, for_min: np.ndarray) -> np.ndarray:
@@ -206,27 +211,36 @@ def evidence(for_max: np.ndarray, for_min: np.ndarray) -> np.ndarray:
     return np.where(choose(for_max, for_min) == 0.5, 0.0, np.asarray(for_max) - for_min)
 
 
-def whole(gallery: Gallery, trial: Trial) -> float:
-    """Evidence for the max query: how much more like the references it is than the min query, mean over them."""
-    queries, references = gallery.whole([trial.max, trial.min]), gallery.whole(trial.references)
-    return float(evidence(*gallery.similarity.compare(queries, references).mean(1)))
+def _whole(gallery: Gallery, trial: Trial, references: Sequence[str]) -> np.ndarray:
+    """How far either query, first the max query, is like some references, mean over them [2]."""
+    queries = gallery.whole([trial.max, trial.min])
+    return gallery.similarity.compare(queries, gallery.whole(references)).mean(1)
 
 
-def by_patch(gallery: Gallery, trial: Trial) -> float:
-    """Evidence for the max query: how much more reference-like is what the *min* query hides.
+def _patch(gallery: Gallery, trial: Trial, references: Sequence[str]) -> np.ndarray:
+    """How far what the *other* query hides is like some references, first for the max query [2].
 
-    A patch is as reference-like as its best window in each reference, mean over the references.
+    A patch is like a reference as far as it is like the reference's best window; mean over the references.
     """
-    patches = gallery.patches(trial.base, [trial.max_at, trial.min_at], trial.side)
-    of_references = [gallery.windows(name, trial.side) for name in trial.references]
+    patches = gallery.patches(trial.base, [trial.min_at, trial.max_at], trial.side)
+    of_references = [gallery.windows(name, trial.side) for name in references]
     found = gallery.similarity.compare(patches, np.concatenate(of_references))
     ends = np.cumsum([len(each) for each in of_references])[:-1]
-    hidden_by_max, hidden_by_min = np.mean([part.max(1) for part in np.split(found, ends, axis=1)], axis=0)
-    return float(evidence(hidden_by_min, hidden_by_max))
+    return np.mean([part.max(1) for part in np.split(found, ends, axis=1)], axis=0)
 
 
-OBSERVERS: dict[str, Callable[[Gallery, Trial], float]] = {"whole": whole, "patch": by_patch}
-"""Observers that compare with references."""
+KINDS: dict[str, Callable[[Gallery, Trial, Sequence[str]], np.ndarray]] = {"whole": _whole, "patch": _patch}
+"""Observers that compare with references: the queries themselves, or what they hide."""
+
+
+def preference(kind: str, gallery: Gallery, trial: Trial, relative: bool = False) -> float:
+    """Evidence of an observer of `KINDS` for the max query, from a trial's references.
+
+    With `relative`, less the same from the trial's `others`. What is common to all pictures, such as their background,
+    is like any reference; without this it can decide, whichever unit the references are of.
+    """
+    own = evidence(*KINDS[kind](gallery, trial, trial.references))
+    return float(evidence(own, evidence(*KINDS[kind](gallery, trial, trial.others))) if relative else own)
 
 
 def _numbered(units: Sequence[Hashable]) -> np.ndarray:
@@ -245,8 +259,24 @@ def re_paired(trials: Sequence[Trial], generator: np.random.Generator) -> list[T
     for i, trial in enumerate(trials):
         others = np.flatnonzero(units != units[i])
         drawn = generator.choice(others if len(others) else len(trials))
-        found.append(Trial(**vars(trial) | {"references": trials[drawn].references}))
+        found.append(replace(trial, references=trials[drawn].references))
     return found
+
+
+def with_others(trials: Sequence[Trial], generator: np.random.Generator) -> list[Trial]:
+    """The trials of one condition, each with `OTHERS` references of other units; none where there is no other unit.
+
+    All trials of a unit have the same ones.
+    """
+    by_unit: dict[Hashable, dict[str, None]] = {}
+    for trial in trials:
+        by_unit.setdefault(trial.unit, {}).update(dict.fromkeys(trial.references))
+    drawn: dict[Hashable, tuple[str, ...]] = {}
+    for unit, own in by_unit.items():
+        rest = [name for name in dict.fromkeys(itertools.chain(*by_unit.values())) if name not in own]
+        chosen = generator.choice(len(rest), min(OTHERS, len(rest)), replace=False) if rest else []
+        drawn[unit] = tuple(rest[i] for i in chosen)
+    return [replace(trial, others=drawn[trial.unit]) for trial in trials]
 
 
 def temperature(evidence: np.ndarray) -> float:
