@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -277,6 +276,12 @@ def _without_references(
     yield from _answers(trials, "oracle", known, known)
 
 
+def _weighed(trials: _Trials, observer: str, evidence: np.ndarray, random: np.ndarray) -> Iterator[dict]:
+    """Rows of an observer from its evidence [trials], and that of random pairings, which give the temperature."""
+    p = observers.probability(evidence, observers.temperature(random))
+    yield from _answers(trials, observer, p, observers.correct(evidence))
+
+
 def _with_references(
     trials: _Trials, pictures: Mapping[str, np.ndarray], similarities: Sequence[Similarity], seed: int
 ) -> Iterator[dict]:
@@ -289,18 +294,22 @@ def _with_references(
         of_condition = observers.with_others([trials.seen[i] for i in at], generator)
         for i, trial, pair in zip(at, of_condition, observers.re_paired(of_condition, generator), strict=True):
             seen[i], paired[i] = trial, pair
-    # Where all units are one to the observers, there is nothing to compare with.
-    ways = (False, True) if all(trial.others for trial in seen) else (False,)
+    # Where all units are one to the observers, there is nothing to leave out.
+    relative = all(trial.others for trial in seen)
     for similarity in similarities:
         gallery = Gallery(similarity, pictures)
-        for kind, relative in itertools.product(observers.KINDS, ways):
-            random, own = (
-                np.array([observers.preference(kind, gallery, trial, relative) for trial in each])
-                for each in (paired, seen)
-            )
-            p = observers.probability(own, observers.temperature(random))
-            name = f"{kind}_relative_{similarity.name}" if relative else f"{kind}_{similarity.name}"
-            yield from _answers(trials, name, p, observers.correct(own))
+        for kind in observers.KINDS:
+
+            def told(references: Sequence[Sequence[str]], kind: str = kind, gallery: Gallery = gallery) -> np.ndarray:
+                pairs = zip(seen, references, strict=True)
+                return np.array([observers.preference(kind, gallery, trial, names) for trial, names in pairs])
+
+            own, random = (told([trial.references for trial in each]) for each in (seen, paired))
+            yield from _weighed(trials, f"{kind}_{similarity.name}", own, random)
+            if relative:
+                others = told([trial.others for trial in seen])
+                left = (observers.evidence(each, others) for each in (own, random))
+                yield from _weighed(trials, f"{kind}_relative_{similarity.name}", *left)
 
 
 @dataclass(frozen=True)
