@@ -105,9 +105,9 @@ def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     fewer in smaller pictures), for all pairs at once.
     """
     size = a.shape[-1]
-    window = min(7, size - 1 + size % 2)
+    window = size if size < 3 else min(7, size - 1 + size % 2)
     # The covariance of a sample.
-    share = window**2 / (window**2 - 1)
+    share = window**2 / max(1, window**2 - 1)
     floor = 0.01**2, 0.03**2
     x, y = (torch.from_numpy(np.ascontiguousarray(each)).double() / 255 for each in (a, b))
     (ux, vx), (uy, vy) = ((_means(z, window), _means(z * z, window)) for z in (x, y))
