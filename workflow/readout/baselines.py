@@ -68,7 +68,10 @@ def saliency(saliency_map: np.ndarray, at: Sequence[int], side: int) -> float:
 
 
 def hidden_share(box: Sequence[float], at: Sequence[int], side: int) -> float:
-    """Share of a box (top, left, bottom, right; the ends are outside) that a square hides; ValueError where it is empty."""
+    """Share of a box (top, left, bottom, right; the ends are outside) that a square hides.
+
+    Raises ValueError where the box is empty.
+    """
     top, left, bottom, right = box
     area = max(0.0, bottom - top) * max(0.0, right - left)
     if not area:

@@ -1,0 +1,429 @@
+"""Step `observers`: what baselines and machine observers choose in the trials of a (network, layer, target)."""
+
+import hashlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from PIL import Image
+
+from inputs.sources import NetworkSource
+from jobs import images, networks
+from readout import StudyError, baselines, cuts, observers
+from readout.observers import Gallery, Similarity, Trial
+from readout.tracing import is_layer
+from runtime import parquet
+
+SCHEMA = pa.schema(
+    [
+        ("trial", pa.string()),
+        ("network", pa.string()),
+        ("layer", pa.string()),
+        ("class_id", pa.string()),
+        ("cell", pa.string()),
+        ("unit", pa.int32()),
+        ("set", pa.int32()),
+        ("condition", pa.string()),
+        ("observer", pa.string()),
+        ("p", pa.float64()),
+        ("correct", pa.float64()),
+        ("relative_difference", pa.float64()),
+    ]
+)
+"""A row per main trial and observer; `p` is the probability of choosing the max query."""
+INTERPRETABILITY = pa.schema(
+    [
+        ("network", pa.string()),
+        ("layer", pa.string()),
+        ("class_id", pa.string()),
+        ("cell", pa.string()),
+        ("unit", pa.int32()),
+        ("similarity", pa.string()),
+        ("score", pa.float64()),
+        ("hard_score", pa.float64()),
+        ("temperature", pa.float64()),
+        ("tasks", pa.int32()),
+    ]
+)
+"""A row per unit and similarity; a task per image set."""
+TRIALS = pa.schema(
+    [
+        ("trial", pa.string()),
+        ("network", pa.string()),
+        ("layer", pa.string()),
+        ("class_id", pa.string()),
+        ("cell", pa.string()),
+        ("unit", pa.int32()),
+        ("set", pa.int32()),
+        ("condition", pa.string()),
+        ("kind", pa.string()),
+        ("base", pa.string()),
+        ("min", pa.string()),
+        ("max", pa.string()),
+        ("references", pa.list_(pa.string())),
+        ("relative_difference", pa.float64()),
+    ]
+)
+STIMULI = pa.schema([("stimulus", pa.string()), ("png", pa.binary())])
+EXTREMES = pa.schema(
+    [
+        ("unit", pa.int32()),
+        ("set", pa.int32()),
+        ("image_id", pa.int32()),
+        ("size", pa.int32()),
+        ("min", pa.float64()),
+        ("max", pa.float64()),
+        ("min_top", pa.int32()),
+        ("min_left", pa.int32()),
+        ("max_top", pa.int32()),
+        ("max_left", pa.int32()),
+    ]
+)
+SETS = pa.schema(
+    [
+        ("unit", pa.int32()),
+        ("set", pa.int32()),
+        ("side", pa.string()),
+        ("role", pa.string()),
+        ("source", pa.string()),
+    ]
+)
+UNITS = pa.schema([("unit", pa.int32()), ("cell", pa.string()), ("channel", pa.int32())])
+"""Columns of the tables that are read; the steps before write more."""
+
+NONE = "none"
+"""The condition without references, in which baselines, prior, coin and oracle have their rows."""
+PRIOR = ("centre", "variance", "saliency_sr")
+"""Baselines whose differences the prior observer combines."""
+BATCH = 64
+"""Images in one pass of the network that says how probable a class is."""
+
+
+def _decoded(path_to_stimuli: str, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The stimuli of these names, uint8 [3, H, W]; StudyError for one that is not there, or not what its name says."""
+    table = parquet.read(path_to_stimuli, STIMULI)
+    pngs = dict(zip(table["stimulus"].to_pylist(), table["png"].to_pylist(), strict=True))
+    found = {}
+    for name in names:
+        if name not in pngs:
+            raise StudyError(f"{path_to_stimuli}: stimulus {name} is missing; {parquet.again(path_to_stimuli)}")
+        if not hashlib.sha256(pngs[name]).hexdigest().startswith(name):
+            raise StudyError(f"{path_to_stimuli}: stimulus {name} is another picture; {parquet.again(path_to_stimuli)}")
+        with Image.open(io.BytesIO(pngs[name])) as image:
+            found[name] = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+    return found
+
+
+@dataclass(frozen=True)
+class _Trials:
+    """Main trials: the rows of `trials.parquet`, the trials as observers see them, and rows of `extremes.parquet`."""
+
+    rows: list[dict]
+    seen: list[Trial]
+    extremes: list[dict]
+
+    def of(self, with_references: bool) -> "_Trials":
+        """Those whose condition has references, or has none."""
+        chosen = [i for i, row in enumerate(self.rows) if (row["condition"] != NONE) == with_references]
+        return _Trials(*([column[i] for i in chosen] for column in (self.rows, self.seen, self.extremes)))
+
+
+def _trials(path_to_trials: str, path_to_extremes: str, path_to_units: str) -> _Trials:
+    """The main trials, ordered by unit, image set and condition."""
+    rows = [row for row in parquet.read(path_to_trials, TRIALS).to_pylist() if row["kind"] == "main"]
+    if not rows:
+        raise StudyError(f"{path_to_trials}: has no main trials; {parquet.again(path_to_trials)}")
+    rows.sort(key=lambda row: (row["unit"], row["set"], row["condition"], row["trial"]))
+    table = parquet.read(path_to_extremes, EXTREMES).to_pylist()
+    by_set = {(row["unit"], row["set"]): row for row in table}
+    channels = {row["unit"]: row["channel"] for row in parquet.read(path_to_units, UNITS).to_pylist()}
+    seen, extremes = [], []
+    for row in rows:
+        at = by_set.get((row["unit"], row["set"]))
+        if at is None:
+            raise StudyError(
+                f"{path_to_extremes}: unit {row['unit']}, set {row['set']} is missing; "
+                f"{parquet.again(path_to_extremes)}"
+            )
+        if row["unit"] not in channels:
+            raise StudyError(f"{path_to_units}: unit {row['unit']} is missing; {parquet.again(path_to_units)}")
+        if (row["condition"] != NONE) != bool(row["references"]):
+            raise StudyError(
+                f"{path_to_trials}: trial {row['trial']} of condition {row['condition']} has {len(row['references'])} "
+                f"references; {parquet.again(path_to_trials)}"
+            )
+        seen.append(
+            Trial(
+                # ASSUME: units of one channel are one unit to the observers: they look for the same at other places.
+                unit=channels[row["unit"]],
+                base=row["base"],
+                max=row["max"],
+                min=row["min"],
+                max_at=(at["max_top"], at["max_left"]),
+                min_at=(at["min_top"], at["min_left"]),
+                side=at["size"],
+                references=tuple(row["references"]),
+            )
+        )
+        extremes.append(at)
+    return _Trials(rows, seen, extremes)
+
+
+def _answers(trials: _Trials, observer: str, p: np.ndarray, correct: np.ndarray) -> Iterator[dict]:
+    """Rows of one observer."""
+    for row, each, right in zip(trials.rows, p, correct, strict=True):
+        yield {name: row[name] for name in SCHEMA.names if name in row} | {
+            "observer": observer,
+            "p": float(each),
+            "correct": float(right),
+        }
+
+
+def _values(trials: _Trials, pictures: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Values of the baselines that see the base image alone: of the max and the min query [trials, 2], by name.
+
+    Times the baseline's direction, so that the larger value is chosen.
+    """
+    bases = {trial.base: pictures[trial.base] / 255 for trial in trials.seen}
+    maps = {name: baselines.saliency_map(image) for name, image in bases.items()}
+    found: dict[str, list] = {name: [] for name in PRIOR}
+    for trial in trials.seen:
+        image = bases[trial.base]
+        squares = trial.max_at, trial.min_at
+        found["centre"].append([baselines.centre(at, trial.side, image.shape[1:]) for at in squares])
+        found["variance"].append([baselines.variance(image, at, trial.side) for at in squares])
+        found["saliency_sr"].append([baselines.saliency(maps[trial.base], at, trial.side) for at in squares])
+    return {name: baselines.DIRECTION[name] * np.array(values) for name, values in found.items()}
+
+
+def _of_objects(trials: _Trials, boxes: Mapping[int, Sequence[float]]) -> tuple[_Trials, np.ndarray]:
+    """The trials whose base image has a box, and the baseline's values [trials, 2]."""
+    chosen = [i for i, row in enumerate(trials.extremes) if row["image_id"] in boxes]
+    with_box = _Trials(*([column[i] for i in chosen] for column in (trials.rows, trials.seen, trials.extremes)))
+    shares = [
+        [baselines.hidden_share(boxes[row["image_id"]], at, trial.side) for at in (trial.max_at, trial.min_at)]
+        for trial, row in zip(with_box.seen, with_box.extremes, strict=True)
+    ]
+    return with_box, baselines.DIRECTION["object"] * np.array(shares).reshape(-1, 2)
+
+
+@torch.inference_mode()
+def _class_values(
+    trials: _Trials, pictures: Mapping[str, np.ndarray], source: NetworkSource, device: str
+) -> np.ndarray:
+    """Probability of the base image's predicted class in the max and the min query [trials, 2]."""
+    traced, prepared = networks.engine(source, device=device), networks.prepared(source)
+    mean, std = (torch.tensor(prepared.transform[name]).view(3, 1, 1) for name in ("mean", "std"))
+    names = list(dict.fromkeys(name for trial in trials.seen for name in (trial.base, trial.max, trial.min)))
+    found = []
+    for start in range(0, len(names), BATCH):
+        x = torch.from_numpy(np.stack([pictures[name] for name in names[start : start + BATCH]])).float() / 255
+        scores = traced(networks.to_device((x - mean) / std, networks.torch_device(device)))
+        found.append(scores.double().softmax(1).cpu().numpy())
+    by_name = dict(zip(names, np.concatenate(found), strict=True))
+    predicted = {trial.base: by_name[trial.base].argmax() for trial in trials.seen}
+    return np.array(
+        [[by_name[name][predicted[trial.base]] for name in (trial.max, trial.min)] for trial in trials.seen]
+    )
+
+
+def sibling(name: str, source: NetworkSource, device: str) -> Similarity:
+    """Similarity by another network: its last layer's output, mean over space.
+
+    StudyError where the network has no layer.
+    """
+    traced, prepared = networks.engine(source, device=device), networks.prepared(source)
+    nodes = [node.name for node in traced.graph.nodes if is_layer(traced, node)]
+    if not nodes:
+        raise StudyError(f"observers: {name} has no ReLU or ReLU6 before its scores; leave it out")
+    prefix = cuts.cut(traced, nodes[-1]).prefix
+    transform = prepared.transform
+    return observers.of_network(
+        f"sibling_{name}",
+        lambda x: prefix(x)[0],
+        size=transform["crop"],
+        mean=transform["mean"],
+        std=transform["std"],
+        device=networks.torch_device(device),
+    )
+
+
+def _without_references(
+    trials: _Trials,
+    pictures: Mapping[str, np.ndarray],
+    source: NetworkSource,
+    device: str,
+    seed: int,
+    boxes: Mapping[int, Sequence[float]],
+) -> Iterator[dict]:
+    """Rows of the baselines, of the prior observer, the coin and the oracle."""
+    values = _values(trials, pictures)
+    for name, of_queries in (values | {"class": _class_values(trials, pictures, source, device)}).items():
+        right = baselines.choose(*of_queries.T)
+        yield from _answers(trials, name, right, right)
+    with_box, shares = _of_objects(trials, boxes)
+    right = baselines.choose(*shares.T)
+    yield from _answers(with_box, "object", right, right)
+    differences = np.stack([observers.evidence(*values[name].T) for name in PRIOR], 1)
+    evidence = observers.prior(differences, [trial.unit for trial in trials.seen])
+    yield from _answers(trials, "prior", observers.probability(evidence, 1.0), observers.correct(evidence))
+    tossed = np.array([observers.coin(trial, seed) for trial in trials.seen])
+    yield from _answers(trials, "coin", np.full(len(tossed), 0.5), tossed)
+    known = np.array([observers.oracle(row["max"], row["min"]) for row in trials.extremes])
+    yield from _answers(trials, "oracle", known, known)
+
+
+def _weighed(trials: _Trials, observer: str, evidence: np.ndarray, random: np.ndarray) -> Iterator[dict]:
+    """Rows of an observer from its evidence [trials], and that of random pairings, which give the temperature."""
+    p = observers.probability(evidence, observers.temperature(random))
+    yield from _answers(trials, observer, p, observers.correct(evidence))
+
+
+def _with_references(
+    trials: _Trials, pictures: Mapping[str, np.ndarray], similarities: Sequence[Similarity], seed: int
+) -> Iterator[dict]:
+    """Rows of the observers that compare with references, under each similarity."""
+    generator = np.random.default_rng(seed)
+    conditions = np.array([row["condition"] for row in trials.rows])
+    seen, paired = list(trials.seen), list(trials.seen)
+    for condition in np.unique(conditions):
+        at = np.flatnonzero(conditions == condition)
+        of_condition = observers.with_others([trials.seen[i] for i in at], generator)
+        for i, trial, pair in zip(at, of_condition, observers.re_paired(of_condition, generator), strict=True):
+            seen[i], paired[i] = trial, pair
+    # Where all units are one to the observers, there is nothing to leave out.
+    relative = all(trial.others for trial in seen)
+    for similarity in similarities:
+        gallery = Gallery(similarity, pictures)
+        for kind in observers.KINDS:
+
+            def told(references: Sequence[Sequence[str]], kind: str = kind, gallery: Gallery = gallery) -> np.ndarray:
+                pairs = zip(seen, references, strict=True)
+                return np.array([observers.preference(kind, gallery, trial, names) for trial, names in pairs])
+
+            own, random = (told([trial.references for trial in each]) for each in (seen, paired))
+            yield from _weighed(trials, f"{kind}_{similarity.name}", own, random)
+            if relative:
+                others = told([trial.others for trial in seen])
+                left = (observers.evidence(each, others) for each in (own, random))
+                yield from _weighed(trials, f"{kind}_relative_{similarity.name}", *left)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A two-alternative task of a unit: names of images, the maximal and the minimal ones."""
+
+    unit: int
+    queries: tuple[str, str]
+    references: tuple[tuple[str, ...], tuple[str, ...]]
+
+
+def _tasks(path_to_sets: str) -> list[_Task]:
+    """A task per unit and image set, in their order: base images are the queries."""
+    by_set: dict[tuple[int, int], dict[tuple[str, str], list[str]]] = {}
+    for row in parquet.read(path_to_sets, SETS).to_pylist():
+        found = by_set.setdefault((row["unit"], row["set"]), {})
+        found.setdefault((row["side"], row["role"]), []).append(row["source"])
+    tasks = []
+    for (unit, number), found in sorted(by_set.items()):
+        for side in ("top", "bottom"):
+            if len(found.get((side, "base"), [])) != 1 or not found.get((side, "reference")):
+                raise StudyError(
+                    f"{path_to_sets}: unit {unit}, set {number} needs one base image and references on the {side} "
+                    f"side; {parquet.again(path_to_sets)}"
+                )
+        queries = tuple(found[side, "base"][0] for side in ("top", "bottom"))
+        references = tuple(tuple(found[side, "reference"]) for side in ("top", "bottom"))
+        tasks.append(_Task(unit, queries, references))
+    return tasks
+
+
+def _photographs(tasks: Sequence[_Task], source: NetworkSource) -> dict[str, np.ndarray]:
+    """The images of tasks as they are shown, uint8 [3, H, W], by name."""
+    prepared = networks.prepared(source)
+    names = sorted({name for task in tasks for group in (task.queries, *task.references) for name in group})
+    mean, std = (torch.tensor(prepared.transform[name]).view(3, 1, 1) for name in ("mean", "std"))
+    shown = ((images.load(names, prepared) * std + mean) * 255).round().clamp(0, 255)
+    return dict(zip(names, shown.to(torch.uint8).numpy(), strict=True))
+
+
+def _interpretability(
+    tasks: Sequence[_Task], source: NetworkSource, similarities: Sequence[Similarity], seed: int
+) -> Iterator[dict]:
+    """Unit, similarity and scores."""
+    pictures = _photographs(tasks, source)
+    units = np.array([task.unit for task in tasks])
+    generator = np.random.default_rng(seed)
+    # References of another unit, or of any where there is one alone.
+    drawn = [generator.choice(np.flatnonzero(units != unit) if (units != unit).any() else len(units)) for unit in units]
+    for similarity in similarities:
+        gallery = Gallery(similarity, pictures)
+        found = np.array([observers.task_evidence(gallery, task.queries, task.references) for task in tasks])
+        temperature = similarity.temperature
+        # ASSUME: where no temperature is known, the one that observers have: by random pairings.
+        if temperature is None:
+            temperature = observers.temperature(
+                [
+                    observers.task_evidence(gallery, task.queries, tasks[i].references)
+                    for task, i in zip(tasks, drawn, strict=True)
+                ]
+            )
+        for unit in np.unique(units):
+            score, hard = observers.interpretability(found[units == unit], temperature)
+            yield {
+                "unit": int(unit),
+                "similarity": similarity.name,
+                "score": score,
+                "hard_score": hard,
+                "temperature": temperature,
+                "tasks": int((units == unit).sum()),
+            }
+
+
+def observe(
+    *,
+    path_to_observers: str,
+    path_to_interpretability: str,
+    path_to_trials: str,
+    path_to_stimuli: str,
+    path_to_extremes: str,
+    path_to_sets: str,
+    path_to_units: str,
+    siblings: Mapping[str, NetworkSource],
+    source: NetworkSource,
+    device: str,
+    seed: int,
+    boxes: Mapping[int, Sequence[float]] | None = None,
+    made: str | None = None,
+) -> str:
+    """Write what each observer chooses in the main trials, and the machine interpretability score of each unit.
+
+    `siblings` are networks by name with the model of `source` and other weights; the observers compare by their
+    features, too. `boxes` are the objects of images whose data set has them, by image_id, as `baselines.hidden_share`
+    takes them. Rows of observers without references are in condition none alone: the queries are the same in all.
+    """
+    trials = _trials(path_to_trials, path_to_extremes, path_to_units)
+    names = {name for trial in trials.seen for name in (trial.base, trial.max, trial.min, *trial.references)}
+    pictures = _decoded(path_to_stimuli, sorted(names))
+    similarities = [observers.HAND, observers.SSIM, *(sibling(name, each, device) for name, each in siblings.items())]
+    rows = []
+    plain, explained = trials.of(with_references=False), trials.of(with_references=True)
+    if plain.rows:
+        rows += _without_references(plain, pictures, source, device, seed, boxes or {})
+    if explained.rows:
+        rows += _with_references(explained, pictures, similarities, seed)
+    rows.sort(key=lambda row: (row["unit"], row["set"], row["condition"], row["observer"]))
+    tasks = _tasks(path_to_sets)
+    cells = {row["unit"]: row["cell"] for row in parquet.read(path_to_units, UNITS).to_pylist()}
+    unknown = sorted({task.unit for task in tasks} - cells.keys())
+    if unknown:
+        raise StudyError(f"{path_to_units}: unit {unknown[0]} is missing; {parquet.again(path_to_units)}")
+    at = {name: trials.rows[0][name] for name in ("network", "layer", "class_id")}
+    scores = [at | {"cell": cells[row["unit"]]} | row for row in _interpretability(tasks, source, similarities, seed)]
+    scores.sort(key=lambda row: (row["unit"], row["similarity"]))
+    parquet.write(path_to_observers, rows, SCHEMA, made)
+    parquet.write(path_to_interpretability, scores, INTERPRETABILITY, made)
+    return f"{len({row['observer'] for row in rows})} observers, {len(trials.rows)} trials"
