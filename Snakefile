@@ -42,9 +42,11 @@ include: "workflow/rules/redundancy.smk"
 include: "workflow/rules/occlusions.smk"
 include: "workflow/rules/visualisations.smk"
 include: "workflow/rules/trials.smk"
+include: "workflow/rules/observers.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/claims.smk"
 include: "workflow/rules/faithfulness.smk"
+include: "workflow/rules/legibility.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/sensitivity.smk"
 
@@ -61,6 +63,7 @@ rule all:
         rules.units.output.path_to_units.format(**FIRST, class_id=FIRST["target"]) if STUDY.importance else [],
         rules.redundancy_table.output if redundancy_grids() else [],
         rules.shapley_tables.output if STUDY.shapley else [],
+        rules.legibility.output if STUDY.occlusion else [],
         rules.claims.output,
         expand(f"{R}/figures/{{name}}.{{suffix}}", name=FIGURES, suffix=["png", "svg"]),
 

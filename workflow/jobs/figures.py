@@ -6,7 +6,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from readout import evidence, figures, rankings, sensitivity
+from jobs import pictures
+from readout import evidence, figures, legibility_figures, rankings, sensitivity, stimuli
 from runtime import files, parquet, subprocesses
 
 OF_NETWORKS = ("figure3", "supplement_depth")
@@ -21,11 +22,14 @@ def draw(
     untrained: Sequence[str] = (),
     path_to_groups: str | None = None,
     labels: Mapping[str, str] | None = None,
+    path_to_cells: str | None = None,
+    path_to_stimuli: str | None = None,
 ) -> Figure:
     """Draw the figure `figure1`, `figure2` (of one network), another or a supplement from its table.
 
     `untrained` are those among the networks that are controls; `path_to_groups` is the table of groups, None where a
-    study has no controls; `labels` are what measures of importance are called.
+    study has no controls; `labels` are what measures of importance are called;
+    `path_to_cells` is the table of cells and `path_to_stimuli` that of pictures, for figures of the occlusion task.
     """
     figures.style()
     table = parquet.read(path_to_table).to_pandas(ignore_metadata=True)
@@ -46,6 +50,17 @@ def draw(
         return rankings.importance(table, networks, untrained)
     if figure == "supplement_curves":
         return rankings.supplement_curves(table, networks, untrained, labels)
+    if figure == "stimuli":
+        shown = {*table["base"], *table["min"], *table["max"], *(name for row in table["references"] for name in row)}
+        found = pictures.stimuli(path_to_stimuli, sorted(shown))
+        return stimuli.sheet(table, {name: pictures.pixels(png) for name, png in found.items()}, title)
+    if figure == "legibility":
+        return legibility_figures.accuracy(table, networks, untrained)
+    if figure == "legibility_cells":
+        return legibility_figures.cells(table, networks, untrained)
+    if figure == "legibility_gain":
+        cells = parquet.read(path_to_cells).to_pandas(ignore_metadata=True)
+        return legibility_figures.gain(table, cells, networks, untrained)
     if figure == "supplement_interventions":
         return evidence.supplement_interventions(table, networks, untrained)
     return getattr(figures, figure)(table, networks)

@@ -1,17 +1,17 @@
 """Step `observers`: what baselines and machine observers choose in the trials of a (network, layer, target)."""
 
-import hashlib
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import torch
-from PIL import Image
 
 from inputs.sources import NetworkSource
 from jobs import images, networks
+from jobs.occlusions import EXTREMES, NO_WINDOW, SETS, UNITS
+from jobs.pictures import pixels, stimuli
+from jobs.trials import TRIALS
 from readout import StudyError, baselines, cuts, observers
 from readout.observers import Gallery, Similarity, Trial
 from readout.tracing import is_layer
@@ -49,51 +49,6 @@ INTERPRETABILITY = pa.schema(
     ]
 )
 """A row per unit and similarity; a task per image set."""
-TRIALS = pa.schema(
-    [
-        ("trial", pa.string()),
-        ("network", pa.string()),
-        ("layer", pa.string()),
-        ("class_id", pa.string()),
-        ("cell", pa.string()),
-        ("unit", pa.int32()),
-        ("set", pa.int32()),
-        ("condition", pa.string()),
-        ("kind", pa.string()),
-        ("base", pa.string()),
-        ("min", pa.string()),
-        ("max", pa.string()),
-        ("references", pa.list_(pa.string())),
-        ("relative_difference", pa.float64()),
-    ]
-)
-STIMULI = pa.schema([("stimulus", pa.string()), ("png", pa.binary())])
-EXTREMES = pa.schema(
-    [
-        ("unit", pa.int32()),
-        ("set", pa.int32()),
-        ("image_id", pa.int32()),
-        ("size", pa.int32()),
-        ("min", pa.float64()),
-        ("max", pa.float64()),
-        ("min_top", pa.int32()),
-        ("min_left", pa.int32()),
-        ("max_top", pa.int32()),
-        ("max_left", pa.int32()),
-    ]
-)
-SETS = pa.schema(
-    [
-        ("unit", pa.int32()),
-        ("set", pa.int32()),
-        ("side", pa.string()),
-        ("role", pa.string()),
-        ("source", pa.string()),
-    ]
-)
-UNITS = pa.schema([("unit", pa.int32()), ("cell", pa.string()), ("channel", pa.int32())])
-"""Columns of the tables that are read; the steps before write more."""
-
 NONE = "none"
 """The condition without references, in which baselines, prior, coin and oracle have their rows."""
 PRIOR = ("centre", "variance", "saliency_sr")
@@ -103,18 +58,9 @@ BATCH = 64
 
 
 def _decoded(path_to_stimuli: str, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """The stimuli of these names, uint8 [3, H, W]; StudyError for one that is not there, or not what its name says."""
-    table = parquet.read(path_to_stimuli, STIMULI)
-    pngs = dict(zip(table["stimulus"].to_pylist(), table["png"].to_pylist(), strict=True))
-    found = {}
-    for name in names:
-        if name not in pngs:
-            raise StudyError(f"{path_to_stimuli}: stimulus {name} is missing; {parquet.again(path_to_stimuli)}")
-        if not hashlib.sha256(pngs[name]).hexdigest().startswith(name):
-            raise StudyError(f"{path_to_stimuli}: stimulus {name} is another picture; {parquet.again(path_to_stimuli)}")
-        with Image.open(io.BytesIO(pngs[name])) as image:
-            found[name] = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
-    return found
+    """The stimuli of these names, uint8 [3, H, W]."""
+    found = stimuli(path_to_stimuli, names)
+    return {name: pixels(png).transpose(2, 0, 1) for name, png in found.items()}
 
 
 @dataclass(frozen=True)
@@ -133,11 +79,11 @@ class _Trials:
 
 def _trials(path_to_trials: str, path_to_extremes: str, path_to_units: str) -> _Trials:
     """The main trials, ordered by unit, image set and condition."""
-    rows = [row for row in parquet.read(path_to_trials, TRIALS).to_pylist() if row["kind"] == "main"]
+    rows = parquet.read(path_to_trials, TRIALS).to_pylist()
     if not rows:
         raise StudyError(f"{path_to_trials}: has no main trials; {parquet.again(path_to_trials)}")
     rows.sort(key=lambda row: (row["unit"], row["set"], row["condition"], row["trial"]))
-    table = parquet.read(path_to_extremes, EXTREMES).to_pylist()
+    table = parquet.read(path_to_extremes, EXTREMES, optional=["relative_difference"]).to_pylist()
     by_set = {(row["unit"], row["set"]): row for row in table}
     channels = {row["unit"]: row["channel"] for row in parquet.read(path_to_units, UNITS).to_pylist()}
     seen, extremes = [], []
@@ -324,7 +270,7 @@ class _Task:
 def _tasks(path_to_sets: str) -> list[_Task]:
     """A task per unit and image set, in their order: base images are the queries."""
     by_set: dict[tuple[int, int], dict[tuple[str, str], list[str]]] = {}
-    for row in parquet.read(path_to_sets, SETS).to_pylist():
+    for row in parquet.read(path_to_sets, SETS, optional=NO_WINDOW).to_pylist():
         found = by_set.setdefault((row["unit"], row["set"]), {})
         found.setdefault((row["side"], row["role"]), []).append(row["source"])
     tasks = []

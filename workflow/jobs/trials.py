@@ -1,17 +1,14 @@
 """Step `trials`: what is shown in each trial of the occlusion task, and the pictures themselves."""
 
-import hashlib
-import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
-from PIL import Image
 
 from inputs.sources import NetworkSource
-from jobs import images, networks, visualisations
+from jobs import images, networks, pictures, visualisations
 from jobs.occlusions import EXTREMES, NO_WINDOW, OK, SETS, UNITS, WINDOW
 from readout import StudyError, blur, conditions, occluders
 from readout.conditions import PLAIN, SYNTHETIC, Condition
@@ -35,16 +32,9 @@ TRIALS = pa.schema(
     ]
 )
 """A row per unit, image set and condition; pictures by their names in `stimuli.parquet`."""
-STIMULI = pa.schema([("stimulus", pa.string()), ("png", pa.binary())])
-"""A row per picture, in the order of the names: a hash of the bytes, which does not tell what the picture is for."""
 
 
-def digest(content: bytes) -> str:
-    """The name of a picture or of a trial, 16 hexadecimal digits."""
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
-class Pictures:
+class _Gallery:
     """The pictures of a grid's trials by name; photographs as the network's transform leaves them, not yet normalised.
 
     `by_name` are their bytes, PNGs with 8 bits a channel.
@@ -62,12 +52,8 @@ class Pictures:
 
     def add(self, content: bytes | torch.Tensor) -> str:
         """Keep a picture, given as a PNG or as an image [3, H, W] in [0, 1]; its name."""
-        if isinstance(content, torch.Tensor):
-            pixels = (content * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-            file = io.BytesIO()
-            Image.fromarray(pixels).save(file, "PNG")
-            content = file.getvalue()
-        name = digest(content)
+        content = pictures.png(content) if isinstance(content, torch.Tensor) else content
+        name = pictures.digest(content)
         self.by_name[name] = content
         return name
 
@@ -83,17 +69,17 @@ def _visualisations(paths: Mapping[str, str]) -> dict[tuple[int, str], list[byte
     return found
 
 
-def _references(pictures: Pictures, of_set: pd.DataFrame, chosen: Sequence[Condition], size: int) -> dict[str, list]:
+def _references(gallery: _Gallery, of_set: pd.DataFrame, chosen: Sequence[Condition], size: int) -> dict[str, list]:
     """Names of the photographs of an image set, as they are and blurred, the weakest bin first."""
-    shown = {"natural": [], "blurred": []}
+    found = {"natural": [], "blurred": []}
     for row in of_set[of_set["role"] == "reference"].sort_values("bin").to_dict("records"):
-        photograph = pictures.photograph(row["source"])
+        photograph = gallery.photograph(row["source"])
         if set(PLAIN).intersection(chosen):
-            shown["natural"].append(pictures.add(photograph))
+            found["natural"].append(gallery.add(photograph))
         if "blur" in chosen:
             at = np.array([[row[name] for name in WINDOW]])
-            shown["blurred"].append(pictures.add(blur.windows(photograph, at, size)[0]))
-    return shown
+            found["blurred"].append(gallery.add(blur.windows(photograph, at, size)[0]))
+    return found
 
 
 def assemble(
@@ -125,20 +111,22 @@ def assemble(
     cells = dict(zip(units["unit"], units["cell"], strict=True))
     usable = set(units.loc[units["status"] == OK, "unit"])
     top = dict(iter(sets[sets["side"] == "top"].groupby(["unit", "set"])))
-    pictures, trials = Pictures(source), []
+    gallery, trials = _Gallery(source), []
     for row in extremes:
         unit, number = row["unit"], row["set"]
         if not row["valid"] or unit not in usable:
             continue
         of_set = top[unit, number]
-        base = pictures.photograph(of_set.loc[of_set["role"] == "base", "source"].item())
+        base = gallery.photograph(of_set.loc[of_set["role"] == "base", "source"].item())
         squares = np.array([[row["min_top"], row["min_left"]], [row["max_top"], row["max_left"]]])
         queries = occluders.occlude(base, squares, row["size"])
-        shown = {"base": pictures.add(base), "min": pictures.add(queries[0]), "max": pictures.add(queries[1])}
-        natural = _references(pictures, of_set, chosen, row["size"])
-        made_up = {batch: [pictures.add(png) for png in drawn.get((unit, batch), [])] for batch in SYNTHETIC}
+        shown = {"base": gallery.add(base), "min": gallery.add(queries[0]), "max": gallery.add(queries[1])}
+        natural = _references(gallery, of_set, chosen, row["size"])
+        made_up = {batch: [gallery.add(png) for png in drawn.get((unit, batch), [])] for batch in SYNTHETIC}
         for condition in chosen:
-            name = digest("\0".join([study, network, layer, class_id, str(unit), str(number), condition]).encode())
+            name = pictures.digest(
+                "\0".join([study, network, layer, class_id, str(unit), str(number), condition]).encode()
+            )
             told = {"trial": name, **at, "cell": cells[unit], "unit": unit, "set": number, "condition": condition}
             told |= {"references": conditions.references(condition, **natural, **made_up), **shown}
             trials.append(told | {"relative_difference": row["relative_difference"]})
@@ -146,7 +134,7 @@ def assemble(
         raise StudyError(
             f"{network} {layer} {class_id}: no unit has an image set with a right answer; draw more (occlusion.units)"
         )
-    stimuli = [{"stimulus": name, "png": pictures.by_name[name]} for name in sorted(pictures.by_name)]
+    stimuli = [{"stimulus": name, "png": gallery.by_name[name]} for name in sorted(gallery.by_name)]
     parquet.write(path_to_trials, trials, TRIALS, made)
-    parquet.write(path_to_stimuli, stimuli, STIMULI, made)
+    parquet.write(path_to_stimuli, stimuli, pictures.STIMULI, made)
     return f"{len(trials)} trials, {len(stimuli)} pictures"

@@ -1,7 +1,6 @@
 """Step `visualisations`: pictures that drive the sampled units of a cell, made by optimisation."""
 
 import hashlib
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +9,11 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import torch
-from PIL import Image
 
 from inputs.sources import NetworkSource
-from jobs import networks
+from jobs import networks, pictures
 from readout import StudyError, visualisations
+from readout.conditions import MIXED
 from readout.cuts import cut, cut_before
 from readout.visualisations import OK, Activation, Result
 from runtime import parquet
@@ -47,8 +46,6 @@ SETS = pa.schema([("unit", pa.int32()), ("side", pa.string()), ("role", pa.strin
 
 Unit = Literal["unit", "channel"]
 Prefix = Callable[[torch.Tensor], Sequence[torch.Tensor]]
-MIXED = 4
-"""Pictures that stand beside photographs; they are optimised by themselves."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,7 @@ class _Network:
     @torch.no_grad()
     def of_saved(self, place: int, pngs: Sequence[bytes]) -> list[float]:
         """The activations on pictures as they are saved."""
-        pixels = np.stack([np.asarray(Image.open(io.BytesIO(png))) for png in pngs])
+        pixels = np.stack([pictures.pixels(png) for png in pngs])
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.device).float() / 255
         mean, std = (torch.tensor(list(values), device=self.device).view(3, 1, 1) for values in (self.mean, self.std))
         return self.activation(place)((images - mean) / std)[0].tolist()
@@ -134,14 +131,6 @@ def generator(seed: int, network: str, layer: str, class_id: str, unit: int, bat
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
 
 
-def _png(picture: torch.Tensor) -> bytes:
-    """A picture [3, W, W] in [0, 1] as a PNG in 8-bit RGB."""
-    content = io.BytesIO()
-    pixels = (picture.permute(1, 2, 0) * 255).round().to(torch.uint8).cpu().numpy()
-    Image.fromarray(pixels).save(content, "png")
-    return content.getvalue()
-
-
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
@@ -150,7 +139,7 @@ def _rows(network: _Network, place: int, result: Result) -> list[dict]:
     """The rows of a batch of pictures, without what they are of."""
     # A picture that is not finite cannot be saved, nor be recomputed from what is.
     drawable = result.images.isfinite().flatten(1).all(1).tolist()
-    pngs = [_png(image) if fine else None for image, fine in zip(result.images, drawable, strict=True)]
+    pngs = [pictures.png(image) if fine else None for image, fine in zip(result.images, drawable, strict=True)]
     saved = iter(network.of_saved(place, [png for png in pngs if png]) if any(drawable) else [])
     found = []
     for index, (png, start, status) in enumerate(zip(pngs, result.start.tolist(), result.status, strict=True)):
@@ -258,6 +247,6 @@ def synthesise(
             for kind in (name,) if len(batches) > 1 else ("synthetic", "mixed"):
                 rows += [common | {"batch": kind} | row for row in of_batch]
     parquet.write(path_to_visualisations, rows, SCHEMA, made)
-    pictures = [row for row in rows if row.get("png")]
+    count = sum(row.get("png") is not None for row in rows)
     failed = sum(row["status"] != OK for row in rows)
-    return f"{len(pictures)} pictures of {len(alive)} units; of {len(rows)} rows {failed} tell of a failure"
+    return f"{count} pictures of {len(alive)} units; of {len(rows)} rows {failed} tell of a failure"

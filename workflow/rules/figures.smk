@@ -1,6 +1,7 @@
 # The paper's figures, what stands up of them, and supplements, drawn from the tables alone.
 FIRST = STUDY.figure1()
 # Controls, which the figures tell apart from what is studied.
+OCCLUDED = list(dict.fromkeys(network for network, _, _ in STUDY.occluded()))
 UNTRAINED = [network.name for network in STUDY.networks.values() if (network.weights or "").startswith("random-")]
 
 
@@ -239,6 +240,91 @@ use rule figure2 as supplement_curves with:
         code=digest("figures"),
 
 
+# What is shown in trials of the occlusion task, of the first grid that it looks at.
+rule stimuli:
+    input:
+        path_to_table=lambda w: of_task(rules.trials.output.path_to_trials)[0],
+        path_to_stimuli=lambda w: of_task(rules.trials.output.path_to_stimuli)[0],
+    output:
+        report(
+            f"{R}/figures/stimuli.png",
+            caption="../report/legibility.rst",
+            category="Occlusion",
+            labels={"figure": "stimuli", "shows": "trials"},
+        ),
+        f"{R}/figures/stimuli.svg",
+    log:
+        f"{R}/logs/figures/stimuli.log",
+    params:
+        settings={"figure": "stimuli", "networks": [], "title": " ".join(STUDY.occluded()[0]) if STUDY.occlusion else ""},
+        code=digest("figures"),
+    run:
+        from runtime import subprocesses
+
+        files = {name: path for name, path in input.items()}
+        subprocesses.run("jobs.figures", {**params.settings, **files, "paths": list(output)}, log[0])
+
+
+use rule figure2 as legibility_figure with:
+    input:
+        rules.legibility.output.path_to_legibility,
+    output:
+        report(
+            f"{R}/figures/legibility.png",
+            caption="../report/legibility.rst",
+            category="Occlusion",
+            labels={"figure": "accuracy", "shows": "observers"},
+        ),
+        f"{R}/figures/legibility.svg",
+    log:
+        f"{R}/logs/figures/legibility.log",
+    params:
+        settings={"figure": "legibility", "networks": OCCLUDED, "title": "", "untrained": UNTRAINED},
+        code=digest("figures"),
+
+
+use rule figure2 as legibility_cells with:
+    input:
+        rules.legibility.output.path_to_legibility,
+    output:
+        report(
+            f"{R}/figures/legibility_cells.png",
+            caption="../report/legibility.rst",
+            category="Occlusion",
+            labels={"figure": "accuracy", "shows": "cells"},
+        ),
+        f"{R}/figures/legibility_cells.svg",
+    log:
+        f"{R}/logs/figures/legibility_cells.log",
+    params:
+        settings={"figure": "legibility_cells", "networks": OCCLUDED, "title": "", "untrained": UNTRAINED},
+        code=digest("figures"),
+
+
+rule legibility_gain:
+    input:
+        path_to_table=rules.legibility.output.path_to_legibility,
+        path_to_cells=rules.tables.output[0],
+    output:
+        report(
+            f"{R}/figures/legibility_gain.png",
+            caption="../report/legibility.rst",
+            category="Occlusion",
+            labels={"figure": "gain", "shows": "cells"},
+        ),
+        f"{R}/figures/legibility_gain.svg",
+    log:
+        f"{R}/logs/figures/legibility_gain.log",
+    params:
+        settings={"figure": "legibility_gain", "networks": OCCLUDED, "title": "", "untrained": UNTRAINED},
+        code=digest("figures"),
+    run:
+        from runtime import subprocesses
+
+        files = {name: path for name, path in input.items()}
+        subprocesses.run("jobs.figures", {**params.settings, **files, "paths": list(output)}, log[0])
+
+
 # All figures of the study.
 FIGURES = [
     "figure1",
@@ -250,5 +336,6 @@ FIGURES = [
     *(["reading_needing"] if STUDY.interventions and STUDY.config["probes"]["crossfit"] else []),
     *(["supplement_controls"] if STUDY.interventions and controlled_grids() else []),
     *(["importance", "supplement_curves"] if STUDY.importance else []),
+    *(["stimuli", "legibility", "legibility_cells", "legibility_gain"] if STUDY.occlusion else []),
     *(f"figure2_{network}" for network in STUDY.networks if network != STUDY.config["figures"]["network"]),
 ]

@@ -166,6 +166,47 @@ def of_occluded(files, wildcards, params):
     return {**named, **at, **params.settings}
 
 
+def of_task(pattern):
+    """Files of the grids that the occlusion task looks at."""
+    return [pattern.format(network=n, layer=layer, class_id=target) for n, layer, target in STUDY.occluded()]
+
+
+def siblings(network):
+    """Networks of the same kind with other weights that were trained: their features compare pictures, too."""
+    own = STUDY.networks[network]
+    rest = [other for other in STUDY.networks.values() if other.model == own.model and not other.untrained]
+    return [other.name for other in rest if STUDY.source(other).weights != STUDY.source(own).weights]
+
+
+def observing(network):
+    """What observers are given beside a grid's trials."""
+    known = {name: STUDY.source(STUDY.networks[name]) for name in siblings(network)}
+    return {"source": STUDY.source(STUDY.networks[network]), "siblings": known, "seed": STUDY.seed}
+
+
+def judging():
+    """What the accuracies of observers are compared by."""
+    names = dict.fromkeys(network for network, _, _ in STUDY.occluded())
+    return {
+        "networks": {name: {"untrained": STUDY.networks[name].untrained} for name in names},
+        "conditions": STUDY.occlusion["conditions"] if STUDY.occlusion else [],
+        "seed": STUDY.seed,
+        **STUDY.config["claims"],
+    }
+
+
+def of_observers(paths):
+    """The inputs of the table of legibility: files by grid."""
+    grids = ["/".join(grid) for grid in STUDY.occluded()]
+    return {
+        "paths_to_observers": dict(zip(grids, paths.observers, strict=True)),
+        "paths_to_units": dict(zip(grids, paths.units, strict=True)),
+        "paths_to_extremes": dict(zip(grids, paths.extremes, strict=True)),
+        "path_to_cells": paths.path_to_cells,
+        "path_to_responses": next(iter(paths.responses), None),
+    }
+
+
 def valuing(network):
     """How the Shapley values of a network's cells are estimated."""
     with told():

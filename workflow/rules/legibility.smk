@@ -1,0 +1,36 @@
+# How well observers see what drives units, and whether units that matter are easier to see: a table, and a page.
+RESPONSES = f"{R}/page/responses.parquet"
+
+
+rule legibility:
+    input:
+        observers=of_task(rules.observers.output.path_to_observers),
+        units=of_task(rules.occlusions.output.path_to_units),
+        extremes=of_task(rules.occlusions.output.path_to_extremes),
+        path_to_cells=rules.tables.output[0],
+        # What people answered, where `make ingest` has put it.
+        responses=lambda w: [path for path in [RESPONSES] if os.path.exists(path)],
+    output:
+        path_to_legibility=f"{R}/legibility.parquet",
+        path_to_page=report(
+            f"{R}/legibility.html",
+            caption="../report/legibility.rst",
+            category="Occlusion",
+            labels={"figure": "table", "shows": "observers"},
+        ),
+    log:
+        f"{R}/logs/legibility.log",
+    params:
+        settings=judging(),
+        code=digest("legibility"),
+    run:
+        from jobs import legibility
+
+        logs.run(
+            log[0],
+            legibility.judge,
+            **output,
+            **of_observers(input),
+            **params.settings,
+            made=made("legibility", params.settings),
+        )
