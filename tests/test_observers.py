@@ -1,0 +1,928 @@
+"""Machine observers: similarities by hand, worlds whose answer is known, and the step on tables of its own."""
+
+import hashlib
+import io
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+from scipy.special import expit
+from skimage.metrics import structural_similarity
+from torch import nn
+from torch.nn import functional as F
+
+from inputs.sources import ImageSource, NetworkSource
+from jobs import observers as job
+from readout import StudyError, baselines, models, observers
+from readout.observers import HAND, SSIM, Gallery, Similarity, Trial
+from runtime import parquet
+
+# ---- similarities
+
+
+def flat(red, green, blue, side=8):
+    """A picture of one colour."""
+    return np.broadcast_to(np.array([red, green, blue], np.uint8)[:, None, None], (3, side, side))
+
+
+def grey(values):
+    """A picture [3, H, W] from grey levels [H, W]."""
+    return np.repeat(np.array(values, np.uint8)[None], 3, 0)
+
+
+def test_cosine_by_hand():
+    a, b = [[3, 4], [0, 0]], [[4, 3], [-3, -4], [0, 2]]
+    assert observers.cosine(np.array(a), np.array(b)) == pytest.approx(np.array([[0.96, -1, 0.8], [0, 0, 0]]))
+
+
+def test_hand_features_of_flat_pictures_by_hand():
+    """No edges; mean colours in 16 cells alike; one bin a colour holds all pixels."""
+    found = observers.hand(np.stack([flat(255, 0, 0), flat(0, 0, 0)]))
+    assert found.shape == (2, 128 + 48 + 24)
+    edges, means, counts = np.split(found, [128, 176], axis=1)
+    assert not edges.any()
+    assert means[0] == pytest.approx([0.25] * 16 + [0] * 32)
+    assert not means[1].any(), "black has no colours"
+    bins = np.zeros((2, 3, 8))
+    bins[0, 0, 7] = bins[0, 1:, 0] = bins[1, :, 0] = 3**-0.5
+    assert counts == pytest.approx(bins.reshape(2, 24))
+
+
+def test_hand_features_know_where_colours_are_and_which_way_edges_run():
+    """A bright quarter is in the first cells; bars along the rows have another orientation than bars along columns."""
+    quarter = np.zeros((8, 8))
+    quarter[:4, :4] = 200
+    means = observers.hand(grey(quarter)[None])[0, 128:176].reshape(3, 4, 4)
+    assert (means[:, :2, :2] > 0).all()
+    assert means.sum() == pytest.approx(means[:, :2, :2].sum())
+    bars = np.where(np.arange(16) // 2 % 2, 255, 0)
+    both = observers.hand(np.stack([grey(np.tile(bars, (16, 1))), grey(np.tile(bars, (16, 1)).T)]))[:, :128]
+    assert np.linalg.norm(both, axis=1) == pytest.approx([1, 1])
+    assert observers.cosine(both, both) == pytest.approx(np.eye(2), abs=1e-9)
+
+
+@pytest.mark.parametrize("side", [5, 7, 13, 14, 32, 90])
+def test_hand_features_of_any_side(side):
+    """Each block has length 1, whatever the side."""
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 3, side, side), np.uint8)
+    for block in np.split(observers.hand(pictures), [128, 176], axis=1):
+        assert np.linalg.norm(block, axis=1) == pytest.approx([1, 1], abs=1e-6)
+
+
+@pytest.mark.parametrize("side", [5, 6, 13, 32])
+def test_structural_similarity_is_that_of_scikit_image(side):
+    """All pairs at once, to the last digits; identical pictures have 1."""
+    generator = np.random.default_rng(0)
+    a, b = (generator.integers(0, 256, (n, 3, side, side), np.uint8) for n in (2, 3))
+    b[0], b[1] = a[0], a[1] // 2
+    window = min(7, side - 1 + side % 2)
+
+    def reference(x, y):
+        x, y = (each.transpose(1, 2, 0) for each in (x, y))
+        return structural_similarity(x, y, win_size=window, channel_axis=-1, data_range=255)
+
+    found = observers.ssim(a, b)
+    assert found == pytest.approx(np.array([[reference(x, y) for y in b] for x in a]), abs=1e-12)
+    assert found[0, 0] == pytest.approx(1)
+
+
+def test_large_pictures_are_reduced_before_structure_is_compared():
+    """Twice the side with each pixel four times is the same picture; small ones stay as they are."""
+    small = np.random.default_rng(0).integers(0, 256, (1, 3, 20, 20), np.uint8)
+    assert np.array_equal(observers.reduced(small), small)
+    large = observers.reduced(small.repeat(8, 2).repeat(8, 3))
+    assert large.shape == (1, 3, 32, 32)
+    assert large.dtype == np.uint8
+
+
+@pytest.mark.parametrize("side", [1, 2])
+def test_the_smallest_pictures_have_a_similarity(side):
+    pictures = np.stack([flat(9, 9, 9, side), flat(200, 200, 200, side)])
+    found = observers.ssim(pictures, pictures)
+    assert np.diag(found) == pytest.approx([1, 1])
+    assert found[0, 1] < 0.2
+
+
+def test_features_of_a_network_are_means_over_space_of_what_it_sees():
+    """Identity network, mean .5 and deviation .25: grey 255 is 2 and grey 0 is -2, at the network's size."""
+    seen = []
+
+    class Identity(nn.Module):
+        def forward(self, x):
+            seen.append(x.shape)
+            return x
+
+    similarity = observers.of_network(
+        "identity", Identity(), size=16, mean=[0.5] * 3, std=[0.25] * 3, device=torch.device("cpu")
+    )
+    found = similarity.features(np.stack([flat(255, 0, 0), flat(0, 255, 255)]))
+    assert seen == [(2, 3, 16, 16)]
+    assert found == pytest.approx(np.array([[2, -2, -2], [-2, 2, 2]]))
+    assert similarity.compare(found, found) == pytest.approx(np.array([[1, -1], [-1, 1]]))
+    dense = observers.of_network("x", nn.Flatten(), size=2, mean=[0] * 3, std=[1] * 3, device=torch.device("cpu"))
+    assert dense.features(flat(255, 0, 0, 2)[None]).shape == (1, 12)
+
+
+# ---- windows and pictures
+
+
+def test_windows_by_half_the_side_and_at_the_border():
+    """Side 13 of 32: by 6 from 0, and the last one ends at the border."""
+    found = observers.windows(32, 13)
+    assert len(found) == 25
+    assert sorted({int(top) for top, _ in found}) == [0, 6, 12, 18, 19]
+    assert found[1].tolist() == [0, 6]
+    assert observers.windows(13, 13).tolist() == [[0, 0]]
+    assert observers.windows(3, 1).tolist() == [[i, j] for i in range(3) for j in range(3)]
+    # 0, 45, 90 and the border: as in images of 224.
+    assert len(observers.windows(224, 90)) == 16
+
+
+def test_features_are_computed_once():
+    calls = []
+
+    def features(pictures):
+        calls.append(len(pictures))
+        return pictures.reshape(len(pictures), -1).astype(float)
+
+    pictures = {"a": grey(np.arange(16).reshape(4, 4)), "b": grey(np.zeros((4, 4)))}
+    gallery = Gallery(Similarity("x", features, observers.cosine), pictures)
+    for _ in range(2):
+        assert gallery.whole(["a", "b", "a"]).shape == (3, 48)
+        assert gallery.windows("a", 2).shape == (9, 12)
+        assert gallery.patches("b", [(0, 0), (1, 2), (2, 2)], 2).shape == (3, 12)
+    # Two pictures, nine windows, and one patch: all of b are alike.
+    assert calls == [1, 1, 9, 1]
+    assert np.array_equal(gallery.windows("a", 2)[1, :4], [1, 2, 5, 6])
+    assert np.array_equal(gallery.patches("a", [(1, 2)], 2)[0, :4], [6, 7, 10, 11])
+
+
+# ---- evidence, by hand
+
+
+BRIGHTNESS = Similarity(
+    "brightness", lambda x: x.mean((1, 2, 3), keepdims=True)[..., 0, 0], lambda a, b: -np.abs(a - b.T)
+)
+"""Pictures are alike as far as their mean grey levels are near."""
+
+
+def quarters(*levels):
+    """A picture [3, 4, 4] of four flat quarters, row after row."""
+    return grey(np.array(levels).reshape(2, 2).repeat(2, 0).repeat(2, 1))
+
+
+TOY = {
+    "base": quarters(80, 0, 40, 0),
+    "max": quarters(80, 0, 20, 0),
+    "min": quarters(10, 0, 40, 0),
+    "r1": quarters(100, 100, 60, 60),
+    "r2": quarters(60, 0, 0, 0),
+    "o1": quarters(0, 0, 0, 0),
+}
+SHOWN = Trial("u", "base", "max", "min", max_at=(2, 0), min_at=(0, 0), side=2, references=("r1", "r2"), others=("o1",))
+
+
+def exchanged(trial):
+    """The trial whose queries have changed names."""
+    return replace(trial, max=trial.min, min=trial.max, max_at=trial.min_at, min_at=trial.max_at)
+
+
+def test_whole_by_hand():
+    """Means 25 and 12.5 against 80 and 15: -(55 + 10) / 2 less -(67.5 + 2.5) / 2."""
+    found = observers.preference("whole", Gallery(BRIGHTNESS, TOY), SHOWN, SHOWN.references)
+    assert found == pytest.approx(-32.5 + 35)
+
+
+def test_patch_by_hand():
+    """The min query hides 80, which is like r1's windows at the middle and like r2's 60; the max query hides 40.
+
+    Windows have a step of 1: those of r1 are 100, 80 and 60, those of r2 from 60 by 30 and 15 to 0. So 80 has
+    0 and -20, and 40 has -20 and -10.
+    """
+    gallery = Gallery(BRIGHTNESS, TOY)
+    assert observers.preference("patch", gallery, SHOWN, SHOWN.references) == pytest.approx(-10 + 15)
+    # All windows of the other unit's reference are black: -80 against -40.
+    assert observers.preference("patch", gallery, SHOWN, SHOWN.others) == pytest.approx(-80 + 40)
+
+
+@pytest.mark.parametrize("kind", observers.KINDS)
+@pytest.mark.parametrize("similarity", [BRIGHTNESS, HAND, SSIM], ids=lambda similarity: similarity.name)
+def test_exchanged_queries_exchange_the_evidence(kind, similarity):
+    """p becomes 1 - p, and correct 1 - correct."""
+    gallery = Gallery(similarity, TOY)
+    one, other = (observers.preference(kind, gallery, each, SHOWN.references) for each in (SHOWN, exchanged(SHOWN)))
+    assert one != 0
+    assert other == -one
+    assert observers.probability(other, 0.3) == pytest.approx(1 - observers.probability(one, 0.3), abs=1e-15)
+    assert observers.correct(other) == 1 - observers.correct(one)
+
+
+@pytest.mark.parametrize("kind", observers.KINDS)
+def test_equal_queries_are_a_tie(kind):
+    """Both hide the same black corner pixels, and are the same picture: half right, p = 1/2."""
+    gallery = Gallery(HAND, TOY)
+    trial = replace(SHOWN, max="min", max_at=(0, 2), min_at=(2, 2))
+    found = observers.preference(kind, gallery, trial, SHOWN.references)
+    assert found == 0
+    assert observers.correct(found) == 0.5
+    assert observers.probability(found, 0.1) == 0.5
+
+
+def test_rounding_is_no_evidence():
+    assert observers.evidence(0.1 + 0.2, 0.3) == 0
+    assert observers.evidence([0.3, -0.2, 1], [0.2, 0.1, 1]) == pytest.approx([0.1, -0.3, 0])
+
+
+# ---- temperature
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 50.0])
+def test_temperature_gives_random_pairings_their_spread(scale):
+    """A tenth from chance, whatever the similarity's scale; ties say nothing of it."""
+    evidence = scale * np.random.default_rng(0).standard_normal(500)
+    found = observers.temperature(np.append(evidence, [0, 0]))
+    assert np.sqrt(np.mean((observers.probability(evidence, found) - 0.5) ** 2)) == pytest.approx(0.1, abs=1e-9)
+
+
+def test_temperature_by_hand():
+    """One size of evidence: sigmoid(e / tau) = 0.6, so tau = e / log(1.5)."""
+    assert observers.temperature(np.array([0.3, -0.3, 0])) == pytest.approx(0.3 / np.log(1.5))
+    assert observers.temperature(np.zeros(3)) == np.inf
+    assert observers.probability(0.0, np.inf) == 0.5
+
+
+def trials_of(units, references=2):
+    """Trials without pictures, some of each unit."""
+    return [
+        replace(SHOWN, unit=unit, base=f"{unit}{i}", references=tuple(f"{unit}r{i}{j}" for j in range(references)))
+        for unit in units
+        for i in range(3)
+    ]
+
+
+def test_random_pairings_are_with_another_unit():
+    """Also with those whose hashes are alike, such as -1 and -2."""
+    trials = trials_of([-1, -2, 3])
+    found = observers.re_paired(trials, np.random.default_rng(0))
+    own = {unit: {trial.references for trial in trials if trial.unit == unit} for unit in (-1, -2, 3)}
+    for before, after in zip(trials, found, strict=True):
+        assert after.references not in own[before.unit]
+        assert replace(after, references=before.references) == before
+    assert len({trial.references for trial in found}) > 3
+    # One unit alone has no other.
+    alone = observers.re_paired(trials_of(["u"]), np.random.default_rng(0))
+    assert {trial.unit for trial in alone} == {"u"}
+
+
+def test_others_are_of_other_units_and_the_same_in_all_of_a_unit(monkeypatch):
+    monkeypatch.setattr(observers, "OTHERS", 5)
+    trials = trials_of([-1, -2, 3])
+    found = observers.with_others(trials, np.random.default_rng(0))
+    for unit in (-1, -2, 3):
+        others = {trial.others for trial in found if trial.unit == unit}
+        assert len(others) == 1
+        assert len(set(*others)) == 5
+        own = {name for trial in trials if trial.unit == unit for name in trial.references}
+        assert not own & set(*others)
+    assert all(not trial.others for trial in observers.with_others(trials_of(["u"]), np.random.default_rng(0)))
+
+
+def test_what_units_share_is_no_other():
+    """A picture that is also a reference of the unit itself is not subtracted from it."""
+    trials = [replace(trial, references=("shared", trial.references[0])) for trial in trials_of(["u", "v"])]
+    for trial in observers.with_others(trials, np.random.default_rng(0)):
+        assert len(trial.others) == 3
+        assert "shared" not in trial.others
+
+
+# ---- observers without references
+
+
+def test_prior_learns_what_decides():
+    """In a world where the first difference decides by known log-odds and the second is noise."""
+    generator = np.random.default_rng(0)
+    sides = generator.standard_normal((4000, 2))
+    first_wins = generator.random(4000) < expit(1.5 * sides[:, 0])
+    x = np.where(first_wins[:, None], sides, -sides)
+    fitted = observers.fit_prior(x)
+    assert fitted.coefficients / fitted.scale == pytest.approx([1.5, 0], abs=0.15)
+    assert fitted.evidence(-x) == pytest.approx(-fitted.evidence(x)), "no side comes first"
+
+
+def test_prior_does_not_depend_on_the_scales():
+    x = np.random.default_rng(0).normal(0.3, 1, (40, 3))
+    fitted = [observers.fit_prior(each).evidence(each) for each in (x, x * [1e3, 1e-6, 1])]
+    assert fitted[0] == pytest.approx(fitted[1], rel=1e-5)
+
+
+def test_prior_never_sees_its_own_unit():
+    """Of two units with opposite rules, each is predicted by the other's, and always wrongly.
+
+    Fitted on all, or on other *trials* alone, the two rules would weigh alike.
+    """
+    x = np.array([[1.0]] * 6 + [[-1.0]] * 6)
+    found = observers.prior(x, ["u"] * 6 + ["v"] * 6)
+    assert observers.correct(found).tolist() == [0] * 12
+    assert observers.fit_prior(x).coefficients == pytest.approx([0], abs=1e-6)
+
+
+def test_prior_without_another_unit_knows_nothing():
+    assert observers.prior(np.ones((4, 2)), ["u"] * 4).tolist() == [0] * 4
+    assert observers.fit_prior(np.zeros((3, 2))).evidence(np.ones((1, 2))).tolist() == [0]
+
+
+def test_exchanged_queries_of_one_unit_exchange_what_the_prior_says():
+    generator = np.random.default_rng(0)
+    x, units = generator.normal(0.5, 1, (30, 3)), np.repeat(["u", "v", "w"], 10)
+    own = (units == "u")[:, None]
+    one, other = (observers.prior(each, units) for each in (x, np.where(own, -x, x)))
+    assert other[:10] == pytest.approx(-one[:10])
+
+
+def test_coin_is_fair_and_does_not_know_which_query_is_which():
+    trials = [replace(SHOWN, base=f"b{i}", max=f"x{i}", min=f"y{(7 * i) % 10000}") for i in range(10_000)]
+    found = np.array([observers.coin(trial, 0) for trial in trials])
+    assert abs(found.mean() - 0.5) < 4 * 0.5 / 100
+    assert np.array_equal([observers.coin(exchanged(trial), 0) for trial in trials], 1 - found)
+    assert not np.array_equal([observers.coin(trial, 1) for trial in trials], found)
+    assert observers.coin(replace(SHOWN, min="max"), 0) == 0.5
+
+
+def test_oracle():
+    assert [observers.oracle(*pair) for pair in ((2, 1), (1, 2), (1, 1), (-1, -2))] == [1, 0, 0.5, 1]
+
+
+# ---- machine interpretability score
+
+
+def test_the_temperature_divides():
+    """.8 - .3 less .4 - .5: evidence .6, which multiplied by .16 would make .524."""
+    evidence = observers.task([[0.8, 0.3], [0.4, 0.5]])
+    assert evidence == pytest.approx(0.6)
+    score, hard = observers.interpretability(evidence[None])
+    assert score == pytest.approx(0.97702, abs=1e-5)
+    assert hard == 1
+    assert expit(0.6 * 0.16) == pytest.approx(0.52398, abs=1e-5), "the control: the other direction"
+
+
+def test_score_is_a_mean_over_tasks():
+    """Evidence .16, -.16, and none: sigmoids of 1, -1 and 0; right, wrong, and a tie."""
+    score, hard = observers.interpretability(np.array([0.16, -0.16, 0, 0.16]))
+    assert score == pytest.approx((1 + 0.5 + expit(1)) / 4)
+    assert hard == (1 + 0 + 0.5 + 1) / 4
+
+
+def test_exchanged_queries_or_references_exchange_a_task():
+    s = np.random.default_rng(0).random((20, 2, 2))
+    assert observers.task(s[:, ::-1]) == pytest.approx(-observers.task(s))
+    assert observers.task(s[:, :, ::-1]) == pytest.approx(-observers.task(s))
+    assert observers.task(s[:, ::-1, ::-1]) == pytest.approx(observers.task(s))
+
+
+def test_task_from_pictures_by_hand():
+    """Brightness of queries 80 and 10, references 100 and 60, 0: s = -20, -80 and -70, -10 by means."""
+    pictures = {str(level): flat(*[level] * 3) for level in (80, 10, 100, 60, 0)}
+    found = observers.task_evidence(Gallery(BRIGHTNESS, pictures), ("80", "10"), (("100", "60"), ("0",)))
+    assert found == pytest.approx((-20 + 80) - (-70 + 10))
+
+
+# ---- planted units: each looks for one pattern, at a random place on texture
+
+WIDTH, SIDE, STRIDE, BASES = 31, 13, 3, 40
+SQUARES = [(top, left) for top in range(0, WIDTH - SIDE + 1, STRIDE) for left in range(0, WIDTH - SIDE + 1, STRIDE)]
+_rows, _columns = np.mgrid[-5:6, -5:6]
+_radius = np.hypot(_rows, _columns)
+PATTERNS = {
+    "disc": _radius <= 5,
+    "ring": (_radius <= 5) & (_radius >= 3.5),
+    "cross": (np.abs(_rows) <= 1) | (np.abs(_columns) <= 1),
+    "bars": _rows % 4 < 2,
+}
+
+
+def textured(pattern, count, generator):
+    """Pictures [N, 3, H, W] of smooth noise with a pattern in it, bright, at a random place."""
+    noise = torch.from_numpy(generator.standard_normal((count, 3, WIDTH, WIDTH)))
+    noise = F.avg_pool2d(F.pad(noise, (1, 1, 1, 1), mode="circular"), 3, 1)
+    x = (0.4 + 0.1 * noise / noise.std()).numpy()
+    for picture in x:
+        top, left = generator.integers(0, WIDTH - 10, 2)
+        picture[:, top : top + 11, left : left + 11][:, PATTERNS[pattern]] = 1
+    return (x.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def matched(pictures, pattern):
+    """Activations [N] of the pattern's unit: the mean over the positions of a ReLU behind its filter, whose sum is 0."""
+    weight = torch.from_numpy(PATTERNS[pattern] - PATTERNS[pattern].mean())[None, None]
+    x = F.pad(torch.from_numpy(pictures).double().mean(1, keepdim=True) / 255, (5,) * 4, mode="circular")
+    return F.relu(F.conv2d(x, weight)).mean((1, 2, 3)).numpy()
+
+
+def hidden(picture):
+    """Copies [squares, 3, H, W] of a picture, each with the mean of a square in the square."""
+    found = np.repeat(picture[None], len(SQUARES), 0)
+    for copy, (top, left) in zip(found, SQUARES, strict=True):
+        square = copy[:, top : top + SIDE, left : left + SIDE]
+        square[:] = square.mean((1, 2), keepdims=True).round()
+    return found
+
+
+@pytest.fixture(scope="module")
+def planted():
+    """Pictures by name, and `BASES` trials of each unit in the order of the patterns, with nine references."""
+    generator = np.random.default_rng(0)
+    pictures, trials = {}, []
+    for pattern in PATTERNS:
+        pictures |= {f"{pattern} r{i}": each for i, each in enumerate(textured(pattern, 60, generator))}
+        for i, base in enumerate(textured(pattern, BASES, generator)):
+            queries = hidden(base)
+            values = matched(queries, pattern)
+            low, high = values.argmin(), values.argmax()
+            names = [f"{pattern} {name}{i}" for name in ("base", "max", "min")]
+            pictures |= dict(zip(names, (base, queries[high], queries[low]), strict=True))
+            drawn = generator.choice(60, 9, replace=False)
+            references = tuple(f"{pattern} r{j}" for j in drawn)
+            trials.append(Trial(pattern, *names, SQUARES[high], SQUARES[low], SIDE, references))
+    trials = observers.with_others(trials, generator)
+    return pictures, trials, observers.re_paired(trials, generator)
+
+
+def shares(kind, similarity, pictures, trials, relative):
+    """Share of each unit's trials decided right [units]."""
+    gallery = Gallery(similarity, pictures)
+    evidence = np.array([observers.preference(kind, gallery, trial, trial.references) for trial in trials])
+    if relative:
+        others = [observers.preference(kind, gallery, trial, trial.others) for trial in trials]
+        evidence = observers.evidence(evidence, others)
+    return observers.correct(evidence).reshape(len(PATTERNS), -1).mean(1)
+
+
+def chance(share, trials):
+    """Within four standard errors of a half."""
+    return abs(share - 0.5) <= 4 * 0.5 / np.sqrt(trials)
+
+
+def test_patch_observer_finds_a_planted_disc(planted):
+    """By structure it is right where the unit looks for a disc; the square's place alone would not tell."""
+    pictures, trials, _ = planted
+    for relative in (False, True):
+        assert shares("patch", SSIM, pictures, trials, relative)[0] > 0.95
+    distances = [[baselines.centre(at, SIDE, (WIDTH, WIDTH)) for at in (x.max_at, x.min_at)] for x in trials]
+    assert chance(baselines.choose(*np.array(distances).T).mean(), len(trials))
+
+
+def test_relative_patch_observer_finds_planted_patterns_by_hand_made_features(planted):
+    pictures, trials, _ = planted
+    assert shares("patch", HAND, pictures, trials, relative=True).mean() > 0.95
+    assert shares("whole", HAND, pictures, trials, relative=True).mean() > 0.6
+
+
+def test_what_all_pictures_share_misleads_an_observer_that_is_not_relative(planted):
+    """Texture is in every window of every reference, a disc in few: a patch of texture is the more reference-like.
+
+    Whichever unit the references are of: the observer is far below chance with its own and with others'.
+    """
+    pictures, trials, shuffled = planted
+    for each in (trials, shuffled):
+        assert shares("patch", HAND, pictures, each, relative=False)[0] < 0.1
+
+
+@pytest.mark.parametrize("kind", observers.KINDS)
+@pytest.mark.parametrize("similarity", [HAND, SSIM], ids=lambda similarity: similarity.name)
+def test_references_of_another_unit_tell_a_relative_observer_nothing(planted, kind, similarity):
+    pictures, _, shuffled = planted
+    assert chance(shares(kind, similarity, pictures, shuffled, relative=True).mean(), len(shuffled))
+
+
+def test_scores_of_planted_units_and_of_none(planted):
+    """Maximal references with the pattern, minimal ones without it; then both with it."""
+    pictures, _, _ = planted
+    gallery = Gallery(HAND, pictures)
+
+    def score(minimal):
+        tasks = [(f"disc r{i}", f"{minimal} r{59 - i}") for i in range(20)]
+        references = [
+            [f"{name} r{j}" for j in range(20 + first, 29 + first)] for name, first in (("disc", 0), (minimal, 9))
+        ]
+        return observers.interpretability(
+            np.array([observers.task_evidence(gallery, queries, references) for queries in tasks])
+        )
+
+    soft, hard = score("bars")
+    assert soft > 0.55
+    assert hard == 1
+    soft, hard = score("disc")
+    assert soft == pytest.approx(0.5, abs=0.02)
+    assert chance(hard, 20)
+
+
+# ---- the step
+
+
+class Pale(nn.Module):
+    """A network for pictures [3, 31, 31]: one unit, the mean grey level; scores (u, 0, 0) of three outputs."""
+
+    def __init__(self, outputs=3):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 3)
+        self.relu = nn.ReLU()
+        self.dense = nn.Linear(2, outputs)
+
+    def forward(self, x):
+        return self.dense(self.relu(self.conv(x)).mean((2, 3)))
+
+
+TABLES = {
+    "units": [
+        ("cell", pa.string()),
+        ("draw", pa.int32()),
+        ("unit", pa.int32()),
+        ("channel", pa.int32()),
+        ("weight", pa.float64()),
+        ("least", pa.float64()),
+        ("most", pa.float64()),
+        ("sparsity", pa.float64()),
+        ("contrast", pa.float64()),
+        ("status", pa.string()),
+    ],
+    "sets": [
+        ("unit", pa.int32()),
+        ("set", pa.int32()),
+        ("side", pa.string()),
+        ("role", pa.string()),
+        ("bin", pa.int32()),
+        ("rank", pa.int32()),
+        ("image_id", pa.int32()),
+        ("image_class", pa.string()),
+        ("source", pa.string()),
+        ("activation", pa.float64()),
+    ],
+    "extremes": [
+        ("unit", pa.int32()),
+        ("set", pa.int32()),
+        ("image_id", pa.int32()),
+        ("size", pa.int32()),
+        ("stride", pa.int32()),
+        ("positions", pa.int32()),
+        ("base", pa.float64()),
+        ("min", pa.float64()),
+        ("max", pa.float64()),
+        ("min_top", pa.int32()),
+        ("min_left", pa.int32()),
+        ("max_top", pa.int32()),
+        ("max_left", pa.int32()),
+        ("min_ties", pa.int32()),
+        ("max_ties", pa.int32()),
+        ("relative_difference", pa.float64()),
+        ("overlap", pa.float64()),
+        ("beneficial", pa.bool_()),
+        ("valid", pa.bool_()),
+        ("reason", pa.string()),
+    ],
+    "trials": list(zip(job.TRIALS.names, job.TRIALS.types, strict=True)),
+    "stimuli": list(zip(job.STIMULI.names, job.STIMULI.types, strict=True)),
+}
+SETS_OF_A_UNIT = 2
+CONDITIONS = ("none", "natural", "blur")
+
+
+def saved(picture):
+    """A picture as the bytes of a PNG."""
+    content = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(picture.transpose(1, 2, 0))).save(content, "PNG")
+    return content.getvalue()
+
+
+class Step:
+    """Tables of two image sets of each planted unit, as the steps before write them, and the step's own."""
+
+    def __init__(self, tmp, planted):
+        pictures, trials, _ = planted
+        self.tmp, self.rows = tmp, {name: [] for name in TABLES}
+        (tmp / "data" / "a").mkdir(parents=True)
+        stimuli, photographs = {}, {}
+
+        def stimulus(name):
+            png = saved(pictures[name])
+            stimuli[key := hashlib.sha256(png).hexdigest()[:16]] = png
+            return key
+
+        def photograph(name):
+            (tmp / "data" / "a" / f"{name}.png").write_bytes(saved(pictures[name]))
+            return f"a/{name}.png", photographs.setdefault(name, len(photographs))
+
+        for unit, pattern in enumerate(PATTERNS):
+            self.rows["units"].append(
+                {"cell": f"s0m{unit}", "draw": 0, "unit": unit, "channel": unit, "weight": 1, "status": "ok"}
+                | dict.fromkeys(("least", "most", "sparsity", "contrast"), 0.0)
+            )
+            for number in range(SETS_OF_A_UNIT):
+                trial = trials[unit * BASES + number]
+                minimal = list(PATTERNS)[unit - 1]
+                base = f"{minimal} r{10 + number}"
+                of_sides = {
+                    "top": (trial.base, trial.references),
+                    "bottom": (base, [f"{minimal} r{20 + 9 * number + i}" for i in range(9)]),
+                }
+                for side, (query, references) in of_sides.items():
+                    for i, name in enumerate([query, *references]):
+                        source, image_id = photograph(name)
+                        self.rows["sets"].append(
+                            {"unit": unit, "set": number, "side": side, "role": "reference" if i else "base"}
+                            | {"bin": i, "rank": i, "image_id": image_id, "image_class": "a", "source": source}
+                            | {"activation": 0.0}
+                        )
+                self.rows["extremes"].append(
+                    {"unit": unit, "set": number, "image_id": photographs[trial.base], "size": SIDE, "stride": STRIDE}
+                    | {"positions": len(SQUARES), "base": 1.0, "min": 0.2, "max": 0.9, "relative_difference": 0.7}
+                    | dict(zip(("min_top", "min_left"), trial.min_at, strict=True))
+                    | dict(zip(("max_top", "max_left"), trial.max_at, strict=True))
+                    | {"min_ties": 1, "max_ties": 1, "overlap": 0.0, "beneficial": False, "valid": True, "reason": ""}
+                )
+                for condition in CONDITIONS:
+                    names = {
+                        "none": [],
+                        "natural": trial.references,
+                        "blur": [f"{pattern} r{i}" for i in range(40, 49)],
+                    }
+                    self.rows["trials"].append(
+                        {"trial": f"{unit}{number}{condition}", "network": "pale", "layer": "conv1", "class_id": "a"}
+                        | {"cell": f"s0m{unit}", "unit": unit, "set": number, "condition": condition, "kind": "main"}
+                        | {name: stimulus(getattr(trial, name)) for name in ("base", "min", "max")}
+                        | {"references": [stimulus(name) for name in names[condition]], "relative_difference": 0.7}
+                    )
+        self.rows["stimuli"] = [{"stimulus": key, "png": png} for key, png in stimuli.items()]
+        transform = {"resize": None, "crop": WIDTH, "mean": [0.5] * 3, "std": [0.25] * 3}
+        opened = ImageSource("folder", str(tmp / "data"), transform)
+        self.sources = [NetworkSource("pale", 3, f"random-{seed}", opened) for seed in (0, 1)]
+
+    def run(self, siblings=True, **given):
+        """Tables of the step: observers, and interpretability."""
+        for name, rows in self.rows.items():
+            parquet.write(self.tmp / f"{name}.parquet", rows, pa.schema(TABLES[name]))
+        written = {f"path_to_{name}": str(self.tmp / f"{name}.parquet") for name in ("observers", "interpretability")}
+        self.said = job.observe(
+            **written,
+            **{f"path_to_{name}": str(self.tmp / f"{name}.parquet") for name in TABLES},
+            **{"siblings": {"again": self.sources[1]} if siblings else {}, "source": self.sources[0]}
+            | {"device": "cpu", "seed": 0}
+            | given,
+        )
+        schemas = (job.SCHEMA, job.INTERPRETABILITY)
+        return [parquet.read(*each).to_pandas() for each in zip(written.values(), schemas, strict=True)]
+
+
+@pytest.fixture
+def step(tmp_path, monkeypatch, planted):
+    monkeypatch.setitem(models.BUILDERS, "pale", Pale)
+    return Step(tmp_path, planted)
+
+
+WITHOUT = {"centre", "variance", "saliency_sr", "class", "prior", "coin", "oracle"}
+SIMILARITIES = ("hand", "ssim", "sibling_again")
+WITH = {f"{kind}{way}_{name}" for kind in ("whole", "patch") for way in ("", "_relative") for name in SIMILARITIES}
+
+
+def test_rows_of_the_step(step):
+    """A row per main trial and observer: those without references in condition none, the others in the others."""
+    found, scores = step.run()
+    assert set(found["condition"]) == set(CONDITIONS)
+    for condition, rows in found.groupby("condition"):
+        assert set(rows["observer"]) == (WITHOUT if condition == "none" else WITH)
+    sets = len(PATTERNS) * SETS_OF_A_UNIT
+    assert len(found) == sets * (len(WITHOUT) + 2 * len(WITH))
+    assert not found.duplicated(["trial", "observer"]).any()
+    assert found["correct"].isin([0, 0.5, 1]).all()
+    assert found["p"].between(0, 1).all()
+    assert (found["relative_difference"] == 0.7).all()
+    told = found[~found["observer"].isin(["coin"])]
+    assert ((told["p"] > 0.5) == (told["correct"] == 1)).all()
+    assert ((told["p"] < 0.5) == (told["correct"] == 0)).all()
+    assert (found.loc[found["observer"] == "oracle", "correct"] == 1).all()
+    assert (found.loc[found["observer"] == "coin", "p"] == 0.5).all()
+    assert set(zip(found["unit"], found["cell"], strict=True)) == {(i, f"s0m{i}") for i in range(4)}
+    assert step.said == f"{len(WITHOUT | WITH)} observers, {3 * sets} trials"
+    assert len(scores) == len(PATTERNS) * len(SIMILARITIES)
+    assert (scores["tasks"] == SETS_OF_A_UNIT).all()
+    assert (scores.loc[scores["similarity"] != "ssim", "temperature"] == 0.16).all()
+    assert scores["temperature"].nunique() == 2
+    # A disc against bars.
+    assert scores.loc[(scores["similarity"] == "hand") & (scores["unit"] == 0), "hard_score"].tolist() == [1]
+
+
+def test_values_of_the_step_are_those_of_the_definitions(step, planted):
+    """The table's positions, sides and pictures go where they belong."""
+    found, scores = step.run(siblings=False)
+    pictures, trials, _ = planted
+    chosen = [trials[unit * BASES + number] for unit in range(4) for number in range(SETS_OF_A_UNIT)]
+    by_observer = {
+        name: rows.sort_values(["unit", "set"])["correct"].tolist() for name, rows in found.groupby("observer")
+    }
+
+    def right(name, value):
+        pairs = [[value(trial, at) for at in (trial.max_at, trial.min_at)] for trial in chosen]
+        return baselines.choose(*(baselines.DIRECTION[name] * np.array(pairs)).T).tolist()
+
+    assert by_observer["centre"] == right("centre", lambda trial, at: baselines.centre(at, SIDE, (WIDTH, WIDTH)))
+    assert by_observer["variance"] == right(
+        "variance", lambda trial, at: baselines.variance(pictures[trial.base] / 255, at, SIDE)
+    )
+    assert by_observer["saliency_sr"] == right(
+        "saliency_sr",
+        lambda trial, at: baselines.saliency(baselines.saliency_map(pictures[trial.base] / 255), at, SIDE),
+    )
+    gallery = Gallery(SSIM, pictures)
+    natural = found[(found["observer"] == "patch_ssim") & (found["condition"] == "natural")].sort_values(
+        ["unit", "set"]
+    )
+    evidence = np.array([observers.preference("patch", gallery, trial, trial.references) for trial in chosen])
+    assert natural["correct"].tolist() == observers.correct(evidence).tolist()
+    # One temperature for all of an observer's rows: log-odds go with the evidence.
+    odds = np.log(natural["p"] / (1 - natural["p"])).to_numpy()
+    assert odds / evidence == pytest.approx(odds[0] / evidence[0])
+    task = (chosen[0].base, "bars r10"), (chosen[0].references, [f"bars r{i}" for i in range(20, 29)])
+    other = (chosen[1].base, "bars r11"), (chosen[1].references, [f"bars r{i}" for i in range(29, 38)])
+    gallery = Gallery(HAND, pictures)
+    score, hard = observers.interpretability(
+        np.array([observers.task_evidence(gallery, *each) for each in (task, other)])
+    )
+    first = scores[(scores["unit"] == 0) & (scores["similarity"] == "hand")].iloc[0]
+    assert (first["score"], first["hard_score"]) == pytest.approx((score, hard))
+
+
+def test_class_observer_keeps_the_predicted_class(step):
+    """By hand on the network's own scores."""
+    found, _ = step.run(siblings=False)
+    network = models.build("pale", 3, 0).eval()
+    pngs = {row["stimulus"]: row["png"] for row in step.rows["stimuli"]}
+
+    def probabilities(name):
+        pixels = np.asarray(Image.open(io.BytesIO(pngs[name]))).transpose(2, 0, 1)
+        with torch.inference_mode():
+            return network(((torch.from_numpy(pixels.copy()).float() / 255 - 0.5) / 0.25)[None]).double().softmax(1)[0]
+
+    for row in step.rows["trials"]:
+        if row["condition"] == "none":
+            base, high, low = (probabilities(row[name]) for name in ("base", "max", "min"))
+            expected = float(high[base.argmax()] > low[base.argmax()])
+            told = found[(found["trial"] == row["trial"]) & (found["observer"] == "class")]
+            assert told["correct"].tolist() == [expected]
+
+
+def test_boxes_make_an_object_observer(step):
+    """Only in trials whose base image has one: it is right where the min query hides more of the box."""
+    extremes = step.rows["extremes"]
+    boxes = {
+        extremes[0]["image_id"]: (extremes[0]["min_top"], extremes[0]["min_left"], extremes[0]["min_top"] + 1, 31),
+        extremes[1]["image_id"]: (0, 0, 31, 31),
+        -1: (0, 0, 1, 1),
+    }
+    found, _ = step.run(siblings=False, boxes=boxes)
+    told = found[found["observer"] == "object"]
+    assert told["trial"].tolist() == ["00none", "01none"]
+    # The second box is the whole image: both squares hide as much of it.
+    assert told["correct"].tolist() == [1, 0.5]
+
+
+def test_order_and_names_of_trials_change_nothing(step):
+    """Nor does what is no main trial."""
+    before = step.run(siblings=False)
+    for name, rows in step.rows.items():
+        if name != "sets":
+            rows.reverse()
+    step.rows["trials"] += [row | {"kind": kind} for row in step.rows["trials"][:2] for kind in ("catch", "practice")]
+    for row in step.rows["trials"]:
+        row["trial"] = row["trial"][::-1]
+    after = step.run(siblings=False)
+    after[0]["trial"] = after[0]["trial"].str[::-1]
+    pd.testing.assert_frame_equal(before[0], after[0])
+    pd.testing.assert_frame_equal(before[1], after[1])
+
+
+def test_same_seed_same_bytes(step):
+    contents = []
+    for seed in (0, 0, 1):
+        step.run(siblings=False, seed=seed)
+        contents.append([(step.tmp / f"{name}.parquet").read_bytes() for name in ("observers", "interpretability")])
+    assert contents[0] == contents[1]
+    assert contents[0] != contents[2]
+
+
+def test_shuffled_references_change_no_observer_without_references(step):
+    """The prior and the baselines say the same; whole and patch do not."""
+    before, _ = step.run(siblings=False)
+    with_references = [row for row in step.rows["trials"] if row["references"]]
+    shifted = [row["references"] for row in with_references]
+    # By two image sets in two conditions: each unit has the references of the one before.
+    for row, references in zip(with_references, shifted[-4:] + shifted[:-4], strict=True):
+        row["references"] = references
+    after, _ = step.run(siblings=False)
+    same = before["observer"].isin(WITHOUT)
+    pd.testing.assert_frame_equal(before[same], after[same])
+    assert not np.array_equal(before.loc[~same, "p"], after.loc[~same, "p"])
+
+
+def test_exchanged_queries_of_the_table(step):
+    """Queries that change names, in all trials of one unit: p becomes 1 - p, and correct 1 - correct."""
+    before, _ = step.run(siblings=False)
+    for row in [*step.rows["trials"], *step.rows["extremes"]]:
+        if row["unit"] == 0:
+            for low in [name for name in row if name.startswith("min")]:
+                high = low.replace("min", "max")
+                row[low], row[high] = row[high], row[low]
+    after, _ = step.run(siblings=False)
+    own = (before["unit"] == 0) & (before["observer"] != "coin")
+    # Another unit's prior was fitted on this one, and temperatures on all trials: these have the same evidence.
+    assert after.loc[own, "p"].to_numpy() == pytest.approx(1 - before.loc[own, "p"].to_numpy(), abs=1e-9)
+    own = before["unit"] == 0
+    assert np.array_equal(after.loc[own, "correct"], 1 - before.loc[own, "correct"])
+
+
+def test_units_of_one_channel_do_not_teach_each_other(step):
+    """Where all units are of one channel, the prior knows nothing, and there is no other unit to be relative to."""
+    for row in step.rows["units"]:
+        row["channel"] = 7
+    found, _ = step.run(siblings=False)
+    assert (found.loc[found["observer"] == "prior", ["p", "correct"]] == 0.5).all(axis=None)
+    assert not found["observer"].str.contains("relative").any()
+    assert set(found.loc[found["condition"] == "blur", "observer"]) == {
+        f"{kind}_{name}" for kind in ("whole", "patch") for name in ("hand", "ssim")
+    }
+
+
+def test_a_sibling_sees_its_last_layer(step):
+    """Means over space of what its ReLU puts out, of images normalised as it wants them."""
+    similarity = job.sibling("again", step.sources[1], "cpu")
+    assert similarity.name == "sibling_again"
+    network = models.build("pale", 3, 1).eval()
+    picture = np.random.default_rng(0).integers(0, 256, (2, 3, WIDTH, WIDTH), np.uint8)
+    with torch.inference_mode():
+        x = (torch.from_numpy(picture).float() / 255 - 0.5) / 0.25
+        expected = network.relu(network.conv(x)).mean((2, 3)).numpy()
+    assert similarity.features(picture) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_sibling_without_a_layer_is_refused(step, monkeypatch):
+    monkeypatch.setitem(models.BUILDERS, "pale", lambda outputs: nn.Sequential(nn.Flatten(), nn.Linear(3 * 31**2, 3)))
+    source = replace(step.sources[1], weights="random-7")
+    with pytest.raises(StudyError, match="again has no ReLU or ReLU6 before its scores; leave it out"):
+        job.sibling("again", source, "cpu")
+
+
+def drop(name, **at):
+    """Leaves out the rows of a table that have these values."""
+
+    def change(step):
+        step.rows[name] = [row for row in step.rows[name] if any(row[key] != value for key, value in at.items())]
+
+    return change
+
+
+def no_main(step):
+    for row in step.rows["trials"]:
+        row["kind"] = "catch"
+
+
+def without_references(step):
+    step.rows["trials"][1]["references"] = []
+
+
+def lost_stimulus(step):
+    lost = step.rows["trials"][0]["base"]
+    step.rows["stimuli"] = [row for row in step.rows["stimuli"] if row["stimulus"] != lost]
+
+
+def other_picture(step):
+    step.rows["stimuli"][0]["png"] = step.rows["stimuli"][1]["png"]
+
+
+@pytest.mark.parametrize(
+    ("change", "file", "message"),
+    [
+        (no_main, "trials", "has no main trials"),
+        (without_references, "trials", "trial 00natural of condition natural has 0 references"),
+        (lost_stimulus, "stimuli", "stimulus [0-9a-f]{16} is missing"),
+        (other_picture, "stimuli", "stimulus [0-9a-f]{16} is another picture"),
+        (drop("extremes", unit=1, set=1), "extremes", "unit 1, set 1 is missing"),
+        (drop("units", unit=2), "units", "unit 2 is missing"),
+        (
+            drop("sets", unit=3, set=0, side="bottom", role="base"),
+            "sets",
+            "unit 3, set 0 needs one base image and references on the bottom side",
+        ),
+        (drop("sets", unit=0, set=1, side="top", role="reference"), "sets", "unit 0, set 1 needs .* on the top side"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " not in value else "",
+)
+def test_tables_that_do_not_fit_are_refused_by_name(step, change, file, message):
+    """With the file and the way out, and without a table behind."""
+    change(step)
+    with pytest.raises(StudyError, match=message) as refused:
+        step.run(siblings=False)
+    assert f"{step.tmp / file}.parquet: " in str(refused.value)
+    assert "make it again: snakemake" in str(refused.value)
+    assert not (step.tmp / "observers.parquet").exists()
