@@ -249,13 +249,12 @@ def synthesise(
     steps, the same as through `redirected`. A unit that cannot be driven is told by its status. StudyError where one of
     them does not give one number for each picture.
     """
-    shift, scale = (torch.tensor(list(values), device=device).view(3, 1, 1) for values in (mean, std))
 
     climbed = climbed or activation
     opening = opening or climbed
 
     def see(pictures: torch.Tensor, through: Activation) -> tuple[torch.Tensor, torch.Tensor]:
-        value, layer = through((pictures - shift) / scale)
+        value, layer = through((pictures - centre) / scale)
         if value.shape != (batch,) or len(layer) != batch:
             raise StudyError(
                 f"a visualisation is of one unit: one number for each picture, [{batch}], and the layer of each, but "
@@ -268,8 +267,9 @@ def synthesise(
             pictures = cropped(decoded(coefficients), width)
             return pictures, see(pictures, activation)[0], likeness(see(pictures, climbed)[1]).item()
 
-    # Weights are ordinary tensors; what a caller set must not keep gradients away.
+    # Whatever the mode of the caller: autograd refuses tensors that are made in inference mode.
     with torch.inference_mode(False), torch.enable_grad():
+        centre, scale = (torch.tensor(list(values), device=device).view(3, 1, 1) for values in (mean, std))
         coefficients = spectrum(batch, width, generator).to(device).requires_grad_()
         start = look()[1]
         optimiser = torch.optim.Adam([coefficients], lr=learning_rate)
