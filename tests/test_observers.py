@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -17,6 +16,7 @@ from torch.nn import functional as F
 
 from inputs.sources import ImageSource, NetworkSource
 from jobs import observers as job
+from jobs import occlusions, pictures, trials
 from readout import StudyError, baselines, models, observers
 from readout.observers import HAND, SSIM, Gallery, Similarity, Trial
 from runtime import parquet
@@ -537,54 +537,11 @@ class Pale(nn.Module):
 
 
 TABLES = {
-    "units": [
-        ("cell", pa.string()),
-        ("draw", pa.int32()),
-        ("unit", pa.int32()),
-        ("channel", pa.int32()),
-        ("weight", pa.float64()),
-        ("least", pa.float64()),
-        ("most", pa.float64()),
-        ("sparsity", pa.float64()),
-        ("contrast", pa.float64()),
-        ("status", pa.string()),
-    ],
-    "sets": [
-        ("unit", pa.int32()),
-        ("set", pa.int32()),
-        ("side", pa.string()),
-        ("role", pa.string()),
-        ("bin", pa.int32()),
-        ("rank", pa.int32()),
-        ("image_id", pa.int32()),
-        ("image_class", pa.string()),
-        ("source", pa.string()),
-        ("activation", pa.float64()),
-    ],
-    "extremes": [
-        ("unit", pa.int32()),
-        ("set", pa.int32()),
-        ("image_id", pa.int32()),
-        ("size", pa.int32()),
-        ("stride", pa.int32()),
-        ("positions", pa.int32()),
-        ("base", pa.float64()),
-        ("min", pa.float64()),
-        ("max", pa.float64()),
-        ("min_top", pa.int32()),
-        ("min_left", pa.int32()),
-        ("max_top", pa.int32()),
-        ("max_left", pa.int32()),
-        ("min_ties", pa.int32()),
-        ("max_ties", pa.int32()),
-        ("relative_difference", pa.float64()),
-        ("overlap", pa.float64()),
-        ("beneficial", pa.bool_()),
-        ("valid", pa.bool_()),
-        ("reason", pa.string()),
-    ],
-    "trials": list(zip(job.TRIALS.names, job.TRIALS.types, strict=True)),
-    "stimuli": list(zip(job.STIMULI.names, job.STIMULI.types, strict=True)),
+    "units": occlusions.UNITS,
+    "sets": occlusions.SETS,
+    "extremes": occlusions.EXTREMES,
+    "trials": trials.TRIALS,
+    "stimuli": pictures.STIMULI,
 }
 SETS_OF_A_UNIT = 2
 CONDITIONS = ("none", "natural", "blur")
@@ -617,7 +574,15 @@ class Step:
 
         for unit, pattern in enumerate(PATTERNS):
             self.rows["units"].append(
-                {"cell": f"s0m{unit}", "draw": 0, "unit": unit, "channel": unit, "weight": 1, "status": "ok"}
+                {
+                    "cell": f"s0m{unit}",
+                    "draw": 0,
+                    "unit": unit,
+                    "channel": unit,
+                    "weight": 1,
+                    "status": "ok",
+                    "driving": 9,
+                }
                 | dict.fromkeys(("least", "most", "sparsity", "contrast"), 0.0)
             )
             for number in range(SETS_OF_A_UNIT):
@@ -651,7 +616,7 @@ class Step:
                     }
                     self.rows["trials"].append(
                         {"trial": f"{unit}{number}{condition}", "network": "pale", "layer": "conv1", "class_id": "a"}
-                        | {"cell": f"s0m{unit}", "unit": unit, "set": number, "condition": condition, "kind": "main"}
+                        | {"cell": f"s0m{unit}", "unit": unit, "set": number, "condition": condition}
                         | {name: stimulus(getattr(trial, name)) for name in ("base", "min", "max")}
                         | {"references": [stimulus(name) for name in names[condition]], "relative_difference": 0.7}
                     )
@@ -663,7 +628,7 @@ class Step:
     def run(self, siblings=True, **given):
         """Tables of the step: observers, and interpretability."""
         for name, rows in self.rows.items():
-            parquet.write(self.tmp / f"{name}.parquet", rows, pa.schema(TABLES[name]))
+            parquet.write(self.tmp / f"{name}.parquet", rows, TABLES[name])
         written = {f"path_to_{name}": str(self.tmp / f"{name}.parquet") for name in ("observers", "interpretability")}
         self.said = job.observe(
             **written,
@@ -688,7 +653,7 @@ WITH = {f"{kind}{way}_{name}" for kind in ("whole", "patch") for way in ("", "_r
 
 
 def test_rows_of_the_step(step):
-    """A row per main trial and observer: those without references in condition none, the others in the others."""
+    """A row per trial and observer: those without references in condition none, the others in the others."""
     found, scores = step.run()
     assert set(found["condition"]) == set(CONDITIONS)
     for condition, rows in found.groupby("condition"):
@@ -789,12 +754,10 @@ def test_boxes_make_an_object_observer(step):
 
 
 def test_order_and_names_of_trials_change_nothing(step):
-    """Nor does what is no main trial."""
     before = step.run(siblings=False)
     for name, rows in step.rows.items():
         if name != "sets":
             rows.reverse()
-    step.rows["trials"] += [row | {"kind": kind} for row in step.rows["trials"][:2] for kind in ("catch", "practice")]
     for row in step.rows["trials"]:
         row["trial"] = row["trial"][::-1]
     after = step.run(siblings=False)
@@ -882,11 +845,6 @@ def drop(name, **at):
     return change
 
 
-def no_main(step):
-    for row in step.rows["trials"]:
-        row["kind"] = "catch"
-
-
 def without_references(step):
     step.rows["trials"][1]["references"] = []
 
@@ -903,10 +861,9 @@ def other_picture(step):
 @pytest.mark.parametrize(
     ("change", "file", "message"),
     [
-        (no_main, "trials", "has no main trials"),
         (without_references, "trials", "trial 00natural of condition natural has 0 references"),
-        (lost_stimulus, "stimuli", "stimulus [0-9a-f]{16} is missing"),
-        (other_picture, "stimuli", "stimulus [0-9a-f]{16} is another picture"),
+        (lost_stimulus, "stimuli", "picture [0-9a-f]{16} is missing"),
+        (other_picture, "stimuli", "picture [0-9a-f]{16} is another than its name"),
         (drop("extremes", unit=1, set=1), "extremes", "unit 1, set 1 is missing"),
         (drop("units", unit=2), "units", "unit 2 is missing"),
         (

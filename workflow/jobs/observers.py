@@ -33,7 +33,7 @@ SCHEMA = pa.schema(
         ("relative_difference", pa.float64()),
     ]
 )
-"""A row per main trial and observer; `p` is the probability of choosing the max query."""
+"""A row per trial and observer; `p` is the probability of choosing the max query."""
 INTERPRETABILITY = pa.schema(
     [
         ("network", pa.string()),
@@ -65,7 +65,7 @@ def _decoded(path_to_stimuli: str, names: Sequence[str]) -> dict[str, np.ndarray
 
 @dataclass(frozen=True)
 class _Trials:
-    """Main trials: the rows of `trials.parquet`, the trials as observers see them, and rows of `extremes.parquet`."""
+    """Trials: the rows of `trials.parquet`, the trials as observers see them, and rows of `extremes.parquet`."""
 
     rows: list[dict]
     seen: list[Trial]
@@ -78,10 +78,8 @@ class _Trials:
 
 
 def _trials(path_to_trials: str, path_to_extremes: str, path_to_units: str) -> _Trials:
-    """The main trials, ordered by unit, image set and condition."""
+    """The trials, ordered by unit, image set and condition."""
     rows = parquet.read(path_to_trials, TRIALS).to_pylist()
-    if not rows:
-        raise StudyError(f"{path_to_trials}: has no main trials; {parquet.again(path_to_trials)}")
     rows.sort(key=lambda row: (row["unit"], row["set"], row["condition"], row["trial"]))
     table = parquet.read(path_to_extremes, EXTREMES, optional=["relative_difference"]).to_pylist()
     by_set = {(row["unit"], row["set"]): row for row in table}
@@ -345,7 +343,7 @@ def observe(
     boxes: Mapping[int, Sequence[float]] | None = None,
     made: str | None = None,
 ) -> str:
-    """Write what each observer chooses in the main trials, and the machine interpretability score of each unit.
+    """Write what each observer chooses in the trials, and the machine interpretability score of each unit.
 
     `siblings` are networks by name with the model of `source` and other weights; the observers compare by their
     features, too. `boxes` are the objects of images whose data set has them, by image_id, as `baselines.hidden_share`
