@@ -413,7 +413,7 @@ def write(folder, trials, cells):
         path = folder / "observers" / network / layer / "0.parquet"
         table = pa.Table.from_pandas(part.assign(p=0.5), preserve_index=False)
         parquet.write(path, {name: table[name] for name in job.ANSWERS.names}, job.ANSWERS)
-        observers[f"{network}/{layer}/0"] = str(path)
+        observers[network, layer, "0"] = str(path)
     rows = cells.assign(depth=0).to_dict("records")
     blank = {field.name: 0 if pa.types.is_integer(field.type) else None for field in tables.CELLS}
     blank |= {field.name: 0.0 for field in tables.CELLS if pa.types.is_floating(field.type)}
@@ -426,6 +426,7 @@ def write(folder, trials, cells):
         "networks": NETWORKS,
         "conditions": CONDITIONS,
         "confidence": 0.95,
+        "origins": {network: {"observers": {}} for network in (*NETWORKS, "three")},
     }
     if len(people):
         table = pa.Table.from_pandas(people.astype({"confidence": "Int32"}), preserve_index=False)
@@ -435,7 +436,7 @@ def write(folder, trials, cells):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def judged(tmp_path_factory):
     """A simulated study of three units a cell, judged: answers, cells, the table and the page."""
     trials, cells = simulate(units=3)
     given = write(tmp_path_factory.mktemp("legibility"), trials, cells)
@@ -451,8 +452,8 @@ def pick(table, what, **which):
     return rows
 
 
-def test_the_step_says_of_each_network_what_the_functions_say(finished):
-    trials, _, table, _ = finished
+def test_the_step_says_of_each_network_what_the_functions_say(judged):
+    trials, _, table, _ = judged
     own = trials[
         (trials["network"] == "one") & (trials["observer"] == "patch_hand") & (trials["condition"] == "natural")
     ]
@@ -472,9 +473,9 @@ def test_the_step_says_of_each_network_what_the_functions_say(finished):
     assert list(margins["part"]) == [f"{letter}{i}" for letter in "sm" for i in range(4)]
 
 
-def test_pooled_rows_are_of_trained_networks(finished):
+def test_pooled_rows_are_of_trained_networks(judged):
     """The untrained network has rows of its own and is in no other; without a gap it has no bridge."""
-    trials, _, table, page = finished
+    trials, _, table, page = judged
     of = trials[
         trials["network"].isin(["one", "two"])
         & (trials["observer"] == "patch_sibling")
@@ -490,8 +491,8 @@ def test_pooled_rows_are_of_trained_networks(finished):
     assert "Untrained: a control" in page
 
 
-def test_the_page_says_that_machines_are_no_people(finished, tmp_path):
-    trials, cells, _, page = finished
+def test_the_page_says_that_machines_are_no_people(judged, tmp_path):
+    trials, cells, _, page = judged
     assert "Machine observers are a proxy. They are not people." in page
     assert "Rows named “people” are answers of people." in page
     assert page.index("What this study could find") < page.index("How often observers are right")
@@ -511,9 +512,9 @@ def test_the_page_says_that_machines_are_no_people(finished, tmp_path):
     assert "No answers of people are on this page." in page and "How fast and how sure" not in page
 
 
-def test_the_power_statement_comes_before_any_contrast(finished):
+def test_the_power_statement_comes_before_any_contrast(judged):
     """In the table as on the page; and is there for each contrast."""
-    _, _, table, _ = finished
+    _, _, table, _ = judged
     for network in ("one", "two", POOLED):
         whats = list(table.loc[table["network"] == network, "what"])
         assert whats.index("contrast") > max(i for i, what in enumerate(whats) if what == "power")
@@ -525,8 +526,8 @@ def test_the_power_statement_comes_before_any_contrast(finished):
         assert both.equals(contrasts.set_index(keys).loc[both.index, ["n_a", "n_p"]])
 
 
-def test_p_values_are_adjusted_over_the_contrasts_of_a_network(finished):
-    _, _, table, _ = finished
+def test_p_values_are_adjusted_over_the_contrasts_of_a_network(judged):
+    _, _, table, _ = judged
     rows = pick(table, "contrast", network="one")
     assert len(rows) == 4 * 2 * 2 * 2
     assert rows["p_adjusted"].min() == pytest.approx(min(1, len(rows) * rows["p"].min()))
@@ -605,8 +606,8 @@ def texts(figure):
 
 
 @pytest.mark.usefixtures("drawn")
-def test_the_figure_of_accuracy_has_the_published_bars_beside(finished):
-    table = finished[2]
+def test_the_figure_of_accuracy_has_the_published_bars_beside(judged):
+    table = judged[2]
     figure = legibility_figures.accuracy(table, list(NETWORKS), ["untrained"])
     published = [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_marker() == "s"]
     everyone = [each.people / 900 for each in PUBLISHED.values()] + [each.experts / 360 for each in PUBLISHED.values()]
@@ -621,8 +622,8 @@ def test_the_figure_of_accuracy_has_the_published_bars_beside(finished):
 
 
 @pytest.mark.usefixtures("drawn")
-def test_the_figure_of_cells_shows_the_grid_with_selectivity_upwards(finished):
-    _, _, table, _ = finished
+def test_the_figure_of_cells_shows_the_grid_with_selectivity_upwards(judged):
+    _, _, table, _ = judged
     figure = legibility_figures.cells(table, list(NETWORKS), ["untrained"])
     first = figure.axes[0]
     own = pick(table, "cell", network=POOLED, observer=PERSON, condition="natural").set_index("part")["estimate"]
@@ -635,8 +636,8 @@ def test_the_figure_of_cells_shows_the_grid_with_selectivity_upwards(finished):
 
 
 @pytest.mark.usefixtures("drawn")
-def test_the_figure_of_gains_marks_the_groups(finished):
-    _, cells, table, _ = finished
+def test_the_figure_of_gains_marks_the_groups(judged):
+    _, cells, table, _ = judged
     figure = legibility_figures.gain(table, cells, list(NETWORKS), ["untrained"], observer="patch_hand")
     of = bridge.with_groups(cells[cells["network"] == "one"], "mean")
     dots = [len(each.get_offsets()) for each in figure.axes[0].collections]
@@ -646,13 +647,13 @@ def test_the_figure_of_gains_marks_the_groups(finished):
 
 
 @pytest.mark.usefixtures("drawn")
-def test_figures_of_nothing_say_so(finished):
-    table = finished[2]
+def test_figures_of_nothing_say_so(judged):
+    table = judged[2]
     nothing = table[table["what"] == "kappa"]
     for figure in (
         legibility_figures.accuracy(nothing, list(NETWORKS)),
         legibility_figures.cells(nothing, list(NETWORKS)),
-        legibility_figures.gain(nothing, finished[1], list(NETWORKS)),
+        legibility_figures.gain(nothing, judged[1], list(NETWORKS)),
     ):
         assert len(texts(figure)) >= 1 and not figure.axes
     assert legibility_page.told(None) == "–"

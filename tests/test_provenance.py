@@ -231,12 +231,15 @@ def test_files_of_one_study_are_gathered(layer):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"study": "other"}, r"is of study other, settings \w{16}, but the layer is of study tiny, settings \w{16}"),
+        (
+            {"study": "other"},
+            r"is of study other, settings \w{16}, but what it goes into is of study tiny, settings \w{16}",
+        ),
         (
             {"settings": {"seed": 1}},
-            rf"is of study tiny, settings {provenance.digest({'seed': 1})}, but the layer is of study tiny",
+            rf"is of study tiny, settings {provenance.digest({'seed': 1})}, but what it goes into is of study tiny",
         ),
-        (None, "is of study unknown, settings unknown, but the layer is of study tiny"),
+        (None, "is of study unknown, settings unknown, but what it goes into is of study tiny"),
     ],
     ids=["study", "settings", "unmarked"],
 )

@@ -500,7 +500,9 @@ def test_a_file_that_does_not_serve_is_refused(made, harm, words):
 def test_a_file_of_another_study_is_refused(made):
     study = made("sum")
     run(study)
-    with pytest.raises(StudyError, match=r"redundancy\.parquet: is of study unknown, but the layer is of study tiny"):
+    with pytest.raises(
+        StudyError, match=r"redundancy\.parquet: is of study unknown, but what it goes into is of study tiny"
+    ):
         gathered(study, origin={"study": "tiny"})
 
 

@@ -444,7 +444,9 @@ def test_a_table_of_values_that_does_not_serve_is_refused(toy_study, harm, words
 
 def test_values_of_another_study_are_refused(toy_study):
     _, path, _ = divide(toy_study)
-    with pytest.raises(StudyError, match=r"shapley/a\.parquet: is of study unknown, but the layer is of study tiny"):
+    with pytest.raises(
+        StudyError, match=r"shapley/a\.parquet: is of study unknown, but what it goes into is of study tiny"
+    ):
         gathered(toy_study, path, {"study": "tiny"})
 
 

@@ -516,5 +516,7 @@ def test_the_order_of_a_groups_images_does_not_matter(compared):
 
 
 def test_controls_of_another_study_are_refused(compared):
-    with pytest.raises(StudyError, match=r"controls/a\.parquet: is of study unknown, but the layer is of study tiny"):
+    with pytest.raises(
+        StudyError, match=r"controls/a\.parquet: is of study unknown, but what it goes into is of study tiny"
+    ):
         compared.gather_groups({"study": "tiny"})

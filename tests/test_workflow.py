@@ -679,7 +679,9 @@ def test_file_of_another_study_is_named_and_made_again(project):
     made = json.loads(table.schema.metadata[b"readout"]) | {"study": "other"}
     pq.write_table(table.replace_schema_metadata({b"readout": json.dumps(made)}), victim)
     printed = changed(project, device="auto").fail()
-    assert f"{name}: is of study other, settings {made['settings']}, but the layer is of study tiny, " in printed
+    assert (
+        f"{name}: is of study other, settings {made['settings']}, but what it goes into is of study tiny, " in printed
+    )
     assert f"make it again: snakemake --cores 1 --force {name}" in printed
     assert "Traceback" not in printed
     project.run("--force", name)

@@ -29,7 +29,7 @@ def plan(*steps):
     """What a part follows from: when any of it changes, the part is looked through again, and made where it lacks."""
     shared = {
         key: STUDY.config[key]
-        for key in ("seed", "images", "others", "grid", "activations", "probes", "ablations", "controls", "importance")
+        for key in ("seed", "images", "others", "grid", "activations", "probes", "ablations", "controls", "importance", "occlusion")
     }
     shared |= {"labels": STUDY.labels, "files": STUDY.listing_digest(), "code": [digest(step) for step in steps]}
     return lambda w: [shared, *(repr(n) for n in STUDY.networks.values() if n.name == w.get("network", n.name))]
@@ -52,12 +52,14 @@ def wanted(network, layer):
     ranked = [target for n, at, target in STUDY.ranked() if (n, at) == (network, layer)]
     looked = ranked if STUDY.importance and STUDY.importance["redundancy"] else []
     divided = STUDY.networks[network].targets if STUDY.shapley else ()
+    seen = [target for n, at, target in STUDY.occluded() if (n, at) == (network, layer)]
     return [
         f"{R}/tables/{network}/{layer}.parquet",
         *(f"{R}/pseudo/{network}/{layer}/{pseudo}.parquet" for pseudo in drawn),
         *(f"{R}/importance/{network}/{layer}/{target}/rankings.parquet" for target in ranked),
         *(f"{R}/redundancy/{network}/{layer}/{target}.parquet" for target in looked),
         *(f"{R}/shapley/{network}/{layer}/{target}.parquet" for target in divided),
+        *(f"{R}/observers/{network}/{layer}/{target}/observers.parquet" for target in seen),
     ]
 
 
@@ -96,7 +98,7 @@ use rule all as begin with:
         plan=plan("images", "networks", "cells"),
         # Whether there is a GPU shows where the networks run.
         options="--config device=auto",
-        files=[f"{R}/images.parquet"]
+        files=[f"{R}/images.parquet", *([f"{R}/occlusions/pool.parquet"] if STUDY.occlusion else [])]
         + expand([f"{R}/networks/{{n}}/layers.parquet", f"{R}/others/{{n}}.parquet"], n=STUDY.networks)
         + [f"{R}/networks/{network.name}/truth.parquet" for network in STUDY.networks.values() if network.planted],
 
@@ -119,14 +121,17 @@ use rule all as network with:
 use rule all as layers with:
     input:
         rules.network.output,
+        # Observers look with the eyes of networks of the same kind, too.
+        lambda w: expand(rules.network.output[0], network=STUDY.siblings(w.network) if STUDY.occlusion else []),
     output:
         touch(f"{R}/cluster/layers/{{network}}/{{layer}}.done"),
     log:
         f"{R}/logs/cluster/layers/{{network}}/{{layer}}.log",
     params:
         parts=lambda w: json.dumps([f"layers/{w.network}/{layer}" for layer in sharing(w)]),
-        plan=plan("tables"),
-        options="--allowed-rules cells probes ablations controls shapley pseudo importance redundancy layer_tables",
+        plan=plan("tables", "observers"),
+        options="--allowed-rules cells probes ablations controls shapley pseudo importance redundancy layer_tables"
+        " occlusions visualisations trials observers",
         files=lambda w: [path for layer in sharing(w) for path in wanted(w.network, layer)],
 
 

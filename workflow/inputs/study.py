@@ -579,6 +579,13 @@ class Study:
         """All (network, layer, target) whose units the occlusion task looks at."""
         return self._occluded
 
+    def siblings(self, network: str) -> tuple[str, ...]:
+        """Trained networks of the same kind as a network, with other weights."""
+        own = self.networks[network]
+        same = [other for other in self.networks.values() if other.model == own.model and not other.untrained]
+        weights = self.source(own).weights
+        return tuple(other.name for other in same if self.source(other).weights != weights)
+
     def controlled(self, network: str) -> tuple[str, ...]:
         """The layers of a network with controls, in order of depth."""
         return self._controlled[network]

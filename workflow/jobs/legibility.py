@@ -59,8 +59,10 @@ LEFT_OUT = {
 }
 
 
-def _read(path: str, schema: pa.Schema, optional: Sequence[str] = ()) -> pd.DataFrame:
-    table = parquet.read(path, schema, optional=("relative_difference", *optional))
+def _read(
+    path: str, schema: pa.Schema, optional: Sequence[str] = (), origin: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    table = parquet.read(path, schema, optional=("relative_difference", *optional), origin=origin)
     if not pc.all(pc.is_in(table["correct"], pa.array([0.0, 0.5, 1.0]))).as_py():
         raise StudyError(f"{path}: correct is something else than 0, 0.5 and 1; {parquet.again(path)}")
     frame = table.to_pandas(ignore_metadata=True)
@@ -73,15 +75,16 @@ def _read(path: str, schema: pa.Schema, optional: Sequence[str] = ()) -> pd.Data
 
 
 def _answers(
-    paths_to_observers: Mapping[str, str],
+    paths_to_observers: Mapping[tuple[str, str, str], str],
     path_to_responses: str | None,
     networks: Mapping[str, Mapping],
     conditions: Sequence[str],
+    origins: Mapping[str, Mapping[str, Mapping[str, str]]],
 ) -> pd.DataFrame:
     """The answers of all observers; of the study's networks and conditions alone."""
     frames = []
-    for path in paths_to_observers.values():
-        frame = _read(path, ANSWERS)
+    for (network, _, _), path in paths_to_observers.items():
+        frame = _read(path, ANSWERS, origin=origins[network]["observers"])
         if (frame["observer"] == PERSON).any():
             raise StudyError(f"{path}: a machine observer is called {PERSON}, which people are; give it another name")
         frames.append(frame)
@@ -268,24 +271,26 @@ def judge(
     *,
     path_to_legibility: str,
     path_to_page: str,
-    paths_to_observers: Mapping[str, str],
+    paths_to_observers: Mapping[tuple[str, str, str], str],
     path_to_cells: str,
     path_to_responses: str | None = None,
-    paths_to_units: Mapping[str, str] | None = None,
-    paths_to_extremes: Mapping[str, str] | None = None,
+    paths_to_units: Mapping[tuple[str, str, str], str] | None = None,
+    paths_to_extremes: Mapping[tuple[str, str, str], str] | None = None,
     networks: Mapping[str, Mapping],
     conditions: Sequence[str],
+    origins: Mapping[str, Mapping[str, Mapping[str, str]]],
     confidence: float,
     seed: int = 0,
     made: str | None = None,
 ) -> str:
     """Write `legibility.parquet`, and the same for readers as a page of HTML.
 
-    Paths to observers, units and extremes are by grid. `networks` says of each whether it is `untrained`; those that
-    are not make the pooled rows. `conditions` are the study's, in the order of the page; without `none` there are no
-    gains. `path_to_responses` has people's answers. `seed` is that of the permuted cells.
+    Paths to observers, units and extremes are by network, layer and target; `origins` says by network and step what
+    their files must carry. `networks` says of each whether it is `untrained`; those that are not make the pooled rows.
+    `conditions` are the study's, in the order of the page; without `none` there are no gains. `path_to_responses` has
+    people's answers. `seed` is that of the permuted cells.
     """
-    answers = _answers(paths_to_observers, path_to_responses, networks, conditions)
+    answers = _answers(paths_to_observers, path_to_responses, networks, conditions, origins)
     cells = _cells(path_to_cells, networks, answers)
     trained = [name for name, network in networks.items() if not network["untrained"]]
     present = [name for name in networks if (answers["network"] == name).any()]

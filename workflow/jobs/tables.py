@@ -1,6 +1,6 @@
 """Step `tables`: the rows of all cells and other groups gathered, a layer at a time and then for the study."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, groupby, product
 
@@ -25,7 +25,7 @@ from jobs import (
 from readout import StudyError, folds, outcomes
 from readout.folds import FOLDS
 from readout.probes import auroc
-from runtime import parquet, provenance
+from runtime import parquet
 
 EFFECTS = ("rank_deficit", "rank_change", "log_p_change")
 """What the published ablation does to the target's images, as means over them."""
@@ -123,19 +123,6 @@ def _finite(table: pa.Table) -> bool:
     numbers = (column for column in table.columns if pa.types.is_floating(column.type))
     # Values that are missing, where they may be, are no fault.
     return all(pc.all(pc.is_finite(column)).as_py() is not False for column in numbers)
-
-
-def _read(path: str, schema: pa.Schema, origin: Mapping[str, str], optional: Collection[str] = ()) -> pa.Table:
-    """Read a table, and refuse that of another study or of other settings: one brought from elsewhere."""
-    table = parquet.read(path, schema, optional=optional)
-    made = provenance.of(table.schema.metadata)
-    found = {key: made.get(key, "unknown") for key in origin}
-    if found != origin:
-        theirs, ours = (", ".join(f"{key} {value}" for key, value in some.items()) for some in (found, origin))
-        raise StudyError(
-            f"{path}: is of {theirs}, but the layer is of {ours}, and these do not mix; {parquet.again(path)}"
-        )
-    return table
 
 
 @dataclass(frozen=True)
@@ -290,7 +277,7 @@ def _mean_by_cell(path: str, origin: Mapping[str, str]) -> dict[str, dict]:
     And its `stability`, the share of its units that two folds' grids have in common, where there are such grids.
     """
     cross_fitted = any(name.startswith("cell_fold") for name in parquet.schema(path).names)
-    table = _read(path, cells.FOLDS_SCHEMA if cross_fitted else cells.SCHEMA, origin)
+    table = parquet.read(path, cells.FOLDS_SCHEMA if cross_fitted else cells.SCHEMA, origin=origin)
     if not _finite(table):
         raise StudyError(f"{path}: a number is not finite; {parquet.again(path)}")
     # A grid, and each fold's own; else what is said of other files would be wrong.
@@ -350,7 +337,7 @@ def _ablated_groups(
     coordinates: Mapping[str, str],
     reference: Reference,
 ) -> Iterator[dict]:
-    table = _read(path, schema, origin, ablations.OPTIONAL)
+    table = parquet.read(path, schema, optional=ablations.OPTIONAL, origin=origin)
     unranked = dict.fromkeys(importance.RANKED.names)
     for head, rows in _runs(table, names, path):
         _check_place(path, head, coordinates)
@@ -361,7 +348,7 @@ def _pseudo(
     path: str, origin: Mapping[str, str], coordinates: Mapping[str, str], reference: Reference
 ) -> Iterator[dict]:
     """The rows of `GROUPS` of a pseudo-target at a layer, but for the depth; `reference` is of all classes."""
-    table = _read(path, pseudo.SCHEMA, origin, ablations.OPTIONAL)
+    table = parquet.read(path, pseudo.SCHEMA, optional=ablations.OPTIONAL, origin=origin)
     for head, rows in _runs(table, controls.GROUP.names, path):
         _check_place(path, head, coordinates)
         done = Ablated.of(rows, reference, path, "crossfit", drawn=True)
@@ -390,7 +377,7 @@ def _probe(
     path: str, coordinates: Mapping[str, str], units: int | None, reference: Reference, origin: Mapping[str, str]
 ) -> tuple[dict, dict[str, np.ndarray] | None]:
     """The row of a cell's probes, and its cross-fitted decisions by place in the reference, if there are such."""
-    table = _read(path, probes.SCHEMA, origin, probes.OPTIONAL)
+    table = parquet.read(path, probes.SCHEMA, optional=probes.OPTIONAL, origin=origin)
     row, *more = table.to_pylist()
     fixed = row["units_fixed"]
     if more or row | coordinates != row or row["units"] != units or not (fixed is None or 0 < fixed <= units):
@@ -420,7 +407,7 @@ def _auroc(decided: Mapping[str, np.ndarray], chosen: np.ndarray) -> float:
 
 def ablated(path: str, reference: Reference, origin: Mapping[str, str]) -> Iterator[tuple[str, str, Ablated]]:
     """Protocol, intervention and ablation of a cell's file, one after the other."""
-    table = _read(path, ablations.SCHEMA, origin, ablations.OPTIONAL)
+    table = parquet.read(path, ablations.SCHEMA, optional=ablations.OPTIONAL, origin=origin)
     for head, rows in _runs(table, ("protocol", "intervention"), path):
         protocol, intervention = head.values()
         done = Ablated.of(rows, reference, path, protocol)
@@ -585,7 +572,7 @@ def gather_groups(
 
 def _shapley(path: str, origin: Mapping[str, str], coordinates: Mapping[str, str]) -> list[dict]:
     """The rows of `SHAPLEY` of one grid, but for the depth: of each intervention all cells in their order."""
-    table = _read(path, shapley.SCHEMA, origin, shapley.OPTIONAL)
+    table = parquet.read(path, shapley.SCHEMA, optional=shapley.OPTIONAL, origin=origin)
     s, m = (pc.max(table[f"{name}_bin"]).as_py() + 1 for name in ("selectivity", "magnitude"))
     bins = list(product(range(s), range(m)))
     for head, rows in _runs(table, (*coordinates, "intervention"), path):
@@ -658,7 +645,7 @@ def gather_measures(
     rows = []
     for (network, layer, target), path in paths_to_means.items():
         depth = _depth(paths_to_layers[network], layer)
-        table = _read(path, importance.MEANS, origins[network]["importance"], ("value",))
+        table = parquet.read(path, importance.MEANS, optional=("value",), origin=origins[network]["importance"])
         bins = groups.bins(paths_to_cells[network, layer, target])
         at = {"network": network, "layer": layer, "class_id": target}
         found = table.to_pylist()
@@ -702,7 +689,7 @@ def _redundancy(
     path: str, origin: Mapping[str, str], coordinates: Mapping[str, str], layers: Mapping[str, Mapping]
 ) -> list[dict]:
     """The rows of `REDUNDANCY` of one grid; `layers` are the rows of `layers.parquet` by layer."""
-    table = _read(path, redundancy.SCHEMA, origin, redundancy.OPTIONAL)
+    table = parquet.read(path, redundancy.SCHEMA, optional=redundancy.OPTIONAL, origin=origin)
     rows = table.to_pylist()
     if any(row | coordinates != row for row in rows):
         raise StudyError(f"{path}: is not of {', '.join(coordinates.values())}; {parquet.again(path)}")

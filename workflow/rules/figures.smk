@@ -1,7 +1,6 @@
 # The paper's figures, what stands up of them, and supplements, drawn from the tables alone.
 FIRST = STUDY.figure1()
 # Controls, which the figures tell apart from what is studied.
-OCCLUDED = list(dict.fromkeys(network for network, _, _ in STUDY.occluded()))
 UNTRAINED = [network.name for network in STUDY.networks.values() if (network.weights or "").startswith("random-")]
 
 

@@ -1,5 +1,6 @@
 # How well observers see what drives units, and whether units that matter are easier to see: a table, and a page.
 RESPONSES = f"{R}/page/responses.parquet"
+OCCLUDED = list(dict.fromkeys(network for network, _, _ in STUDY.occluded()))
 
 
 rule legibility:
@@ -22,6 +23,7 @@ rule legibility:
         f"{R}/logs/legibility.log",
     params:
         settings=judging(),
+        origins={network: origins(network, "observers") for network in OCCLUDED},
         code=digest("legibility"),
     run:
         from jobs import legibility
@@ -32,5 +34,6 @@ rule legibility:
             **output,
             **of_observers(input),
             **params.settings,
+            origins=params.origins,
             made=made("legibility", params.settings),
         )

@@ -3,7 +3,7 @@
 
 rule observers:
     input:
-        lambda w: [path for name in siblings(w.network) for path in weights(STUDY.networks[name])],
+        lambda w: [path for name in STUDY.siblings(w.network) for path in weights(STUDY.networks[name])],
         lambda w: weights(STUDY.networks[w.network]),
         path_to_trials=rules.trials.output.path_to_trials,
         path_to_stimuli=rules.trials.output.path_to_stimuli,

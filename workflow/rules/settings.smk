@@ -171,16 +171,9 @@ def of_task(pattern):
     return [pattern.format(network=n, layer=layer, class_id=target) for n, layer, target in STUDY.occluded()]
 
 
-def siblings(network):
-    """Networks of the same kind with other weights that were trained: their features compare pictures, too."""
-    own = STUDY.networks[network]
-    rest = [other for other in STUDY.networks.values() if other.model == own.model and not other.untrained]
-    return [other.name for other in rest if STUDY.source(other).weights != STUDY.source(own).weights]
-
-
 def observing(network):
     """What observers are given beside a grid's trials."""
-    known = {name: STUDY.source(STUDY.networks[name]) for name in siblings(network)}
+    known = {name: STUDY.source(STUDY.networks[name]) for name in STUDY.siblings(network)}
     return {"source": STUDY.source(STUDY.networks[network]), "siblings": known, "seed": STUDY.seed}
 
 
@@ -197,11 +190,12 @@ def judging():
 
 def of_observers(paths):
     """The inputs of the table of legibility: files by grid."""
-    grids = ["/".join(grid) for grid in STUDY.occluded()]
+    named = {
+        f"paths_to_{name}": dict(zip(STUDY.occluded(), paths[name], strict=True))
+        for name in ("observers", "units", "extremes")
+    }
     return {
-        "paths_to_observers": dict(zip(grids, paths.observers, strict=True)),
-        "paths_to_units": dict(zip(grids, paths.units, strict=True)),
-        "paths_to_extremes": dict(zip(grids, paths.extremes, strict=True)),
+        **named,
         "path_to_cells": paths.path_to_cells,
         "path_to_responses": next(iter(paths.responses), None),
     }
@@ -301,6 +295,7 @@ def origins(network, *steps):
         "shapley": valuing,
         "importance": ranking,
         "redundancy": looking,
+        "observers": observing,
     }
     given = {step: GRID if step == "cells" else settings[step](network) for step in steps}
     return {step: {"study": STUDY.name, "settings": provenance.digest(s)} for step, s in given.items()}

@@ -112,16 +112,26 @@ def read(
     schema: pa.Schema | None = None,
     columns: list[str] | None = None,
     optional: Collection[str] = (),
+    origin: Mapping[str, str] | None = None,
     empty: bool = False,
 ) -> pa.Table:
     """Read a table; StudyError names the file where it is missing or cut short.
 
     With a schema: its columns (or those of `columns`) alone, in its order; StudyError where one is missing, is of
     another type or lacks a value, but for those of `optional`, and where there is no row unless it may be `empty`.
+    With an `origin` it refuses a table that does not carry the same: one of another study or of other settings.
     """
     with _named(path):
         table = _open(path).read(columns=columns)
         table.validate(full=True)
+    if origin is not None:
+        made = provenance.of(table.schema.metadata)
+        found = {key: made.get(key, "unknown") for key in origin}
+        if found != origin:
+            theirs, ours = (", ".join(f"{key} {value}" for key, value in some.items()) for some in (found, origin))
+            raise StudyError(
+                f"{path}: is of {theirs}, but what it goes into is of {ours}, and these do not mix; {again(path)}"
+            )
     if schema is None:
         return table
     fields = [field for field in schema if columns is None or field.name in columns]
