@@ -122,8 +122,8 @@ def _summary(rows: _Rows) -> str:
         return "<p>No contrast of A and P has the units that a statement of its power takes.</p>\n"
     found, units = ([row[name] for row in known] for name in ("detectable", "needed"))
     return (
-        f"<p>The contrasts of A and P detect differences from {_number(min(found))} to {_number(max(found))} on; to find "
-        f"{EFFECT:g} they would take {min(units)} to {max(units)} units in each group.</p>\n"
+        f"<p>The contrasts of A and P detect differences from {_number(min(found))} to {_number(max(found))} on; to "
+        f"find {EFFECT:g} they would take {min(units)} to {max(units)} units in each group.</p>\n"
     )
 
 
