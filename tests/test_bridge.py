@@ -386,16 +386,23 @@ def test_a_regression_is_given_magnitude_size_and_relative_difference():
 
 
 def test_intervals_of_a_regression_cover():
-    """Three units a cell of two layers, nothing to find: 95 % intervals of the difference cover 0 over units."""
+    """Three units a cell of two layers, nothing to find: 95 % intervals of the difference cover 0, over units and cells.
+
+    Where each cell has a gain of its own those over units are too short, as a negative control, and p over cells is not.
+    """
     of_cells = cells(("conv1", "conv2"))
     generator = np.random.default_rng(0)
-    found = [
-        bridge.regression(gains(of_cells, generator.normal(0, 0.1, (32, 3))), of_cells, "zero")["difference"]
-        for _ in range(200)
-    ]
-    ends = np.array([bridge.interval(each.estimate, 0.95) for each in found])
-    assert ((ends[:, 0] <= 0) & (ends[:, 1] >= 0)).mean() == pytest.approx(0.95, abs=0.045)
-    assert stats.kstest([each.p for each in found], "uniform").pvalue > 0.01
+    covered = {}
+    for deviation in (0.0, 0.15):
+        own = [generator.normal(0, 0.1, (32, 3)) + generator.normal(0, deviation, (32, 1)) for _ in range(150)]
+        found = [bridge.regression(gains(of_cells, each), of_cells, "zero")["difference"] for each in own]
+        for over in ("estimate", "over_cells"):
+            ends = np.array([bridge.interval(getattr(each, over), 0.95) for each in found])
+            covered[over, deviation] = ((ends[:, 0] <= 0) & (ends[:, 1] >= 0)).mean()
+        assert stats.kstest([each.p for each in found], "uniform").pvalue > 0.01
+    for key in (("estimate", 0.0), ("over_cells", 0.0), ("over_cells", 0.15)):
+        assert covered[key] > 0.9, key
+    assert covered["estimate", 0.15] < 0.85
 
 
 def test_a_regression_that_nothing_determines_says_why():

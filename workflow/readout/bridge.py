@@ -122,7 +122,7 @@ def _standard(values: np.ndarray) -> np.ndarray | None:
 class Result:
     """A contrast with its interval over units, and beside it the interval over cells; or why there is none.
 
-    `p` is two-sided: of the contrast of A and P by permuted cells, of a regression by Student's t over units.
+    `p` is two-sided: of the contrast of A and P by permuted cells, of a regression by Student's t over cells.
     """
 
     status: str
@@ -318,8 +318,9 @@ def regression(
         if estimate is None or not estimate.df[0] >= 1:
             found[name] = Result(NOT_ESTIMABLE, "too few units, or cells in which the covariates coincide", **about)
             continue
-        p = float(min(1.0, 2 * min(estimate.above(0)[0], estimate.below(0)[0])))
         over_cells = linear(x, y, ones, _codes(joined, [*GRID, "cell"]), wanted)
+        # The regressors are the cells', and where cells differ for whatever reason units know nothing of it.
+        p = None if over_cells is None else float(2 * min(over_cells.above(0)[0], over_cells.below(0)[0]))
         found[name] = Result(OK, None, estimate, over_cells, p, **about)
     return found
 
