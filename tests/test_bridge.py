@@ -394,7 +394,7 @@ def test_intervals_of_a_regression_cover():
     generator = np.random.default_rng(0)
     covered = {}
     for deviation in (0.0, 0.15):
-        own = [generator.normal(0, 0.1, (32, 3)) + generator.normal(0, deviation, (32, 1)) for _ in range(150)]
+        own = [generator.normal(0, 0.1, (32, 3)) + generator.normal(0, deviation, (32, 1)) for _ in range(100)]
         found = [bridge.regression(gains(of_cells, each), of_cells, "zero")["difference"] for each in own]
         for over in ("estimate", "over_cells"):
             ends = np.array([bridge.interval(getattr(each, over), 0.95) for each in found])
