@@ -8,6 +8,7 @@ null.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -121,7 +122,7 @@ def _standard(values: np.ndarray) -> np.ndarray | None:
 class Result:
     """A contrast with its interval over units, and beside it the interval over cells; or why there is none.
 
-    `p` is two-sided: of the contrast of A and P by permuted cells, of a regression by Student's t over units.
+    `p` is two-sided: of the contrast of A and P by permuted cells, of a regression by Student's t over cells.
     """
 
     status: str
@@ -196,46 +197,89 @@ def contrast(
     found = linear(x, y, weights, _codes(chosen, UNIT), wanted)
     if found is None or not found.df[0] >= 1:
         return Result(NOT_ESTIMABLE, "too few units for the grids and the covariate", **about)
-    slope = 0.0
-    if difference is not None:
-        everyone = joined["relative_difference"].to_numpy(float)
-        scale = chosen["relative_difference"].to_numpy(float).std()
-        # The covariate's part is taken out before cells are permuted, as in Freedman and Lane (1983).
-        slope = float(np.linalg.lstsq(x * np.sqrt(weights)[:, None], y * np.sqrt(weights), rcond=None)[0][-1]) / scale
-        value = joined["gain"].to_numpy(float) - slope * everyone
-    else:
-        value = joined["gain"].to_numpy(float)
-    p = float(permuted(*_deals(joined.assign(value=value)), permutations, seed))
+    values, deals, sums = _deals(joined, difference is not None)
+    p = float(permuted(values, deals, permutations, seed, sums))
     return Result(OK, None, found, linear(x, y, weights, cell, wanted), p, **about)
 
 
-def permuted(values: Sequence[np.ndarray], deals: Sequence[np.ndarray], permutations: int, seed: int) -> np.ndarray:
+class Sums(NamedTuple):
+    """Sums of a covariate z over the units of each cell [C], by grid; z is less its mean, w is 1 / units of the cell.
+
+    `wz`: sum of w z; `ww`: of w^2; `wwz`: of w^2 z; `wzz` and `wwzz`: over all units of all grids.
+    """
+
+    wz: list[np.ndarray]
+    ww: list[np.ndarray]
+    wwz: list[np.ndarray]
+    wzz: float
+    wwzz: float
+
+
+def permuted(
+    values: Sequence[np.ndarray],
+    deals: Sequence[np.ndarray],
+    permutations: int,
+    seed: int,
+    sums: Sums | None = None,
+) -> np.ndarray:
     """Two-sided p [...] of a sum over grids of what their cells were dealt, against deals at random within each grid.
 
     values: of the cells of each grid [..., C]; deals: of each grid what its cells count in the sum [C]. The observed
-    deal counts as one of those at random, so that p is never 0.
+    deal counts as one of those at random, so that p is never 0. With the `sums` of a covariate, values are what it
+    leaves (Freedman and Lane 1983), and each sum is in units of the error that it has given the covariate: where A has
+    the harder trials, fewer deals are as far from them as its own.
     """
     generator = np.random.default_rng(seed)
-    own, drawn = 0.0, 0.0
-    for value, deal in zip(values, deals, strict=True):
+    total, along, square, across = 0.0, 0.0, 0.0, 0.0
+    for i, (value, deal) in enumerate(zip(values, deals, strict=True)):
         many = generator.permuted(np.broadcast_to(deal, (permutations, len(deal))), axis=1)
-        own = own + value @ deal
-        drawn = drawn + value @ many.T
+        many = np.concatenate([deal[None], many])  # the observed one first
+        total = total + value @ many.T
+        if sums is not None:
+            along = along + many @ sums.wz[i]
+            square = square + many**2 @ sums.ww[i]
+            across = across + many @ sums.wwz[i]
+    if sums is not None:
+        slope = along / sums.wzz
+        total = total / np.sqrt(square - 2 * slope * across + slope**2 * sums.wwzz)
+    size = np.abs(total)
     # Equal deals are equal, whatever rounding makes of their sums.
-    near = ROUNDING * np.abs(drawn).max(-1, keepdims=True)
-    return (1 + (np.abs(drawn) >= np.abs(own)[..., None] - near).sum(-1)) / (1 + permutations)
+    near = ROUNDING * size.max(-1, keepdims=True)
+    return (size >= size[..., :1] - near).sum(-1) / (1 + permutations)
 
 
-def _deals(joined: pd.DataFrame) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Mean value of the cells of each grid that have units, and what each counts in the contrast."""
+def _deals(joined: pd.DataFrame, adjusted: bool) -> tuple[list[np.ndarray], list[np.ndarray], Sums | None]:
+    """Of the cells of each grid that have units the mean gain, and what each counts in the contrast.
+
+    `adjusted` means are of what the relative difference leaves, beside which are its sums.
+    """
+    cell = _codes(joined, [*GRID, "cell"])
+    w = 1 / np.bincount(cell)[cell]
+    frame = joined[[*GRID, "cell", "a", "p"]].assign(value=joined["gain"].astype(float), w=w)
+    z = np.zeros(len(frame))
+    if adjusted:
+        z = joined["relative_difference"].to_numpy(float)
+        of_grid = [frame[name] for name in GRID]
+        z = z - (
+            pd.Series(w * z, frame.index).groupby(of_grid).transform("sum")
+            / frame["w"].groupby(of_grid).transform("sum")
+        )
+        z = z.to_numpy()
+        frame["value"] -= (w * z * frame["value"]).sum() / (w * z**2).sum() * z
+    frame = frame.assign(wz=w * z, ww=w**2, wwz=w**2 * z)
+    sums = Sums([], [], [], float((w * z**2).sum()), float((w**2 * z**2).sum())) if adjusted else None
+    how = {"value": "mean", "a": "first", "p": "first", "wz": "sum", "ww": "sum", "wwz": "sum"}
+    of_cells = frame.groupby([*GRID, "cell"]).agg(how)
     values, deals = [], []
-    of_cells = joined.groupby([*GRID, "cell"]).agg(value=("value", "mean"), a=("a", "first"), p=("p", "first"))
     for _, grid in of_cells.groupby(level=GRID):
-        value, a, p = (grid[name].to_numpy(float) for name in ("value", "a", "p"))
-        values.append(value)
+        a, p = (grid[name].to_numpy(float) for name in "ap")
+        values.append(grid["value"].to_numpy())
         # As least squares weigh grids with these numbers of cells.
         deals.append(a.sum() * p.sum() / (a.sum() + p.sum()) * (a / a.sum() - p / p.sum()))
-    return values, deals
+        if sums is not None:
+            for name in ("wz", "ww", "wwz"):
+                getattr(sums, name).append(grid[name].to_numpy())
+    return values, deals, sums
 
 
 TERMS = ("ablation", "probe", "difference")
@@ -274,8 +318,9 @@ def regression(
         if estimate is None or not estimate.df[0] >= 1:
             found[name] = Result(NOT_ESTIMABLE, "too few units, or cells in which the covariates coincide", **about)
             continue
-        p = float(min(1.0, 2 * min(estimate.above(0)[0], estimate.below(0)[0])))
         over_cells = linear(x, y, ones, _codes(joined, [*GRID, "cell"]), wanted)
+        # The regressors are the cells', and where cells differ for whatever reason units know nothing of it.
+        p = None if over_cells is None else float(2 * min(over_cells.above(0)[0], over_cells.below(0)[0]))
         found[name] = Result(OK, None, estimate, over_cells, p, **about)
     return found
 

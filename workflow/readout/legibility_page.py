@@ -15,7 +15,11 @@ SHOWN = 3
 
 
 def _number(value: float | None, digits: int = 2) -> str:
-    return UNKNOWN if missing(value) else f"{value:.{digits}f}".replace("-", "−")
+    if missing(value):
+        return UNKNOWN
+    text = f"{value:.{digits}f}"
+    # Rounded to zero it has no sign.
+    return (text if float(text) else f"{0:.{digits}f}").replace("-", "−")
 
 
 def told(row: Row | None, low: str = "low", high: str = "high") -> str:
@@ -107,7 +111,19 @@ def _power(rows: _Rows) -> str:
         f"that would be found in {100 * POWER:.0f} % of such studies; and the units needed to find {EFFECT:g}, which "
         "is what all explanations together added for people in the paper. It is assumed that units are independent and "
         "vary alike in all cells. A difference smaller than the detectable one may be there and not be found.</p>\n"
-        f"{_folded(_table(headings, lines), len(lines), 'rows of power')}"
+        f"{_summary(rows)}{_folded(_table(headings, lines), len(lines), 'rows of power')}"
+    )
+
+
+def _summary(rows: _Rows) -> str:
+    """The range of what the contrasts could detect."""
+    known = [row for row in rows.of("power", part="contrast") if not missing(row["detectable"])]
+    if not known:
+        return "<p>No contrast of A and P has the units that a statement of its power takes.</p>\n"
+    found, units = ([row[name] for row in known] for name in ("detectable", "needed"))
+    return (
+        f"<p>The contrasts of A and P detect differences from {_number(min(found))} to {_number(max(found))} on; to "
+        f"find {EFFECT:g} they would take {min(units)} to {max(units)} units in each group.</p>\n"
     )
 
 
@@ -151,7 +167,8 @@ def _agreement(rows: _Rows, conditions: Sequence[str]) -> str:
         pairs = {(row["observer"], row["part"]): row for row in found}
         lines = []
         for name in names:
-            cells = [told(pairs.get((other, name)) or pairs.get((name, other))) for other in names]
+            of_pairs = [pairs.get((other, name)) or pairs.get((name, other)) for other in names]
+            cells = [told(row).replace(" [", "<br><small>[").replace("]", "]</small>") for row in of_pairs]
             lines.append((_name(name), cells))
         undefined = sum(row["n_undefined"] for row in found)
         caption = f"Cohen's kappa, condition {condition}" + (f"; undefined in {undefined} pairs" if undefined else "")
