@@ -498,6 +498,22 @@ def test_references_of_another_unit_tell_a_relative_observer_nothing(planted, ki
     assert chance(shares(kind, similarity, pictures, shuffled, relative=True).mean(), len(shuffled))
 
 
+@pytest.mark.parametrize("relative", [False, True])
+@pytest.mark.parametrize("kind", observers.KINDS)
+def test_a_unit_that_minds_squares_at_random_is_not_predicted(planted, kind, relative):
+    """The null: which of two squares is called max is a coin's choice."""
+    pictures, trials, _ = planted
+    generator = np.random.default_rng(0)
+    shown, made = dict(pictures), []
+    for i, trial in enumerate(trials):
+        queries = hidden(pictures[trial.base])
+        high, low = generator.choice(len(SQUARES), 2, replace=False)
+        shown |= {f"max {i}": queries[high], f"min {i}": queries[low]}
+        squares = {"max_at": SQUARES[high], "min_at": SQUARES[low]}
+        made.append(replace(trial, max=f"max {i}", min=f"min {i}", **squares))
+    assert chance(shares(kind, HAND, shown, made, relative).mean(), len(made))
+
+
 def test_scores_of_planted_units_and_of_none(planted):
     """Maximal references with the pattern, minimal ones without it; then both with it."""
     pictures, _, _ = planted

@@ -17,7 +17,7 @@ visible, and `class` leaves the class that the network sees in the base image mo
 """
 ROUNDING = 1e-9
 """Values that differ by less, as a share of the larger one, are equal."""
-# ASSUME: luminance by the weights of Rec. 601; the saliency of the paper is another model's.
+# ASSUME: luminance by the weights of ITU-R BT.601; the saliency of the paper is another model's.
 LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 
