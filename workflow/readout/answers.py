@@ -1,7 +1,7 @@
 """People's answers to the occlusion task: the file that the page saves, and which sessions count.
 
-The page (workflow/page/app.js) saves one JSON file a session. Times are whole milliseconds. An answer names the button, from
-left to right; what the button means is said here alone.
+The page (workflow/page/app.js) saves one JSON file a session. Times are whole milliseconds. An answer names the button,
+from left to right; what a button means is said here alone.
 """
 
 import json
@@ -19,7 +19,14 @@ Side = Literal["left", "right"]
 
 FORMAT, VERSION = "occlusion-answers", 1
 CONDITIONS = ("none", "natural", "synthetic", "mixed", "blur")
-BUTTONS: tuple[tuple[Side, int], ...] = (("left", 3), ("left", 2), ("left", 1), ("right", 1), ("right", 2), ("right", 3))
+BUTTONS: tuple[tuple[Side, int], ...] = (
+    ("left", 3),
+    ("left", 2),
+    ("left", 1),
+    ("right", 1),
+    ("right", 2),
+    ("right", 3),
+)
 """Side and confidence of the six buttons, 3 2 1 | 1 2 3. The paper's code stored those on the left mirrored."""
 PRACTICE = 4
 """Practice trials of a pass, as published; fewer where a page has fewer."""
@@ -54,7 +61,10 @@ class Planned:
 
 @dataclass(frozen=True)
 class Answer:
-    """A choice: the pictures on either side, the button (0 to 5), ms since they were there; `round` is 0 but in practice."""
+    """A choice: the pictures on either side, the button (0 to 5), ms since they were shown.
+
+    `round` is the pass of practice, from 1, and 0 in main and catch trials.
+    """
 
     trial: str
     left: str
@@ -153,7 +163,7 @@ def _matching(content: Mapping, name: str, where: str, pattern: re.Pattern) -> N
 
 
 def parse(text: str) -> Session:
-    """The session of a file's text; StudyError says what is wrong with a file that is cut short, edited or of another kind."""
+    """The session of a file's text; StudyError says what is wrong with one that is cut short, edited or foreign."""
     try:
         whole = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -171,11 +181,17 @@ def parse(text: str) -> Session:
     for name in ("study", "condition", "comment"):
         if not isinstance(content[name], str):
             raise StudyError(f"the session: {name} is {content[name]!r}, not a text")
+        if re.search("[\ud800-\udfff]", content[name]):
+            raise StudyError(f"the session: {name} has halves of characters, which the page never writes")
     _whole(content, "task", "the session", 0)
     _whole(content, "milliseconds", "the session", 1)
     _whole(content, "instruction_milliseconds", "the session", 0)
     size = content["window"]
-    if not isinstance(size, list) or len(size) != 2 or not all(type(side) is int and 0 <= side <= 10**6 for side in size):
+    if (
+        not isinstance(size, list)
+        or len(size) != 2
+        or not all(type(side) is int and 0 <= side <= 10**6 for side in size)
+    ):
         raise StudyError(f"the session: window is {size!r}, not a width and a height")
     if not isinstance(content["answers"], list):
         raise StudyError("the session: answers are no list")
@@ -204,13 +220,17 @@ def check(session: Session, plan: Sequence[Planned]) -> None:
         raise StudyError(f"has {len(own)} answers to the {len(tested)} trials of its task")
     for i, (answer, planned) in enumerate(zip(own, tested, strict=True)):
         if (answer.trial, answer.left, answer.right) != (planned.trial, planned.left, planned.right):
-            raise StudyError(f"answer {i} of its task is to another trial, or with other pictures, than the page shows there")
+            raise StudyError(
+                f"answer {i} of its task is to another trial, or with other pictures, than the page shows there"
+            )
     if session.answers[len(session.answers) - len(own) :] != own:
         raise StudyError("has practice behind the trials of its task")
     each = min(PRACTICE, len(practice))
     rounds = [answer for answer in session.answers if answer.round > 0]
     passes = session.practice_passes
-    if (passes > 0) != bool(practice) or [a.round for a in rounds] != [1 + i // max(each, 1) for i in range(passes * each)]:
+    if (passes > 0) != bool(practice) or [a.round for a in rounds] != [
+        1 + i // max(each, 1) for i in range(passes * each)
+    ]:
         raise StudyError(f"has {len(rounds)} answers in {passes} passes of practice with {each} trials each")
     for number in range(1, passes + 1):
         shown = [answer for answer in rounds if answer.round == number]
@@ -254,7 +274,9 @@ def screen(
     if seconds > limits.seconds[1]:
         reasons.append(f"{seconds:.1f} s in all, more than {limits.seconds[1]:g} s")
     if instruction_seconds < limits.instruction_seconds:
-        reasons.append(f"{instruction_seconds:.1f} s before the first trial, less than {limits.instruction_seconds:g} s")
+        reasons.append(
+            f"{instruction_seconds:.1f} s before the first trial, less than {limits.instruction_seconds:g} s"
+        )
     if len(set(sides)) < 2:
         reasons.append("the same side in every trial")
     return tuple(reasons)
@@ -292,7 +314,9 @@ def simulate(
         elif rng.random() < person.guessing:
             chosen = (left, right)[rng.integers(2)]
         else:
-            skill = person.skill if isinstance(person.skill, int | float) else person.skill.get(planned.trial, person.easy)
+            skill = (
+                person.skill if isinstance(person.skill, int | float) else person.skill.get(planned.trial, person.easy)
+            )
             likely = skill if planned.kind == "main" else person.easy
             other = right if planned.max == left else left
             chosen = planned.max if rng.random() < likely else other
