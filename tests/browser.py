@@ -45,8 +45,13 @@ class Browser:
         logs = {"browser": "ALL", "performance": "ALL"}
         wanted = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": logs}
         self.at += "/" + self._ask("POST", "", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]
+        # Not the tab that a browser opens by itself, which loads much; what it asked for is forgotten.
+        self.go("about:blank")
+        self.requests()
         # The window's size is that of the page in it.
-        self.devtools("Emulation.setDeviceMetricsOverride", width=size[0], height=size[1], deviceScaleFactor=1, mobile=False)
+        self.devtools(
+            "Emulation.setDeviceMetricsOverride", width=size[0], height=size[1], deviceScaleFactor=1, mobile=False
+        )
 
     def _ask(self, method: str, path: str, content: dict | None = None) -> object:
         data = None if content is None else json.dumps(content).encode()
@@ -102,10 +107,22 @@ class Browser:
         """What the console has shown since the last call."""
         return [entry["message"] for entry in self._ask("POST", "/se/log", {"type": "browser"})]
 
+    def events(self) -> list[dict]:
+        """What the network has reported since the last call."""
+        events = [
+            json.loads(entry["message"])["message"] for entry in self._ask("POST", "/se/log", {"type": "performance"})
+        ]
+        return [event for event in events if event["method"].startswith("Network.")]
+
     def requests(self) -> list[str]:
-        """The addresses that were asked for since the last call."""
-        events = [json.loads(entry["message"])["message"] for entry in self._ask("POST", "/se/log", {"type": "performance"})]
-        return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+        """The addresses that were asked for since the last call, also in vain."""
+        return [e["params"]["request"]["url"] for e in self.events() if e["method"] == "Network.requestWillBeSent"]
+
+    def accessible(self) -> list[tuple[str, str]]:
+        """Role and name of what a screen reader is told of, level by level."""
+        nodes = self.devtools("Accessibility.getFullAXTree")["nodes"]
+        told = [node for node in nodes if not node["ignored"] and "name" in node]
+        return [(node["role"]["value"], node["name"]["value"]) for node in told]
 
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self._ask("GET", "/screenshot")))
@@ -121,9 +138,10 @@ def browser(folder: Path, size: tuple[int, int] = (1280, 800)) -> Iterator[Brows
     downloads.mkdir(parents=True, exist_ok=True)
     printed = folder / "driver.txt"
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    with printed.open("w") as file, begin(
-        [PROGRAMS["chromedriver"], "--port=0"], stdout=file, stderr=file, env=environment
-    ) as process:
+    with (
+        printed.open("w") as file,
+        begin([PROGRAMS["chromedriver"], "--port=0"], stdout=file, stderr=file, env=environment) as process,
+    ):
         try:
             port = None
             end = time.monotonic() + 30
