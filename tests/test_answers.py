@@ -122,6 +122,8 @@ def test_the_checksum_is_that_of_crc_32():
     """The check value of CRC-32 is cbf43926 for the nine digits; here the text is {"a":1}."""
     assert answers.zlib.crc32(b"123456789") == 0xCBF43926
     assert int(answers.checksum({"a": 1}), 16) == answers.zlib.crc32(b'{"a":1}')
+    # JSON.stringify escapes no letter.
+    assert int(answers.checksum({"a": "é𝄞"}), 16) == answers.zlib.crc32('{"a":"é𝄞"}'.encode())
     assert answers.checksum({"a": 1}) != answers.checksum({"a": 2})
 
 

@@ -113,6 +113,28 @@ def test_catch_trials_of_none_have_a_foreign_query():
         assert all(set(trial.pair) == {own[trial.id]["min"], own[trial.id]["max"]} for trial, _ in task.shown)
 
 
+def test_a_foreign_query_is_of_another_image():
+    """Of two units on the same images neither has a foreign query; with no other unit that is an error."""
+    rows, _ = made(3, 4, conditions=("none",))
+    base = {row["set"]: row["base"] for row in rows if row["unit"] == 0}
+    shared = [row | {"base": base[row["set"]]} if row["unit"] == 1 else row for row in rows]
+    bases = {row["min"]: row["base"] for row in shared}
+    found = 0
+    for task in page.tasks(shared, 4, seed=0)[0]["none"]:
+        for trial, _ in task.shown:
+            if trial.kind == "catch":
+                (other,) = set(trial.pair) - {trial.max}
+                assert bases[other] != trial.row["base"]
+                found += 1
+    assert found == 60
+    same = [row | {"base": "0" * 16} for row in rows]
+    with pytest.raises(StudyError, match="no other unit has a min query on another image"):
+        page.tasks(same, 4, seed=0)
+    nets = [row | {"network": f"net{row['unit']}"} for row in rows]
+    with pytest.raises(StudyError, match="no other unit has a min query on another image"):
+        page.tasks(nets, 4, seed=0)
+
+
 def test_sides_are_coin_flips_of_tasks_and_trials():
     """4 standard errors, over 10,000 flips; the same trial has both sides in different tasks, and both orders."""
     rows, _ = made(20, 20, conditions=("natural",))

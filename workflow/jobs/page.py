@@ -155,8 +155,7 @@ def _task(condition: str, rows: Sequence[Mapping], image_set: int, lot: Callable
         for kind in ("catch", "practice")
     }
     chosen = False
-    # ASSUME: where no trial is marked as easy, catch and practice trials are those of the other image sets with the
-    # largest relative difference.
+    # ASSUME: easy trials that no table marks are those of the other image sets with the largest relative difference.
     catch = sorted(marked["catch"], key=lambda row: (lot("catch", row["trial"]), row["trial"]))[:CATCH]
     if not catch:
         catch, chosen = _easiest(free)[:CATCH], True
@@ -165,9 +164,7 @@ def _task(condition: str, rows: Sequence[Mapping], image_set: int, lot: Callable
         practice = []
     elif not practice:
         of_catch = {row["trial"] for row in catch}
-        units = {unit(row) for row in catch}
-        rest = [row for row in _easiest(free) if row["trial"] not in of_catch]
-        practice, chosen = sorted(rest, key=lambda row: unit(row) in units)[:PRACTICE], True
+        practice, chosen = [row for row in _easiest(free) if row["trial"] not in of_catch][:PRACTICE], True
     if len(catch) < CATCH or (condition != "none" and not practice):
         raise StudyError(
             f"condition {condition}, image set {image_set}: {len(catch)} catch and {len(practice)} practice trials in "
