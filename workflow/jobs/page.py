@@ -1,0 +1,378 @@
+"""Step `page`: the page of the occlusion task for people, one folder without a server, and the key to its answers."""
+
+import hashlib
+import json
+import shutil
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from readout import StudyError
+from readout.answers import CONDITIONS, PRACTICE, Planned
+from runtime import files, parquet
+
+SOURCE = Path(__file__).resolve().parents[1] / "page"
+FILES = tuple(sorted(str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*") if path.is_file()))
+"""What every page has, below `SOURCE`; a rule names them as its inputs."""
+VERSION = 1
+"""Of trials.js; part of a page's hash."""
+TASKS_PER_SET = 5
+"""Tasks, and so participants, for each condition and image set: 50 for ten sets, as published."""
+CATCH = 3
+"""Catch trials of a task, as published."""
+
+TRIALS = pa.schema(
+    [
+        ("trial", pa.string()),
+        ("network", pa.string()),
+        ("layer", pa.string()),
+        ("class_id", pa.string()),
+        ("cell", pa.string()),
+        ("unit", pa.int32()),
+        ("set", pa.int32()),
+        ("condition", pa.string()),
+        ("kind", pa.string()),
+        ("base", pa.string()),
+        ("min", pa.string()),
+        ("max", pa.string()),
+        ("references", pa.list_(pa.string())),
+        ("relative_difference", pa.float64()),
+    ]
+)
+STIMULI = pa.schema([("stimulus", pa.string()), ("png", pa.binary())])
+KEY = pa.schema(
+    [
+        ("study", pa.string()),
+        ("page", pa.string()),
+        ("condition", pa.string()),
+        ("task", pa.int32()),
+        ("place", pa.int32()),
+        ("kind", pa.string()),
+        ("trial", pa.string()),
+        ("network", pa.string()),
+        ("layer", pa.string()),
+        ("class_id", pa.string()),
+        ("cell", pa.string()),
+        ("unit", pa.int32()),
+        ("set", pa.int32()),
+        ("left", pa.string()),
+        ("right", pa.string()),
+        ("max", pa.string()),
+        ("relative_difference", pa.float64()),
+    ]
+)
+"""A row per condition, task and trial, in the order in which they are shown. Practice trials, whose sides and order the
+page draws, stand behind. `max` is the picture with the higher activation, the right answer."""
+OPTIONAL = ("relative_difference",)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial of the tables as a page shows it; in `none` the pair of a catch trial is not that of the table."""
+
+    row: Mapping
+    kind: str
+    pair: tuple[str, str]
+    max: str
+
+    @property
+    def id(self) -> str:
+        return self.row["trial"]
+
+    @property
+    def unit(self) -> tuple:
+        return unit(self.row)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one participant sees: main and catch trials in order with their left pictures, and practice trials."""
+
+    shown: tuple[tuple[Trial, str], ...]
+    practice: tuple[Trial, ...]
+
+
+def unit(row: Mapping) -> tuple:
+    """The grid and the unit of a trial."""
+    return tuple(row[name] for name in ("network", "layer", "class_id", "unit"))
+
+
+def _lot(*of: object) -> int:
+    """A uniform number of 64 bits that depends on these values alone: other trials do not change a coin flip."""
+    return int.from_bytes(hashlib.sha256(json.dumps(of).encode()).digest()[:8])
+
+
+def _trial(row: Mapping, kind: str, least: str | None = None) -> Trial:
+    least = row["min"] if least is None else least
+    return Trial(row, kind, tuple(sorted((least, row["max"]))), row["max"])
+
+
+def _easiest(rows: Iterable[Mapping]) -> list[Mapping]:
+    """By relative difference, the largest first; one of each unit before the second of any."""
+    ordered = sorted(rows, key=lambda row: (-(row["relative_difference"] or 0.0), row["trial"]))
+    seen: dict[tuple, int] = {}
+    turn = []
+    for row in ordered:
+        seen[unit(row)] = seen.get(unit(row), 0) + 1
+        turn.append(seen[unit(row)])
+    return [row for _, row in sorted(zip(turn, ordered, strict=True), key=lambda item: item[0])]
+
+
+def _unrelated(row: Mapping, rows: Sequence[Mapping], taken: set[str], lot: Callable[..., int]) -> str:
+    """The min query of another unit on another image, for a catch trial without references; `taken` are in use."""
+    # ASSUME: the min query that replaces that of a catch trial in `none` is drawn from the same network's trials.
+    others = [
+        other
+        for other in rows
+        if unit(other) != unit(row)
+        and other["network"] == row["network"]
+        and other["base"] != row["base"]
+        and other["min"] not in {row["min"], row["max"], *taken}
+    ]
+    if not others:
+        raise StudyError(
+            f"condition none: no other unit has a min query on another image, which catch trial {row['trial']} "
+            "of this condition needs; take more units or image sets"
+        )
+    return min(others, key=lambda other: (lot("unrelated", row["trial"], other["trial"]), other["trial"]))["min"]
+
+
+def _task(condition: str, rows: Sequence[Mapping], image_set: int, lot: Callable[..., int]) -> tuple[Task, bool]:
+    """One task, and whether its catch or practice trials had to be chosen; rows: all trials of the condition."""
+    main = [row for row in rows if row["kind"] == "main" and row["set"] == image_set]
+    if not main:
+        raise StudyError(
+            f"condition {condition}: image set {image_set} has no trial; use fewer image sets or more units"
+        )
+    own = {(*unit(row), row["set"]) for row in main}
+    free = [row for row in rows if row["kind"] == "main" and row["set"] != image_set]
+    marked = {
+        kind: [row for row in rows if row["kind"] == kind and (*unit(row), row["set"]) not in own]
+        for kind in ("catch", "practice")
+    }
+    chosen = False
+    # ASSUME: easy trials that no table marks are those of the other image sets with the largest relative difference.
+    catch = sorted(marked["catch"], key=lambda row: (lot("catch", row["trial"]), row["trial"]))[:CATCH]
+    if not catch:
+        catch, chosen = _easiest(free)[:CATCH], True
+    practice = marked["practice"]
+    if condition == "none":
+        practice = []
+    elif not practice:
+        of_catch = {row["trial"] for row in catch}
+        practice, chosen = [row for row in _easiest(free) if row["trial"] not in of_catch][:PRACTICE], True
+    if len(catch) < CATCH or (condition != "none" and not practice):
+        raise StudyError(
+            f"condition {condition}, image set {image_set}: {len(catch)} catch and {len(practice)} practice trials in "
+            f"place of {CATCH} and at least one; mark trials as catch and practice, or take more image sets or units"
+        )
+    trials = [_trial(row, "main") for row in main]
+    if condition == "none":
+        taken = {stimulus for row in (*main, *catch) for stimulus in (row["min"], row["max"])}
+        for row in catch:
+            least = _unrelated(row, free or rows, taken, lot)
+            taken.add(least)
+            trials.append(_trial(row, "catch", least))
+    else:
+        trials += [_trial(row, "catch") for row in catch]
+    trials.sort(key=lambda trial: (lot("order", trial.kind, trial.id), trial.id))
+    shown = tuple((trial, trial.pair[lot("side", trial.kind, trial.id) % 2]) for trial in trials)
+    return Task(shown, tuple(_trial(row, "practice") for row in practice)), chosen
+
+
+def tasks(rows: Sequence[Mapping], sets: int, seed: int) -> tuple[dict[str, list[Task]], set[str]]:
+    """All tasks by condition, `TASKS_PER_SET` for each image set; and conditions whose easy trials had to be chosen.
+
+    rows: trials as in `TRIALS`; sets: the image sets that are used, 0 to sets - 1; task t has set t mod `sets`.
+    """
+    found: dict[str, list[Task]] = {}
+    chosen = set()
+    for condition in CONDITIONS:
+        # Not the order of the tables, which could tell something.
+        own = sorted((row for row in rows if row["condition"] == condition), key=lambda row: row["trial"])
+        if not own:
+            continue
+        found[condition] = []
+        for number in range(TASKS_PER_SET * sets):
+            task, had_to = _task(
+                condition, own, number % sets, lambda *of, at=(seed, condition, number): _lot(*at, *of)
+            )
+            found[condition].append(task)
+            chosen |= {condition} if had_to else set()
+    return found, chosen
+
+
+def content(by_condition: Mapping[str, Sequence[Task]], study: str) -> dict:
+    """What trials.js holds. It tells the queries apart in practice alone, and not which trials are catch ones.
+
+    `trials` are in the order of their ids and of their pictures' hashes, and so is each `pair`; a task lists indices of
+    trials, each with the side of the pair that is left, or, in practice, with the answer.
+    """
+    # A trial may be there with two pairs, as a catch trial of `none`.
+    entries = {
+        (trial.id, trial.pair): trial.row
+        for listed in by_condition.values()
+        for task in listed
+        for trial in (*(trial for trial, _ in task.shown), *task.practice)
+    }
+    index = {key: i for i, key in enumerate(sorted(entries))}
+    whole = {
+        "version": VERSION,
+        "study": study,
+        "conditions": list(by_condition),
+        "trials": [
+            {
+                "id": id,
+                "base": entries[id, pair]["base"],
+                "pair": list(pair),
+                "references": entries[id, pair]["references"],
+            }
+            for id, pair in index
+        ],
+        "tasks": {
+            condition: [
+                {
+                    "main": [[index[trial.id, trial.pair], trial.pair.index(left)] for trial, left in task.shown],
+                    "practice": [[index[trial.id, trial.pair], trial.max] for trial in task.practice],
+                }
+                for task in listed
+            ]
+            for condition, listed in by_condition.items()
+        },
+    }
+    return {"page": page_hash(whole), **whole}
+
+
+def page_hash(whole: Mapping) -> str:
+    """The hash of a page, 16 hexadecimal digits: of its trials and tasks, so that mending a text does not change it."""
+    written = json.dumps({key: value for key, value in whole.items() if key != "page"}, sort_keys=True)
+    return hashlib.sha256(written.encode()).hexdigest()[:16]
+
+
+def key(by_condition: Mapping[str, Sequence[Task]], study: str, page: str) -> list[dict]:
+    """The rows of `KEY`."""
+    rows = []
+    kept = ("network", "layer", "class_id", "cell", "unit", "set", "trial", "relative_difference")
+    for condition, listed in by_condition.items():
+        for number, task in enumerate(listed):
+            trials = [*task.shown, *((trial, trial.pair[0]) for trial in task.practice)]
+            for place, (trial, left) in enumerate(trials):
+                right = trial.pair[1 - trial.pair.index(left)]
+                row = {name: trial.row[name] for name in kept}
+                row |= {"study": study, "page": page, "condition": condition, "task": number, "place": place}
+                rows.append(row | {"kind": trial.kind, "left": left, "right": right, "max": trial.max})
+    return rows
+
+
+def plans(path_to_key: str | Path) -> tuple[str, str, dict[tuple[str, int], tuple[list[Planned], list[dict]]]]:
+    """Study and hash of the page of a key; by condition and task, what is planned and the rows of the key, in order."""
+    rows = parquet.read(path_to_key, KEY, optional=OPTIONAL).to_pylist()
+    found: dict[tuple[str, int], tuple[list[Planned], list[dict]]] = {}
+    for row in sorted(rows, key=lambda row: (row["condition"], row["task"], row["place"])):
+        planned, own = found.setdefault((row["condition"], row["task"]), ([], []))
+        planned.append(Planned(row["trial"], row["kind"], row["left"], row["right"], row["max"]))
+        own.append(row)
+    return rows[0]["study"], rows[0]["page"], found
+
+
+_END = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
+
+
+def padded(png: bytes, size: int) -> bytes:
+    """The same picture in `size` bytes, at least 12 more than it has: a chunk that readers skip, before the last."""
+    if size < len(png) + 12:
+        raise ValueError(f"{len(png)} bytes cannot be padded to {size}")
+    chunk = b"fiLl" + bytes(size - len(png) - 12)
+    whole = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return png[: -len(_END)] + whole + _END
+
+
+def _pictures(paths_to_stimuli: Sequence[str], needed: set[str], queries: set[str], folder: Path) -> None:
+    """Write the pictures that are needed, all queries in as many bytes: a file is smaller where a detail is covered."""
+    missing, largest = set(needed), 0
+    for path in paths_to_stimuli:
+        for group in parquet.row_groups(path):
+            for stimulus, png in zip(group["stimulus"].to_pylist(), group["png"].to_pylist(), strict=True):
+                if stimulus not in missing:
+                    continue
+                if hashlib.sha256(png).hexdigest()[:16] != stimulus or not png.endswith(_END):
+                    raise StudyError(f"{path}: stimulus {stimulus} is not the PNG that it was; {parquet.again(path)}")
+                missing.remove(stimulus)
+                (folder / f"{stimulus}.png").write_bytes(png)
+                largest = max(largest, len(png) if stimulus in queries else 0)
+    if missing:
+        first = min(missing)
+        raise StudyError(
+            f"{len(missing)} pictures of the trials, {first} first, are in none of {', '.join(paths_to_stimuli)}"
+        )
+    for stimulus in sorted(queries):
+        file = folder / f"{stimulus}.png"
+        file.write_bytes(padded(file.read_bytes(), largest + 12))
+
+
+def _rows(paths_to_trials: Sequence[str]) -> list[dict]:
+    rows = []
+    for path in paths_to_trials:
+        # A grid none of whose units can be shown has no trials.
+        if parquet.read(path).num_rows:
+            rows += parquet.read(path, TRIALS, optional=OPTIONAL).to_pylist()
+    if not rows:
+        raise StudyError(f"{', '.join(paths_to_trials)}: no trials; a page needs units that can be shown")
+    known = {row["condition"] for row in rows}
+    if not known <= set(CONDITIONS):
+        raise StudyError(
+            f"trials of the conditions {sorted(known - set(CONDITIONS))}; there are {', '.join(CONDITIONS)}"
+        )
+    if len({(row["condition"], row["kind"], row["trial"]) for row in rows}) < len(rows):
+        raise StudyError(f"{', '.join(paths_to_trials)}: a trial is there twice")
+    return rows
+
+
+def build(
+    *,
+    paths_to_trials: Sequence[str],
+    paths_to_stimuli: Sequence[str],
+    path_to_page: str,
+    path_to_key: str,
+    study: str,
+    sets: int,
+    seed: int,
+    made: str | None = None,
+) -> str:
+    """Write the page of a study's trials, a folder that works from a disk, and outside of it the key to its answers.
+
+    A task is a condition and an image set: each unit once, three catch trials among them, practice before (not in
+    `none`). Sides are tossed for each task and trial. The folder is complete or not there.
+    """
+    if Path(path_to_key).resolve().is_relative_to(Path(path_to_page).resolve()):
+        raise StudyError(f"{path_to_key}: the key has the answers; it cannot lie in the page's folder {path_to_page}")
+    by_condition, chosen = tasks(_rows(paths_to_trials), sets, seed)
+    whole = content(by_condition, study)
+    queries = {stimulus for trial in whole["trials"] for stimulus in trial["pair"]}
+    needed = queries | {s for trial in whole["trials"] for s in (trial["base"], *trial["references"])}
+    page, temporary = Path(path_to_page), files.partial(path_to_page)
+    with files.writing(page):
+        shutil.rmtree(temporary, ignore_errors=True)
+        (temporary / "img").mkdir(parents=True)
+    try:
+        with files.writing(page):
+            for name in FILES:
+                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(SOURCE / name, temporary / name)
+            written = json.dumps(whole, separators=(",", ":"))
+            (temporary / "trials.js").write_text(f"window.TRIALS={written};\n")
+            _pictures(paths_to_stimuli, needed, queries, temporary / "img")
+        parquet.write(path_to_key, key(by_condition, study, whole["page"]), KEY, made)
+        with files.writing(page):
+            if page.exists():
+                shutil.rmtree(page)
+            temporary.rename(page)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    listed = next(iter(by_condition.values()))
+    told = f"{len(by_condition)} conditions, {len(listed)} tasks each, {len(needed)} pictures"
+    return told + (f"; easy trials chosen by relative difference in {', '.join(sorted(chosen))}" if chosen else "")
