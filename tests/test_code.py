@@ -24,15 +24,23 @@ STEPS = (
     "pseudo",
     "importance",
     "redundancy",
+    "occlusions",
+    "visualisations",
+    "trials",
+    "observers",
+    "page",
     "tables",
     "claims",
     "faithfulness",
+    "legibility",
     "sensitivity",
     "figures",
 )
 
-GATHERED = ("tables", "claims", "faithfulness", "sensitivity")
+GATHERED = ("tables", "claims", "faithfulness", "legibility", "sensitivity")
 """Steps that depend on whatever the tables gather."""
+OCCLUSION = ("occlusions", "visualisations", "trials", "observers", "page")
+"""Steps of the occlusion task before its analysis."""
 
 
 def _modules(step):
@@ -65,7 +73,13 @@ APART = [
     ("pseudo", "shapley importance redundancy tables outcomes claims figures"),
     ("importance", "shapley pseudo redundancy tables outcomes claims faithfulness figures"),
     ("redundancy", "controls shapley pseudo importance tables claims faithfulness figures"),
-    ("tables", "claims faithfulness figures"),
+    ("occlusions", "probes ablations controls visualisations trials observers page tables legibility figures"),
+    ("visualisations", "cells probes ablations trials observers page tables legibility figures"),
+    ("trials", "probes ablations observers page tables legibility figures"),
+    ("observers", "probes ablations page tables legibility figures"),
+    ("page", "probes ablations observers tables legibility figures"),
+    ("tables", "occlusions visualisations trials observers claims faithfulness legibility figures"),
+    ("legibility", "faithfulness figures"),
     ("claims", "faithfulness figures"),
     ("faithfulness", "claims figures"),
     ("sensitivity", "faithfulness figures"),
@@ -156,6 +170,11 @@ def test_no_step_depends_on_the_enumeration(step):
                 "jobs/shapley.py",
             ],
         ),
+        ("occlusions", ["readout/occluders.py", "readout/squares.py", "readout/blur.py", "readout/baselines.py"]),
+        ("visualisations", ["readout/visualisations.py", "readout/cuts.py", "jobs/pictures.py"]),
+        ("trials", ["readout/conditions.py", "readout/occluders.py", "jobs/visualisations.py", "jobs/pictures.py"]),
+        ("observers", ["readout/observers.py", "readout/baselines.py", "jobs/trials.py"]),
+        ("legibility", ["readout/legibility.py", "readout/bridge.py", "readout/legibility_page.py", "jobs/tables.py"]),
         ("claims", ["readout/claims.py", "jobs/tables.py"]),
         ("sensitivity", ["readout/verdicts.py", "jobs/claims.py", "runtime/subprocesses.py"]),
         ("figures", ["readout/figures.py", "readout/sensitivity.py"]),

@@ -36,6 +36,8 @@ TINY = {
     "probes": {"published": {"draws": 2, "units": 10}},
     "controls": {"layers": 2, "random": 3, "matched": 1, "directions": 2, "resample": 1, "pseudo": 2},
     "importance": {"layers": 2, "targets": ["0"], "random": 2},
+    # Has a study of its own: tests/test_occlusion_study.py.
+    "occlusion": None,
     "figures": {"target": "0"},
     "device": "cpu",
 }
