@@ -47,6 +47,7 @@ include: "workflow/rules/tables.smk"
 include: "workflow/rules/claims.smk"
 include: "workflow/rules/faithfulness.smk"
 include: "workflow/rules/legibility.smk"
+include: "workflow/rules/page.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/sensitivity.smk"
 

@@ -2,11 +2,14 @@
 
 import hashlib
 import io
+import itertools
 
 import numpy as np
 from PIL import Image
 
 from jobs import page
+from jobs.pictures import STIMULI
+from jobs.trials import TRIALS
 from runtime import parquet
 
 SIZE = 24
@@ -20,11 +23,8 @@ def png(pixels: np.ndarray) -> tuple[str, bytes]:
     return hashlib.sha256(buffer.getvalue()).hexdigest()[:16], buffer.getvalue()
 
 
-def made(units: int, sets: int, conditions=tuple(REFERENCES), seed: int = 0, marked: bool = False):
-    """Rows of trials and pictures by name: noise with a flat square; the min query's square is larger, so its file smaller.
-
-    With `marked`, five more units on image set 100 have catch and practice trials.
-    """
+def made(units: int, sets: int, conditions=tuple(REFERENCES), seed: int = 0):
+    """Rows of trials and pictures by name: noise with a flat square; the min query's is larger, so its file smaller."""
     rng = np.random.default_rng(seed)
     pictures: dict[str, bytes] = {}
 
@@ -34,10 +34,7 @@ def made(units: int, sets: int, conditions=tuple(REFERENCES), seed: int = 0, mar
         return name
 
     rows = []
-    listed = [(u, s, "main") for u in range(units) for s in range(sets)]
-    if marked:
-        listed += [(units + i, 100, "catch" if i < 3 else "practice") for i in range(8)]
-    for unit, image_set, kind in listed:
+    for unit, image_set in itertools.product(range(units), range(sets)):
         base = rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
         queries = []
         for side, (top, left) in ((10, (0, 0)), (5, (12, 12))):
@@ -46,11 +43,9 @@ def made(units: int, sets: int, conditions=tuple(REFERENCES), seed: int = 0, mar
             queries.append(keep(query))
         references = [keep(rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)) for _ in range(9)]
         for condition in conditions:
-            if condition == "none" and kind == "practice":
-                continue
-            trial = hashlib.sha256(f"{unit} {image_set} {condition} {kind}".encode()).hexdigest()[:16]
+            trial = hashlib.sha256(f"{unit} {image_set} {condition}".encode()).hexdigest()[:16]
             row = {"trial": trial, "network": "net", "layer": "conv", "class_id": "3", "cell": "s0m0", "unit": unit}
-            row |= {"set": image_set, "condition": condition, "kind": kind, "base": keep(base), "min": queries[0]}
+            row |= {"set": image_set, "condition": condition, "base": keep(base), "min": queries[0]}
             row |= {"max": queries[1], "references": references[: REFERENCES[condition]]}
             rows.append(row | {"relative_difference": float(rng.random())})
     return rows, pictures
@@ -60,8 +55,8 @@ def built(folder, rows, pictures, sets: int, study: str = "planted", seed: int =
     """The page of these trials in a folder, and its key."""
     folder.mkdir(parents=True, exist_ok=True)
     trials, stimuli = str(folder / "trials.parquet"), str(folder / "stimuli.parquet")
-    parquet.write(trials, rows, page.TRIALS)
-    parquet.write(stimuli, [{"stimulus": name, "png": content} for name, content in pictures.items()], page.STIMULI)
-    where = {"path_to_page": str(folder / "page"), "path_to_key": str(folder / "occlusion" / "key.parquet")}
+    parquet.write(trials, rows, TRIALS)
+    parquet.write(stimuli, [{"stimulus": name, "png": content} for name, content in pictures.items()], STIMULI)
+    where = {"path_to_page": str(folder / "page" / "site"), "path_to_key": str(folder / "page" / "key.parquet")}
     told = page.build(paths_to_trials=[trials], paths_to_stimuli=[stimuli], study=study, sets=sets, seed=seed, **where)
-    return folder / "page", folder / "occlusion" / "key.parquet", told
+    return folder / "page" / "site", folder / "page" / "key.parquet", told

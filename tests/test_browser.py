@@ -178,11 +178,11 @@ def test_a_whole_session(study, tmp_path, condition, task, by_keys, size):
 
     told, refused = ingest.ingest(tmp_path / "results", [path], path_to_key)
     assert refused == [] and "1 sessions, 0 of them pass" in told
-    responses = parquet.read(tmp_path / "results" / "occlusion" / "responses.parquet").to_pylist()
+    responses = parquet.read(tmp_path / "results" / "page" / "responses.parquet").to_pylist()
     assert [(r["side"], r["confidence"]) for r in responses] == [answers.BUTTONS[button] for _, _, button in given]
     assert [r["trial"] for r in responses] == [a.trial for a in session.answers]
     assert [r["correct"] for r in responses] == [float(a.chosen == best[a.trial]) for a in session.answers]
-    (row,) = parquet.read(tmp_path / "results" / "occlusion" / "sessions.parquet").to_pylist()
+    (row,) = parquet.read(tmp_path / "results" / "page" / "sessions.parquet").to_pylist()
     # Nobody reads this fast.
     assert any("before the first trial" in reason for reason in row["reasons"])
 

@@ -641,7 +641,7 @@ class Step:
         opened = ImageSource("folder", str(tmp / "data"), transform)
         self.sources = [NetworkSource("pale", 3, f"random-{seed}", opened) for seed in (0, 1)]
 
-    def run(self, siblings=True, **given):
+    def run(self, siblings=True, read=True, **given):
         """Tables of the step: observers, and interpretability."""
         for name, rows in self.rows.items():
             parquet.write(self.tmp / f"{name}.parquet", rows, TABLES[name])
@@ -650,9 +650,11 @@ class Step:
             **written,
             **{f"path_to_{name}": str(self.tmp / f"{name}.parquet") for name in TABLES},
             **{"siblings": {"again": self.sources[1]} if siblings else {}, "source": self.sources[0]}
-            | {"device": "cpu", "seed": 0}
+            | {"device": "cpu", "seed": 0, "network": "pale", "layer": "conv1", "class_id": "a"}
             | given,
         )
+        if not read:
+            return None
         schemas = (job.SCHEMA, job.INTERPRETABILITY)
         return [parquet.read(*each).to_pandas() for each in zip(written.values(), schemas, strict=True)]
 
@@ -767,6 +769,21 @@ def test_boxes_make_an_object_observer(step):
     assert told["trial"].tolist() == ["00none", "01none"]
     # The second box is the whole image: both squares hide as much of it.
     assert told["correct"].tolist() == [1, 0.5]
+
+
+def test_a_grid_without_trials_has_tables_without_rows(step):
+    """And units that never vary have no score."""
+    for name in ("trials", "stimuli", "extremes"):
+        step.rows[name] = []
+    for row in step.rows["units"][1:]:
+        row["status"] = "constant over the pool"
+    step.run(siblings=False, read=False)
+    assert step.said == "0 observers, 0 trials"
+    assert not parquet.read(step.tmp / "observers.parquet").num_rows
+    assert parquet.read(step.tmp / "interpretability.parquet")["unit"].unique().to_pylist() == [0]
+    step.rows["units"][0]["status"] = "constant over the pool"
+    step.run(siblings=False, read=False)
+    assert not parquet.read(step.tmp / "interpretability.parquet").num_rows
 
 
 def test_order_and_names_of_trials_change_nothing(step):

@@ -16,6 +16,8 @@ from PIL import Image
 
 from commands import ingest
 from jobs import page
+from jobs.pictures import STIMULI
+from jobs.trials import TRIALS
 from occlusion_page import built, made
 from readout import StudyError, answers
 from readout.answers import Person
@@ -45,8 +47,7 @@ def trials_of(folder):
 def test_fifty_sessions_of_eighteen_units_and_ten_sets():
     """As published: every unit and set five times, 900 main trials a condition; a session has each unit once, of one set."""
     rows, _ = made(18, 10, conditions=("none", "natural"))
-    by_condition, chosen = page.tasks(rows, 10, seed=0)
-    assert chosen == {"none", "natural"}
+    by_condition = page.tasks(rows, 10, seed=0)
     for listed in by_condition.values():
         assert len(listed) == 50
         counted = collections.Counter()
@@ -60,18 +61,6 @@ def test_fifty_sessions_of_eighteen_units_and_ten_sets():
         assert counted.total() == 900
 
 
-def test_easy_trials_that_are_marked_are_taken():
-    rows, _ = made(6, SETS, marked=True)
-    by_condition, chosen = page.tasks(rows, SETS, seed=0)
-    assert chosen == set()
-    for condition, listed in by_condition.items():
-        for task in listed:
-            assert {trial.row["kind"] for trial, _ in task.shown if trial.kind == "catch"} == {"catch"}
-            assert {trial.row["unit"] for trial, _ in task.shown if trial.kind == "catch"} == {6, 7, 8}
-            assert [trial.row["unit"] for trial in task.practice] == ([] if condition == "none" else task_units(task))
-            assert set(task_units(task)) <= {9, 10, 11, 12, 13}
-
-
 def task_units(task):
     return [trial.row["unit"] for trial in task.practice]
 
@@ -81,7 +70,7 @@ def test_easy_trials_are_those_of_the_largest_relative_difference():
     rows, _ = made(8, 2, conditions=("natural",))
     for row in rows:
         row["relative_difference"] = None if row["unit"] == 7 else 1.0 / (1 + row["unit"])
-    (listed,) = page.tasks(rows, 2, seed=0)[0].values()
+    (listed,) = page.tasks(rows, 2, seed=0).values()
     for number, task in enumerate(listed):
         catch = [trial for trial, _ in task.shown if trial.kind == "catch"]
         assert sorted(trial.row["unit"] for trial in catch) == [0, 1, 2]
@@ -95,7 +84,7 @@ def test_catch_trials_of_none_have_a_foreign_query():
     rows, _ = made(6, SETS, conditions=("none", "natural"))
     own = {row["trial"]: row for row in rows}
     mins = {row["min"]: row for row in rows}
-    by_condition, _ = page.tasks(rows, SETS, seed=0)
+    by_condition = page.tasks(rows, SETS, seed=0)
     for task in by_condition["none"]:
         shown = [s for trial, _ in task.shown for s in trial.pair]
         assert len(set(shown)) == len(shown)
@@ -120,7 +109,7 @@ def test_a_foreign_query_is_of_another_image():
     shared = [row | {"base": base[row["set"]]} if row["unit"] == 1 else row for row in rows]
     bases = {row["min"]: row["base"] for row in shared}
     found = 0
-    for task in page.tasks(shared, 4, seed=0)[0]["none"]:
+    for task in page.tasks(shared, 4, seed=0)["none"]:
         for trial, _ in task.shown:
             if trial.kind == "catch":
                 (other,) = set(trial.pair) - {trial.max}
@@ -138,7 +127,7 @@ def test_a_foreign_query_is_of_another_image():
 def test_sides_are_coin_flips_of_tasks_and_trials():
     """4 standard errors, over 10,000 flips; the same trial has both sides in different tasks, and both orders."""
     rows, _ = made(20, 20, conditions=("natural",))
-    (listed,) = page.tasks(rows, 20, seed=1)[0].values()
+    (listed,) = page.tasks(rows, 20, seed=1).values()
     left = [left == trial.max for task in listed for trial, left in task.shown]
     assert abs(np.mean(left) - 0.5) < 4 * 0.5 / np.sqrt(len(left))
     first = collections.defaultdict(set)
@@ -175,7 +164,8 @@ def test_more_tasks_than_trials_for_them(tmp_path):
     rows, pictures = made(6, 2)
     with pytest.raises(StudyError, match="image set 2 has no trial"):
         built(tmp_path, rows, pictures, 3)
-    assert not (tmp_path / "page").exists() and not (tmp_path / "occlusion").exists()
+    assert not (tmp_path / "page" / "site").exists()
+    assert not (tmp_path / "page" / "key.parquet").exists()
 
 
 # ---- what the page tells
@@ -214,7 +204,7 @@ def test_neither_order_nor_size_tells_the_role():
     The pictures' own sizes do tell: with the min query's larger flat square its file is the smaller one.
     """
     rows, pictures = made(20, 20, conditions=("natural",))
-    whole = page.content(page.tasks(rows, 20, seed=0)[0], "planted")
+    whole = page.content(page.tasks(rows, 20, seed=0), "planted")
     best = {row["trial"]: row["max"] for row in rows}
     bound = 4 * 0.5 / np.sqrt(len(whole["trials"]))
     assert abs(np.mean([t["pair"][0] == best[t["id"]] for t in whole["trials"]]) - 0.5) < bound
@@ -336,8 +326,8 @@ def test_the_key_lies_outside_and_has_the_sides(study, tmp_path):
                 row["right"],
             )
     trials, stimuli = str(tmp_path / "t.parquet"), str(tmp_path / "s.parquet")
-    parquet.write(trials, rows, page.TRIALS)
-    parquet.write(stimuli, [{"stimulus": n, "png": c} for n, c in pictures.items()], page.STIMULI)
+    parquet.write(trials, rows, TRIALS)
+    parquet.write(stimuli, [{"stimulus": n, "png": c} for n, c in pictures.items()], STIMULI)
     with pytest.raises(StudyError, match="cannot lie in the page's folder"):
         page.build(
             paths_to_trials=[trials],
@@ -367,9 +357,9 @@ def test_several_grids_go_into_one_page(tmp_path, study):
         row | {"layer": "dense", "trial": hashlib.sha256(row["trial"].encode()).hexdigest()[:16]} for row in second
     ]
     for path, own in zip(paths["trials"], (rows, second, []), strict=True):
-        parquet.write(path, own, page.TRIALS)
+        parquet.write(path, own, TRIALS)
     for path, own in zip(paths["stimuli"], (pictures, more, {}), strict=True):
-        parquet.write(path, [{"stimulus": n, "png": c} for n, c in own.items()], page.STIMULI)
+        parquet.write(path, [{"stimulus": n, "png": c} for n, c in own.items()], STIMULI)
     where = {"path_to_page": str(tmp_path / "page"), "path_to_key": str(tmp_path / "key.parquet")}
     settings = {"study": "planted", "sets": SETS, "seed": 0}
     page.build(paths_to_trials=paths["trials"], paths_to_stimuli=paths["stimuli"], **where, **settings)
@@ -377,8 +367,8 @@ def test_several_grids_go_into_one_page(tmp_path, study):
     assert collections.Counter((row["condition"], row["layer"]) for row in main) == {
         (c, layer): 6 for c in answers.CONDITIONS for layer in ("conv", "dense")
     }
-    parquet.write(paths["trials"][0], [], page.TRIALS)
-    with pytest.raises(StudyError, match="no trials"):
+    parquet.write(paths["trials"][0], [], TRIALS)
+    with pytest.raises(StudyError, match="no image set of any unit has a right answer"):
         page.build(paths_to_trials=paths["trials"][:1], paths_to_stimuli=paths["stimuli"], **where, **settings)
     # What was there stays.
     assert (tmp_path / "page" / "index.html").is_file()
@@ -398,7 +388,7 @@ def test_broken_tables_are_named(tmp_path, study):
     with pytest.raises(StudyError, match=r"conditions \['blurred'\]"):
         built(tmp_path / "d", [row | {"condition": "blurred"} for row in rows], pictures, SETS)
     for name in "abcd":
-        assert not any(path.name.endswith(".partial") or path.name == "page" for path in (tmp_path / name).iterdir())
+        assert not any(path.name.endswith(".partial") or path.name == "site" for path in (tmp_path / name).rglob("*"))
 
 
 def test_a_page_that_is_there_is_replaced(tmp_path, study):
@@ -440,7 +430,7 @@ def saved(folder, listed):
 def tables(results):
     found = {}
     for name, schema in (("responses", ingest.RESPONSES), ("sessions", ingest.SESSIONS)):
-        path = results / "occlusion" / f"{name}.parquet"
+        path = results / "page" / f"{name}.parquet"
         found[name] = parquet.read(path, schema, optional=("relative_difference",)).to_pylist()
     return found["responses"], found["sessions"]
 
@@ -559,7 +549,7 @@ def test_the_command_as_it_is_called(study, tmp_path):
     done = ran(command, env={"PYTHONPATH": str(ROOT / "workflow")})
     assert done.returncode == 1 and str(paths[0]) in done.stderr
     for name in ("responses", "sessions"):
-        (results / "occlusion" / f"{name}.parquet").unlink()
+        (results / "page" / f"{name}.parquet").unlink()
 
 
 def test_skill_comes_out_of_the_tables(study, tmp_path):

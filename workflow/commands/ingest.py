@@ -1,6 +1,6 @@
 """Reads the answers that people saved on a study's page: `python -m commands.ingest results/<study> answers/*.json`.
 
-With `workflow` on Python's path. Writes `occlusion/responses.parquet` and `occlusion/sessions.parquet` of the study
+With `workflow` on Python's path. Writes `page/responses.parquet` and `page/sessions.parquet` of the study
 anew, from the files that are given: give all of them each time. A file that is cut short, edited, of another page or
 there twice is refused by name; the others are taken.
 """
@@ -153,7 +153,7 @@ def ingest(results: Path, paths: Sequence[Path], path_to_key: Path) -> tuple[str
     taken, refused = take(paths, path_to_key)
     if not taken:
         return "no file could be taken, nothing is written", refused
-    folder = results / "occlusion"
+    folder = results / "page"
     parquet.write(folder / "responses.parquet", [row for each in taken for row in each.responses], RESPONSES)
     parquet.write(folder / "sessions.parquet", [each.row for each in taken], SESSIONS)
     lines = [f"{len(taken)} sessions, {sum(each.row['passed'] for each in taken)} of them pass, in {folder}"]
@@ -168,10 +168,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m commands.ingest", description=__doc__)
     parser.add_argument("results", type=Path, help="the folder of the study's results, as results/digits")
     parser.add_argument("answers", type=Path, nargs="+", help="the files that the page saved")
-    parser.add_argument("--key", type=Path, help="the page's key; without it, occlusion/key.parquet of the results")
+    parser.add_argument("--key", type=Path, help="the page's key; without it, page/key.parquet of the results")
     given = parser.parse_args(arguments)
     try:
-        told, refused = ingest(given.results, given.answers, given.key or given.results / "occlusion" / "key.parquet")
+        told, refused = ingest(given.results, given.answers, given.key or given.results / "page" / "key.parquet")
     except StudyError as error:
         sys.exit(f"error: {error}")
     print(told)

@@ -62,7 +62,7 @@ LEFT_OUT = {
 def _read(
     path: str, schema: pa.Schema, optional: Sequence[str] = (), origin: Mapping[str, str] | None = None
 ) -> pd.DataFrame:
-    table = parquet.read(path, schema, optional=("relative_difference", *optional), origin=origin)
+    table = parquet.read(path, schema, optional=("relative_difference", *optional), origin=origin, empty=True)
     if not pc.all(pc.is_in(table["correct"], pa.array([0.0, 0.5, 1.0]))).as_py():
         raise StudyError(f"{path}: correct is something else than 0, 0.5 and 1; {parquet.again(path)}")
     frame = table.to_pandas(ignore_metadata=True)
@@ -91,6 +91,10 @@ def _answers(
     if path_to_responses is not None:
         frames.append(_read(path_to_responses, RESPONSES, ("session", "confidence", "seconds")))
     answers = pd.concat(frames, ignore_index=True)
+    if not len(answers):
+        raise StudyError(
+            "occlusion: no image set of any unit has a right answer; draw more (occlusion.units) or choose other layers"
+        )
     for column, known in (("network", networks), ("condition", conditions)):
         strange = sorted(set(answers[column]) - set(known))
         if strange:

@@ -9,7 +9,7 @@ import torch
 
 from inputs.sources import NetworkSource
 from jobs import images, networks
-from jobs.occlusions import EXTREMES, NO_WINDOW, SETS, UNITS
+from jobs.occlusions import EXTREMES, NO_WINDOW, OK, SETS, UNITS
 from jobs.pictures import pixels, stimuli
 from jobs.trials import TRIALS
 from readout import StudyError, baselines, cuts, observers
@@ -79,9 +79,9 @@ class _Trials:
 
 def _trials(path_to_trials: str, path_to_extremes: str, path_to_units: str) -> _Trials:
     """The trials, ordered by unit, image set and condition."""
-    rows = parquet.read(path_to_trials, TRIALS).to_pylist()
+    rows = parquet.read(path_to_trials, TRIALS, empty=True).to_pylist()
     rows.sort(key=lambda row: (row["unit"], row["set"], row["condition"], row["trial"]))
-    table = parquet.read(path_to_extremes, EXTREMES, optional=["relative_difference"]).to_pylist()
+    table = parquet.read(path_to_extremes, EXTREMES, optional=["relative_difference"], empty=True).to_pylist()
     by_set = {(row["unit"], row["set"]): row for row in table}
     channels = {row["unit"]: row["channel"] for row in parquet.read(path_to_units, UNITS).to_pylist()}
     seen, extremes = [], []
@@ -298,6 +298,8 @@ def _interpretability(
     tasks: Sequence[_Task], source: NetworkSource, similarities: Sequence[Similarity], seed: int
 ) -> Iterator[dict]:
     """Unit, similarity and scores."""
+    if not tasks:
+        return
     pictures = _photographs(tasks, source)
     units = np.array([task.unit for task in tasks])
     generator = np.random.default_rng(seed)
@@ -336,6 +338,9 @@ def observe(
     path_to_extremes: str,
     path_to_sets: str,
     path_to_units: str,
+    network: str,
+    layer: str,
+    class_id: str,
     siblings: Mapping[str, NetworkSource],
     source: NetworkSource,
     device: str,
@@ -361,11 +366,14 @@ def observe(
         rows += _with_references(explained, pictures, similarities, seed)
     rows.sort(key=lambda row: (row["unit"], row["set"], row["condition"], row["observer"]))
     tasks = _tasks(path_to_sets)
-    cells = {row["unit"]: row["cell"] for row in parquet.read(path_to_units, UNITS).to_pylist()}
-    unknown = sorted({task.unit for task in tasks} - cells.keys())
+    units = {row["unit"]: row for row in parquet.read(path_to_units, UNITS).to_pylist()}
+    unknown = sorted({task.unit for task in tasks} - units.keys())
     if unknown:
         raise StudyError(f"{path_to_units}: unit {unknown[0]} is missing; {parquet.again(path_to_units)}")
-    at = {name: trials.rows[0][name] for name in ("network", "layer", "class_id")}
+    # Nothing can be read of a unit that never varies.
+    tasks = [task for task in tasks if units[task.unit]["status"] == OK]
+    cells = {unit: row["cell"] for unit, row in units.items()}
+    at = {"network": network, "layer": layer, "class_id": class_id}
     scores = [at | {"cell": cells[row["unit"]]} | row for row in _interpretability(tasks, source, similarities, seed)]
     scores.sort(key=lambda row: (row["unit"], row["similarity"]))
     parquet.write(path_to_observers, rows, SCHEMA, made)

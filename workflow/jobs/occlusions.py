@@ -344,11 +344,6 @@ def occlude(
         listed += of_unit
     usable = {row["unit"] for row in drawn if row["status"] == OK}
     shown = [row for row in listed if row["side"] == "top" and row["unit"] in usable]
-    if not shown:
-        raise StudyError(
-            f"occlusion: {network} {layer} {class_id}: none of the {len(drawn)} units drawn varies over the pool; draw "
-            "more (occlusion.units), or choose another layer"
-        )
     queries = []
     for name, rows in _by_image(row for row in shown if row["role"] == "base").items():
         scan = _Scan(at, load([name])[0], size)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from jobs.pictures import digest
+from jobs.trials import TRIALS
 from readout import StudyError
 from readout.answers import CONDITIONS, PRACTICE, Planned
 from runtime import files, parquet
@@ -25,25 +27,6 @@ TASKS_PER_SET = 5
 CATCH = 3
 """Catch trials of a task, as published."""
 
-TRIALS = pa.schema(
-    [
-        ("trial", pa.string()),
-        ("network", pa.string()),
-        ("layer", pa.string()),
-        ("class_id", pa.string()),
-        ("cell", pa.string()),
-        ("unit", pa.int32()),
-        ("set", pa.int32()),
-        ("condition", pa.string()),
-        ("kind", pa.string()),
-        ("base", pa.string()),
-        ("min", pa.string()),
-        ("max", pa.string()),
-        ("references", pa.list_(pa.string())),
-        ("relative_difference", pa.float64()),
-    ]
-)
-STIMULI = pa.schema([("stimulus", pa.string()), ("png", pa.binary())])
 KEY = pa.schema(
     [
         ("study", pa.string()),
@@ -141,69 +124,51 @@ def _unrelated(row: Mapping, rows: Sequence[Mapping], taken: set[str], lot: Call
     return min(others, key=lambda other: (lot("unrelated", row["trial"], other["trial"]), other["trial"]))["min"]
 
 
-def _task(condition: str, rows: Sequence[Mapping], image_set: int, lot: Callable[..., int]) -> tuple[Task, bool]:
-    """One task, and whether its catch or practice trials had to be chosen; rows: all trials of the condition."""
-    main = [row for row in rows if row["kind"] == "main" and row["set"] == image_set]
+def _task(condition: str, rows: Sequence[Mapping], image_set: int, lot: Callable[..., int]) -> Task:
+    """One task; rows: all trials of the condition."""
+    main = [row for row in rows if row["set"] == image_set]
     if not main:
         raise StudyError(
             f"condition {condition}: image set {image_set} has no trial; use fewer image sets or more units"
         )
-    own = {(*unit(row), row["set"]) for row in main}
-    free = [row for row in rows if row["kind"] == "main" and row["set"] != image_set]
-    marked = {
-        kind: [row for row in rows if row["kind"] == kind and (*unit(row), row["set"]) not in own]
-        for kind in ("catch", "practice")
-    }
-    chosen = False
-    # ASSUME: easy trials that no table marks are those of the other image sets with the largest relative difference.
-    catch = sorted(marked["catch"], key=lambda row: (lot("catch", row["trial"]), row["trial"]))[:CATCH]
-    if not catch:
-        catch, chosen = _easiest(free)[:CATCH], True
-    practice = marked["practice"]
-    if condition == "none":
-        practice = []
-    elif not practice:
-        of_catch = {row["trial"] for row in catch}
-        practice, chosen = [row for row in _easiest(free) if row["trial"] not in of_catch][:PRACTICE], True
+    # ASSUME: easy trials are those of the other image sets with the largest relative difference.
+    free = [row for row in rows if row["set"] != image_set]
+    easy = _easiest(free)
+    catch, practice = easy[:CATCH], [] if condition == "none" else easy[CATCH : CATCH + PRACTICE]
     if len(catch) < CATCH or (condition != "none" and not practice):
         raise StudyError(
             f"condition {condition}, image set {image_set}: {len(catch)} catch and {len(practice)} practice trials in "
-            f"place of {CATCH} and at least one; mark trials as catch and practice, or take more image sets or units"
+            f"place of {CATCH} and at least one; take more image sets or units"
         )
     trials = [_trial(row, "main") for row in main]
     if condition == "none":
         taken = {stimulus for row in (*main, *catch) for stimulus in (row["min"], row["max"])}
         for row in catch:
-            least = _unrelated(row, free or rows, taken, lot)
+            least = _unrelated(row, free, taken, lot)
             taken.add(least)
             trials.append(_trial(row, "catch", least))
     else:
         trials += [_trial(row, "catch") for row in catch]
     trials.sort(key=lambda trial: (lot("order", trial.kind, trial.id), trial.id))
     shown = tuple((trial, trial.pair[lot("side", trial.kind, trial.id) % 2]) for trial in trials)
-    return Task(shown, tuple(_trial(row, "practice") for row in practice)), chosen
+    return Task(shown, tuple(_trial(row, "practice") for row in practice))
 
 
-def tasks(rows: Sequence[Mapping], sets: int, seed: int) -> tuple[dict[str, list[Task]], set[str]]:
-    """All tasks by condition, `TASKS_PER_SET` for each image set; and conditions whose easy trials had to be chosen.
+def tasks(rows: Sequence[Mapping], sets: int, seed: int) -> dict[str, list[Task]]:
+    """All tasks by condition, `TASKS_PER_SET` for each image set.
 
     rows: trials as in `TRIALS`; sets: the image sets that are used, 0 to sets - 1; task t has set t mod `sets`.
     """
     found: dict[str, list[Task]] = {}
-    chosen = set()
     for condition in CONDITIONS:
         # Not the order of the tables, which could tell something.
         own = sorted((row for row in rows if row["condition"] == condition), key=lambda row: row["trial"])
-        if not own:
-            continue
-        found[condition] = []
-        for number in range(TASKS_PER_SET * sets):
-            task, had_to = _task(
-                condition, own, number % sets, lambda *of, at=(seed, condition, number): _lot(*at, *of)
-            )
-            found[condition].append(task)
-            chosen |= {condition} if had_to else set()
-    return found, chosen
+        if own:
+            found[condition] = [
+                _task(condition, own, number % sets, lambda *of, at=(seed, condition, number): _lot(*at, *of))
+                for number in range(TASKS_PER_SET * sets)
+            ]
+    return found
 
 
 def content(by_condition: Mapping[str, Sequence[Task]], study: str) -> dict:
@@ -299,7 +264,7 @@ def _pictures(paths_to_stimuli: Sequence[str], needed: set[str], queries: set[st
             for stimulus, png in zip(group["stimulus"].to_pylist(), group["png"].to_pylist(), strict=True):
                 if stimulus not in missing:
                     continue
-                if hashlib.sha256(png).hexdigest()[:16] != stimulus or not png.endswith(_END):
+                if digest(png) != stimulus or not png.endswith(_END):
                     raise StudyError(f"{path}: stimulus {stimulus} is not the PNG that it was; {parquet.again(path)}")
                 missing.remove(stimulus)
                 (folder / f"{stimulus}.png").write_bytes(png)
@@ -317,17 +282,17 @@ def _pictures(paths_to_stimuli: Sequence[str], needed: set[str], queries: set[st
 def _rows(paths_to_trials: Sequence[str]) -> list[dict]:
     rows = []
     for path in paths_to_trials:
-        # A grid none of whose units can be shown has no trials.
-        if parquet.read(path).num_rows:
-            rows += parquet.read(path, TRIALS, optional=OPTIONAL).to_pylist()
+        rows += parquet.read(path, TRIALS, optional=OPTIONAL, empty=True).to_pylist()
     if not rows:
-        raise StudyError(f"{', '.join(paths_to_trials)}: no trials; a page needs units that can be shown")
+        raise StudyError(
+            f"{', '.join(paths_to_trials)}: no image set of any unit has a right answer; draw more (occlusion.units)"
+        )
     known = {row["condition"] for row in rows}
     if not known <= set(CONDITIONS):
         raise StudyError(
             f"trials of the conditions {sorted(known - set(CONDITIONS))}; there are {', '.join(CONDITIONS)}"
         )
-    if len({(row["condition"], row["kind"], row["trial"]) for row in rows}) < len(rows):
+    if len({row["trial"] for row in rows}) < len(rows):
         raise StudyError(f"{', '.join(paths_to_trials)}: a trial is there twice")
     return rows
 
@@ -350,7 +315,7 @@ def build(
     """
     if Path(path_to_key).resolve().is_relative_to(Path(path_to_page).resolve()):
         raise StudyError(f"{path_to_key}: the key has the answers; it cannot lie in the page's folder {path_to_page}")
-    by_condition, chosen = tasks(_rows(paths_to_trials), sets, seed)
+    by_condition = tasks(_rows(paths_to_trials), sets, seed)
     whole = content(by_condition, study)
     queries = {stimulus for trial in whole["trials"] for stimulus in trial["pair"]}
     needed = queries | {s for trial in whole["trials"] for s in (trial["base"], *trial["references"])}
@@ -374,5 +339,4 @@ def build(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     listed = next(iter(by_condition.values()))
-    told = f"{len(by_condition)} conditions, {len(listed)} tasks each, {len(needed)} pictures"
-    return told + (f"; easy trials chosen by relative difference in {', '.join(sorted(chosen))}" if chosen else "")
+    return f"{len(by_condition)} conditions, {len(listed)} tasks each, {len(needed)} pictures"

@@ -37,7 +37,7 @@ def pixels(content: bytes) -> np.ndarray:
 
 def stimuli(path_to_stimuli: str, names: Iterable[str]) -> dict[str, bytes]:
     """The PNGs of these names; StudyError for one that is not there, or is not what its name says."""
-    table = parquet.read(path_to_stimuli, STIMULI)
+    table = parquet.read(path_to_stimuli, STIMULI, empty=True)
     found = dict(zip(table["stimulus"].to_pylist(), table["png"].to_pylist(), strict=True))
     chosen = {}
     for name in names:

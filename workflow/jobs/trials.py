@@ -10,7 +10,7 @@ import torch
 from inputs.sources import NetworkSource
 from jobs import images, networks, pictures, visualisations
 from jobs.occlusions import EXTREMES, NO_WINDOW, OK, SETS, UNITS, WINDOW
-from readout import StudyError, blur, conditions, occluders
+from readout import blur, conditions, occluders
 from readout.conditions import PLAIN, SYNTHETIC, Condition
 from runtime import parquet
 
@@ -100,13 +100,13 @@ def assemble(
 ) -> str:
     """Write the trials of a grid's units in the conditions `chosen`, and their pictures.
 
-    The two queries of a unit and image set are the same in all conditions. Units without image sets that have a right
-    answer have no trials. StudyError where no unit has any.
+    The two queries of a unit and image set are the same in all conditions. Image sets without a right answer have no
+    trials; a grid may have none.
     """
     at = {"network": network, "layer": layer, "class_id": class_id}
     units = parquet.read(path_to_units, UNITS).to_pandas(ignore_metadata=True)
     sets = parquet.read(path_to_sets, SETS, optional=NO_WINDOW).to_pandas(ignore_metadata=True)
-    extremes = parquet.read(path_to_extremes, EXTREMES, optional=["relative_difference"]).to_pylist()
+    extremes = parquet.read(path_to_extremes, EXTREMES, optional=["relative_difference"], empty=True).to_pylist()
     drawn = _visualisations(paths_to_visualisations)
     cells = dict(zip(units["unit"], units["cell"], strict=True))
     usable = set(units.loc[units["status"] == OK, "unit"])
@@ -130,10 +130,6 @@ def assemble(
             told = {"trial": name, **at, "cell": cells[unit], "unit": unit, "set": number, "condition": condition}
             told |= {"references": conditions.references(condition, **natural, **made_up), **shown}
             trials.append(told | {"relative_difference": row["relative_difference"]})
-    if not trials:
-        raise StudyError(
-            f"{network} {layer} {class_id}: no unit has an image set with a right answer; draw more (occlusion.units)"
-        )
     stimuli = [{"stimulus": name, "png": gallery.by_name[name]} for name in sorted(gallery.by_name)]
     parquet.write(path_to_trials, trials, TRIALS, made)
     parquet.write(path_to_stimuli, stimuli, pictures.STIMULI, made)

@@ -29,8 +29,7 @@ rule observers:
             log[0],
             observers.observe,
             **output,
-            **{name: path for name, path in input.items() if name.startswith("path_to_")},
-            **params.settings,
+            **of_occluded(input, wildcards, params),
             device=DEVICE,
             made=made("observers", params.settings),
         )

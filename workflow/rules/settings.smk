@@ -188,6 +188,13 @@ def judging():
     }
 
 
+def asking():
+    """What a page for people asks."""
+    if not STUDY.occlusion:
+        return {}
+    return {"study": STUDY.name, "sets": STUDY.occlusion["sets"], "seed": STUDY.seed}
+
+
 def of_observers(paths):
     """The inputs of the table of legibility: files by grid."""
     named = {

@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable, Mapping
 
 CELLWISE = frozenset(
-    "cells probes ablations controls shapley pseudo importance redundancy layer_tables "
-    "occlusions visualisations trials observers".split()
+    {"cells", "probes", "ablations", "controls", "shapley", "pseudo", "importance", "redundancy", "layer_tables"}
+    | {"occlusions", "visualisations", "trials", "observers"}
 )
 """Rules with one job per cell or per grid: their starts and ends are not announced, their errors are."""
 ENOUGH_SECONDS = 10
