@@ -213,10 +213,11 @@ def synthesise(
     weight of D; None searches it for each unit (`readout.visualisations.most_diverse`). The other arguments are those
     of `readout.visualisations.synthesise`. Returns what came out, in words.
     """
-    net = _Network.of(path_to_layers, source, layer, unit, device)
-    sampled = _units(path_to_units, cell, net.row)
+    sampled = _units(path_to_units, cell, networks.layer_nodes(path_to_layers, [layer])[layer])
     alive = [each["unit"] for each in sampled if each["status"] == OK]
     strongest = _strongest(path_to_sets, alive) if alive else {}
+    # Many cells have no unit where units are drawn from the whole layer: their jobs load no network.
+    net = _Network.of(path_to_layers, source, layer, unit, device) if alive else None
     # ASSUME: where a batch has four pictures, the same stand alone and beside photographs.
     batches = {"synthetic": batch} if batch == MIXED else {"synthetic": batch, "mixed": MIXED}
     rows = []
