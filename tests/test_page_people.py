@@ -146,8 +146,9 @@ def test_sides_are_coin_flips_of_tasks_and_trials():
 
 
 def test_another_seed_gives_other_sides_and_orders(tmp_path, study):
-    folder, _, _, rows, pictures = study
-    again, _, _ = built(tmp_path / "again", rows[::-1], pictures, SETS)
+    folder, path_to_key, _, rows, pictures = study
+    again, same_key, _ = built(tmp_path / "again", rows[::-1], pictures, SETS)
+    assert same_key.read_bytes() == path_to_key.read_bytes()
     other, _, _ = built(tmp_path / "other", rows, pictures, SETS, seed=1)
     # Not even the order of the rows matters.
     for file in sorted(folder.rglob("*")):
