@@ -429,6 +429,7 @@ def write(folder, trials, cells):
         "origins": {network: {"observers": {}} for network in (*NETWORKS, "three")},
     }
     if len(people):
+        people = people.assign(kind="main", passed=True)
         table = pa.Table.from_pandas(people.astype({"confidence": "Int32"}), preserve_index=False)
         parquet.write(folder / "responses.parquet", {name: table[name] for name in job.RESPONSES.names}, job.RESPONSES)
         given["path_to_responses"] = str(folder / "responses.parquet")

@@ -1,8 +1,6 @@
 """The occlusion task through Snakemake: its tables, what made them, what is recomputed, the page, and the answers."""
 
 import json
-import re
-import subprocess
 import sys
 
 import numpy as np
@@ -11,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import pictures
+from jobs.page import plans
 from readout import answers
 from runtime import code, parquet, provenance
 from workflow import ROOT, TINY, ran
@@ -186,9 +185,13 @@ def test_people_answer_and_count(occluded, tmp_path):
     assert "http" not in (site / "trials.js").read_text()
     assert not (project.results / "page" / "responses.parquet").exists()
     saved = []
-    for task, session in enumerate(simulated(project, right=1.0)):
+    study, page, planned = plans(project.results / "page" / "key.parquet")
+    knows = answers.Person(skill=1.0, easy=1.0)
+    for task in range(4):
+        plan, _ = planned["natural", task]
+        session = answers.simulate(knows, plan, study=study, page=page, condition="natural", task=task, seed=task)
         saved.append(tmp_path / f"answers{task}.json")
-        saved[-1].write_text(session)
+        saved[-1].write_text(answers.export(session))
     command = [sys.executable, "-m", "commands.ingest", project.results, *saved]
     done = ran(command, cwd=ROOT / "workflow", check=True)
     assert f"{len(saved)} sessions, {len(saved)} of them pass" in done.stdout

@@ -29,7 +29,7 @@ SETS = 3
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """A page of six units and three image sets, whose easy trials had to be chosen."""
+    """A page of six units and three image sets."""
     folder = tmp_path_factory.mktemp("page")
     rows, pictures = made(6, SETS)
     return (*built(folder, rows, pictures, SETS), rows, pictures)
@@ -46,8 +46,8 @@ def trials_of(folder):
 
 def test_fifty_sessions_of_eighteen_units_and_ten_sets():
     """As published: every unit and set five times, 900 main trials a condition; a session has each unit once, of one set."""
-    rows, _ = made(18, 10, conditions=("none", "natural"))
-    by_condition = page.tasks(rows, 10, seed=0)
+    rows, _ = made(18, 11, conditions=("none", "natural"))
+    by_condition = page.tasks(rows, 11, seed=0)
     for listed in by_condition.values():
         assert len(listed) == 50
         counted = collections.Counter()
@@ -66,17 +66,28 @@ def task_units(task):
 
 
 def test_easy_trials_are_those_of_the_largest_relative_difference():
-    """Of other image sets than the task's, each of another unit; no main trial is lost for them."""
+    """Of the last image set, each of another unit; no main trial is among them."""
     rows, _ = made(8, 2, conditions=("natural",))
     for row in rows:
         row["relative_difference"] = None if row["unit"] == 7 else 1.0 / (1 + row["unit"])
     (listed,) = page.tasks(rows, 2, seed=0).values()
-    for number, task in enumerate(listed):
+    for task in listed:
         catch = [trial for trial, _ in task.shown if trial.kind == "catch"]
         assert sorted(trial.row["unit"] for trial in catch) == [0, 1, 2]
         assert task_units(task) == [3, 4, 5, 6]
-        assert {trial.row["set"] for trial in (*catch, *task.practice)} == {1 - number % 2}
+        assert {trial.row["set"] for trial in (*catch, *task.practice)} == {1}
+        assert {trial.row["set"] for trial, _ in task.shown if trial.kind == "main"} == {0}
         assert sum(trial.kind == "main" for trial, _ in task.shown) == 8
+
+
+def test_no_practice_trial_is_asked_elsewhere(study):
+    """Its answer is on the page."""
+    folder, _, _, _, _ = study
+    whole = trials_of(folder)
+    for listed in whole["tasks"].values():
+        practised = {index for task in listed for index, _ in task["practice"]}
+        asked = {index for task in listed for index, _ in task["main"]}
+        assert not practised & asked
 
 
 def test_catch_trials_of_none_have_a_foreign_query():
@@ -115,7 +126,7 @@ def test_a_foreign_query_is_of_another_image():
                 (other,) = set(trial.pair) - {trial.max}
                 assert bases[other] != trial.row["base"]
                 found += 1
-    assert found == 60
+    assert found == 45
     same = [row | {"base": "0" * 16} for row in rows]
     with pytest.raises(StudyError, match="no other unit has a min query on another image"):
         page.tasks(same, 4, seed=0)
@@ -160,10 +171,13 @@ def test_another_seed_gives_other_sides_and_orders(tmp_path, study):
 
 def test_more_tasks_than_trials_for_them(tmp_path):
     rows, pictures = made(6, 1)
-    with pytest.raises(StudyError, match=r"condition none, image set 0: 0 catch .* more image sets or units"):
+    with pytest.raises(StudyError, match=r"occlusion\.sets: a page for people needs at least two image sets"):
         built(tmp_path, rows, pictures, 1)
-    rows, pictures = made(6, 2)
-    with pytest.raises(StudyError, match="image set 2 has no trial"):
+    rows, pictures = made(3, 2, conditions=("natural",))
+    with pytest.raises(StudyError, match=r"natural: 3 catch and 0 practice trials of image set 1 .* take more units"):
+        built(tmp_path, rows, pictures, 2)
+    rows, pictures = made(8, 2, conditions=("natural",))
+    with pytest.raises(StudyError, match="0 catch and 0 practice trials of image set 2"):
         built(tmp_path, rows, pictures, 3)
     assert not (tmp_path / "page" / "site").exists()
     assert not (tmp_path / "page" / "key.parquet").exists()
@@ -296,7 +310,7 @@ def test_a_parser_with_the_key_is_right_and_one_without_is_not(study, tmp_path):
         rows, own = tables(tmp_path)
         assert len(own) == len(listed)
         correct = [row["correct"] for row in rows if row["kind"] != "practice"]
-        assert len(correct) == 5 * 15 * 9
+        assert len(correct) == 5 * 10 * 9
         return np.mean(correct), 4 * 0.5 / np.sqrt(len(correct))
 
     assert accuracy(lambda at, id, left, right: best[(*at, id)])[0] == 1.0

@@ -29,9 +29,16 @@ ANSWERS = pa.schema(
 )
 """What is read of observers' answers; the relative difference is missing where the base image drives nothing."""
 RESPONSES = pa.schema(
-    [*ANSWERS, ("session", pa.string()), ("confidence", pa.int32()), ("seconds", pa.float64())],
+    [
+        *ANSWERS,
+        ("session", pa.string()),
+        ("confidence", pa.int32()),
+        ("seconds", pa.float64()),
+        ("kind", pa.string()),
+        ("passed", pa.bool_()),
+    ]
 )
-"""The same of people, from sessions that passed the screening."""
+"""The same of people, of whose trials the main ones count, in sessions that passed the screening."""
 NUMBERS = (
     *("estimate", "low", "high", "pooled", "sem2", "low_cells", "high_cells", "at", "p", "p_adjusted"),
     *("deviation", "error", "detectable"),
@@ -65,6 +72,8 @@ def _read(
     table = parquet.read(path, schema, optional=("relative_difference", *optional), origin=origin, empty=True)
     if not pc.all(pc.is_in(table["correct"], pa.array([0.0, 0.5, 1.0]))).as_py():
         raise StudyError(f"{path}: correct is something else than 0, 0.5 and 1; {parquet.again(path)}")
+    if "kind" in schema.names:
+        table = table.filter(pc.and_(pc.equal(table["kind"], "main"), table["passed"])).drop_columns(["kind", "passed"])
     frame = table.to_pandas(ignore_metadata=True)
     keys = ["trial", "observer", *(["session"] if "session" in frame else [])]
     twice = frame[frame.duplicated(keys)]

@@ -124,27 +124,27 @@ def _unrelated(row: Mapping, rows: Sequence[Mapping], taken: set[str], lot: Call
     return min(others, key=lambda other: (lot("unrelated", row["trial"], other["trial"]), other["trial"]))["min"]
 
 
-def _task(condition: str, rows: Sequence[Mapping], image_set: int, lot: Callable[..., int]) -> Task:
-    """One task; rows: all trials of the condition."""
+def _task(condition: str, rows: Sequence[Mapping], image_set: int, last: int, lot: Callable[..., int]) -> Task:
+    """One task; rows: all trials of the condition, of which those of the `last` image set catch and practise."""
     main = [row for row in rows if row["set"] == image_set]
     if not main:
         raise StudyError(
             f"condition {condition}: image set {image_set} has no trial; use fewer image sets or more units"
         )
-    # ASSUME: easy trials are those of the other image sets with the largest relative difference.
-    free = [row for row in rows if row["set"] != image_set]
+    # ASSUME: the last image set has the easy trials, by relative difference: practice shows answers, as nothing else may.
+    free = [row for row in rows if row["set"] == last]
     easy = _easiest(free)
     catch, practice = easy[:CATCH], [] if condition == "none" else easy[CATCH : CATCH + PRACTICE]
     if len(catch) < CATCH or (condition != "none" and not practice):
         raise StudyError(
-            f"condition {condition}, image set {image_set}: {len(catch)} catch and {len(practice)} practice trials in "
-            f"place of {CATCH} and at least one; take more image sets or units"
+            f"condition {condition}: {len(catch)} catch and {len(practice)} practice trials of image set {last} in "
+            f"place of {CATCH} and at least one; take more units"
         )
     trials = [_trial(row, "main") for row in main]
     if condition == "none":
         taken = {stimulus for row in (*main, *catch) for stimulus in (row["min"], row["max"])}
         for row in catch:
-            least = _unrelated(row, free, taken, lot)
+            least = _unrelated(row, [other for other in rows if other["set"] != image_set], taken, lot)
             taken.add(least)
             trials.append(_trial(row, "catch", least))
     else:
@@ -155,18 +155,30 @@ def _task(condition: str, rows: Sequence[Mapping], image_set: int, lot: Callable
 
 
 def tasks(rows: Sequence[Mapping], sets: int, seed: int) -> dict[str, list[Task]]:
-    """All tasks by condition, `TASKS_PER_SET` for each image set.
+    """All tasks by condition, `TASKS_PER_SET` for each image set but the last.
 
-    rows: trials as in `TRIALS`; sets: the image sets that are used, 0 to sets - 1; task t has set t mod `sets`.
+    rows: trials as in `TRIALS`; sets: the image sets that are used, 0 to sets - 1; task t has set t mod (sets - 1), and
+    the last set is for practice and catch trials. StudyError where there is one set alone.
     """
+    if sets < 2:
+        raise StudyError(
+            "occlusion.sets: a page for people needs at least two image sets, since the last is for practice and catch "
+            "trials"
+        )
     found: dict[str, list[Task]] = {}
     for condition in CONDITIONS:
         # Not the order of the tables, which could tell something.
         own = sorted((row for row in rows if row["condition"] == condition), key=lambda row: row["trial"])
         if own:
             found[condition] = [
-                _task(condition, own, number % sets, lambda *of, at=(seed, condition, number): _lot(*at, *of))
-                for number in range(TASKS_PER_SET * sets)
+                _task(
+                    condition,
+                    own,
+                    number % (sets - 1),
+                    sets - 1,
+                    lambda *of, at=(seed, condition, number): _lot(*at, *of),
+                )
+                for number in range(TASKS_PER_SET * (sets - 1))
             ]
     return found
 
