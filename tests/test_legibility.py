@@ -186,6 +186,9 @@ def test_who_is_compared_with_whom():
     # In the condition without references only who answered there.
     found = {(each.one, each.other) for each in legibility.agreement(frame, NONE, 0.95)}
     assert found == {(PERSON, PRIOR)}
+    # People who saw no references stand for nobody who did.
+    alone = frame[(frame["observer"] != PERSON) | (frame["condition"] == NONE)]
+    assert {(each.one, each.other) for each in legibility.agreement(alone, "natural", 0.95)} == {("patch", PRIOR)}
     # Answers on different sets are not compared.
     apart = pd.concat([answers(right, "a"), answers(right, "b").assign(set=1)])
     assert list(legibility.agreement(apart, "natural", 0.95)) == []
