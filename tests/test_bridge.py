@@ -159,6 +159,9 @@ def test_a_contrast_by_hand():
     # Over cells: (.4 - .3)^2 x 2 / 1 / 2 and (0 - .05)^2 x 2 / 1 / 2.
     assert found.over_cells.variance[0] == pytest.approx(0.01 + 0.0025)
     assert found.over_cells.df[0] == pytest.approx(2)
+    # Without one unit of the first cell of A, that cell still weighs half: (.3 + .2) / 2 less .05.
+    own = gains(of_cells, values).drop(index=0)
+    assert bridge.contrast(own, of_cells, "zero").estimate.value[0] == pytest.approx(0.2)
 
 
 def test_grids_are_compared_within():

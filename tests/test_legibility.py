@@ -494,7 +494,7 @@ def test_pooled_rows_are_of_trained_networks(finished):
 
 
 def test_the_page_says_that_machines_are_no_people(finished, tmp_path):
-    trials, cells, _, page = finished
+    page = finished[3]
     assert "Machine observers are a proxy. They are not people." in page
     assert "Rows named “people” are answers of people." in page
     assert page.index("What this study could find") < page.index("How often observers are right")
@@ -508,7 +508,7 @@ def test_the_page_says_that_machines_are_no_people(finished, tmp_path):
     ):
         assert text in page, text
     assert "http://" not in page and "https://" not in page and "nan" not in page
-    given = write(tmp_path, trials[trials["observer"] != PERSON], cells)
+    given = write(tmp_path, *simulate(people=0, networks=("one",), layers=("conv1",)))
     job.judge(**given)
     page = Path(given["path_to_page"]).read_text(encoding="utf-8")
     assert "No answers of people are on this page." in page and "How fast and how sure" not in page
@@ -566,7 +566,7 @@ def test_without_the_condition_none_there_are_no_gains(tmp_path):
 
 
 def test_the_same_tables_give_the_same_bytes(tmp_path):
-    trials, cells = simulate(networks=("one",), layers=("conv1",))
+    trials, cells = simulate(people=0, networks=("one",), layers=("conv1",))
     given = write(tmp_path, trials, cells)
     job.judge(**given)
     first = [(tmp_path / name).read_bytes() for name in ("legibility.parquet", "legibility.html")]
