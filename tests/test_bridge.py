@@ -159,6 +159,9 @@ def test_a_contrast_by_hand():
     # Over cells: (.4 - .3)^2 x 2 / 1 / 2 and (0 - .05)^2 x 2 / 1 / 2.
     assert found.over_cells.variance[0] == pytest.approx(0.01 + 0.0025)
     assert found.over_cells.df[0] == pytest.approx(2)
+    # Without one unit of the first cell of A, that cell still weighs half: (.3 + .2) / 2 less .05.
+    own = gains(of_cells, values).drop(index=0)
+    assert bridge.contrast(own, of_cells, "zero").estimate.value[0] == pytest.approx(0.2)
 
 
 def test_grids_are_compared_within():
@@ -180,6 +183,10 @@ def test_grids_are_compared_within():
     ]
     assert found.estimate.value[0] == pytest.approx(np.mean(by_layer))
     assert (found.cells_a, found.cells_p) == (4, 4)
+    # With one cell of P gone from a layer its share is other, and what it adds to all gains is still nothing.
+    fewer = [each[~((each["layer"] == "conv1") & (each["cell"] == "s1m1"))] for each in (own, shifted)]
+    one, other = (bridge.contrast(each, of_cells, "zero").estimate.value[0] for each in fewer)
+    assert other == pytest.approx(one) and one != pytest.approx(found.estimate.value[0])
 
 
 def test_permuted_cells_by_hand():
@@ -188,6 +195,13 @@ def test_permuted_cells_by_hand():
     p = bridge.permuted([values], [deal], 20_000, 0)
     assert p == pytest.approx(2 / 12, abs=0.01)
     assert bridge.permuted([values * 0], [deal], 99, 0) == 1
+    # Given a covariate of 1.5, -.5, -.5, -.5, which leaves 0, -1, .5, .5: the deal of the first two has an error of
+    # sqrt(2 - 2^2 / 3), so that 1 is 1.22 of it; 1.5 between the second and the third is 1.06 of sqrt 2. Two of twelve.
+    z = np.array([1.5, -0.5, -0.5, -0.5])
+    sums = bridge.Sums([z], [np.ones(4)], [z], 3.0, 3.0)
+    values = np.array([0.0, -1, 0.5, 0.5])
+    assert bridge.permuted([values], [deal], 20_000, 0, sums) == pytest.approx(2 / 12, abs=0.01)
+    assert bridge.permuted([values], [deal], 20_000, 0) == pytest.approx(6 / 12, abs=0.015)
     # The observed deal is one of all: never 0.
     assert bridge.permuted([np.array([9.0, -9, *np.zeros(60)])], [np.array([1.0, -1, *np.zeros(60)])], 99, 0) == 0.01
 

@@ -186,6 +186,9 @@ def test_who_is_compared_with_whom():
     # In the condition without references only who answered there.
     found = {(each.one, each.other) for each in legibility.agreement(frame, NONE, 0.95)}
     assert found == {(PERSON, PRIOR)}
+    # People who saw no references stand for nobody who did.
+    alone = frame[(frame["observer"] != PERSON) | (frame["condition"] == NONE)]
+    assert {(each.one, each.other) for each in legibility.agreement(alone, "natural", 0.95)} == {("patch", PRIOR)}
     # Answers on different sets are not compared.
     apart = pd.concat([answers(right, "a"), answers(right, "b").assign(set=1)])
     assert list(legibility.agreement(apart, "natural", 0.95)) == []
@@ -493,7 +496,7 @@ def test_pooled_rows_are_of_trained_networks(judged):
 
 
 def test_the_page_says_that_machines_are_no_people(judged, tmp_path):
-    trials, cells, _, page = judged
+    page = judged[3]
     assert "Machine observers are a proxy. They are not people." in page
     assert "Rows named “people” are answers of people." in page
     assert page.index("What this study could find") < page.index("How often observers are right")
@@ -507,7 +510,7 @@ def test_the_page_says_that_machines_are_no_people(judged, tmp_path):
     ):
         assert text in page, text
     assert "http://" not in page and "https://" not in page and "nan" not in page
-    given = write(tmp_path, trials[trials["observer"] != PERSON], cells)
+    given = write(tmp_path, *simulate(people=0, networks=("one",), layers=("conv1",)))
     job.judge(**given)
     page = Path(given["path_to_page"]).read_text(encoding="utf-8")
     assert "No answers of people are on this page." in page and "How fast and how sure" not in page
@@ -565,7 +568,7 @@ def test_without_the_condition_none_there_are_no_gains(tmp_path):
 
 
 def test_the_same_tables_give_the_same_bytes(tmp_path):
-    trials, cells = simulate(networks=("one",), layers=("conv1",))
+    trials, cells = simulate(people=0, networks=("one",), layers=("conv1",))
     given = write(tmp_path, trials, cells)
     job.judge(**given)
     first = [(tmp_path / name).read_bytes() for name in ("legibility.parquet", "legibility.html")]

@@ -145,8 +145,8 @@ def _kappas(counts: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         agreed = np.trace(counts, axis1=-2, axis2=-1) / total
         expected = (counts.sum(-1) * counts.sum(-2)).sum(-1) / total**2
-        # Counts are whole numbers: only rounding keeps a certain agreement from being 1.
-        return np.where((total > 0) & (expected < 1 - 1e-12), (agreed - expected) / (1 - expected), np.nan)
+        # Counts are whole numbers, so that an agreement that is certain is exactly 1, and leaves 0 / 0.
+        return (agreed - expected) / (1 - expected)
 
 
 def _marks(correct: np.ndarray) -> np.ndarray:
