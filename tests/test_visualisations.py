@@ -532,6 +532,22 @@ def test_activations_are_of_the_pictures_as_saved(study, unit):
         assert each["activation"] > each["start"]
 
 
+def test_what_eight_bits_lose_counts():
+    """Pixels are rounded to the nearest; a picture that no longer drives its unit once saved is not "ok"."""
+    pictures = torch.full((2, 3, 2, 2), 0.999)
+    result = visualisations.Result(pictures, torch.tensor([3.0, 3]), torch.tensor([1.0, 1]), 0.5, 1.0, 7, (OK, OK))
+    saved = []
+
+    def of_saved(place, pngs):
+        saved.extend(pngs)
+        return [0.9, 2.0]
+
+    rows = job._rows(SimpleNamespace(of_saved=of_saved), 0, result)
+    assert [(row["activation"], row["status"]) for row in rows] == [(0.9, NO_RISE), (2.0, OK)]
+    assert [row["png"] for row in rows] == saved
+    assert (np.asarray(opened(saved[0])) == 255).all()
+
+
 def test_bytes_depend_on_the_seed_and_the_coordinates(study):
     """The same twice; others with another seed, network, layer's class, or batch; and not on what else is in the cell."""
     pngs = lambda rows: {(row["unit"], row["batch"], row["index"]): row["png"] for row in rows}  # noqa: E731
