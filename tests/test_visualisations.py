@@ -532,6 +532,63 @@ def test_activations_are_of_the_pictures_as_saved(study, unit):
         assert each["activation"] > each["start"]
 
 
+class Shut(nn.Module):
+    """Two dense layers of one unit for images [3, 2, 2]: reds less 1, and what passes less 0.5; both shut at the start."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(12, 1), nn.Linear(1, 1)
+        self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()
+        with torch.no_grad():
+            self.first.weight.copy_((torch.arange(12) < 4).float()[None])
+            self.first.bias.fill_(-1)
+            self.second.weight.fill_(1)
+            self.second.bias.fill_(-0.5)
+
+    def forward(self, x):
+        return self.relu2(self.second(self.relu1(self.first(x.flatten(1))))) * 1
+
+
+def test_the_job_climbs_before_the_non_linearity_and_finds_a_way_round():
+    """A unit behind two shut ReLUs is driven: by its input all along, and through the first ReLU's way round."""
+    traced = tracing.trace(Shut())
+    before, behind = cuts.cut_before(traced, "relu2").prefix, cuts.cut(traced, "relu2").prefix
+    of = [before, behind, visualisations.redirected(before), "unit", torch.device("cpu"), 2, [0.5] * 3, [0.5] * 3, {}]
+    settings = {"batch": 2, "learning_rate": 0.05, "diversity": 0.0}
+    network = job._Network(*of)
+    driven = network.synthesised(0, steps=40, generator=seeded(), **settings)
+    assert driven.status == (OK, OK) and (driven.start == 0).all()
+    without = job._Network(before, behind, before, *of[3:])
+    assert without.synthesised(0, steps=40, generator=seeded(), **settings).status == (SILENT, SILENT)
+    # What is climbed after the first 16 steps is the input.
+    seen = []
+
+    def counted(x):
+        seen.append(before(x)[0].detach())
+        return before(x)
+
+    watched = job._Network(counted, behind, before, *of[3:])
+    watched.synthesised(0, steps=20, generator=seeded(), **settings)
+    # At the start and at the end for D, and in the last four steps.
+    assert len(seen) == 6
+
+
+def test_what_eight_bits_lose_counts():
+    """Pixels are rounded to the nearest; a picture that no longer drives its unit once saved is not "ok"."""
+    pictures = torch.full((2, 3, 2, 2), 0.999)
+    result = visualisations.Result(pictures, torch.tensor([3.0, 3]), torch.tensor([1.0, 1]), 0.5, 1.0, 7, (OK, OK))
+    saved = []
+
+    def of_saved(place, pngs):
+        saved.extend(pngs)
+        return [0.9, 2.0]
+
+    rows = job._rows(SimpleNamespace(of_saved=of_saved), 0, result)
+    assert [(row["activation"], row["status"]) for row in rows] == [(0.9, NO_RISE), (2.0, OK)]
+    assert [row["png"] for row in rows] == saved
+    assert (np.asarray(opened(saved[0])) == 255).all()
+
+
 def test_bytes_depend_on_the_seed_and_the_coordinates(study):
     """The same twice; others with another seed, network, layer's class, or batch; and not on what else is in the cell."""
     pngs = lambda rows: {(row["unit"], row["batch"], row["index"]): row["png"] for row in rows}  # noqa: E731

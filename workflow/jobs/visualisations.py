@@ -90,8 +90,7 @@ class _Network:
             layer = prefix(networks.to_device(images, self.device))[0]
             if self.unit == "channel" and layer.dim() > 2:
                 return layer.flatten(2).mean(2)[:, place], layer
-            # ASSUME: a unit stays at its position while pictures move, by up to 12 of 224 pixels.
-            # They show what drives it wherever it comes to lie within that reach.
+            # ASSUME: a unit stays where it is while pictures move; they show what drives it within that reach.
             return layer.flatten(1)[:, place], layer
 
         return activation
@@ -102,8 +101,7 @@ class _Network:
 
     def synthesised(self, place: int, **settings) -> Result:
         """Pictures of a unit, with the other arguments of `readout.visualisations.synthesise`."""
-        # ASSUME: of a unit behind the non-linearity, too, its input is what is optimised, and inputs are what D is of.
-        # Behind it a silent unit has no slope, and the term for diversity keeps it silent.
+        # ASSUME: of a unit behind the non-linearity, too, its input is optimised; a silent unit has no slope.
         return visualisations.synthesise(
             self.activation(place),
             climbed=self._at(place, self.before),

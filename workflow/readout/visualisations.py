@@ -113,8 +113,7 @@ def moved(pictures: torch.Tensor, width: int, by: Movement) -> torch.Tensor:
 
     In one bilinear interpolation. Where a corner looks beyond the border, it sees the border's reflection.
     """
-    # ASSUME: all movements in one interpolation, and the network always sees its own width; the published code
-    # interpolates twice and hands its network whatever size is left.
+    # ASSUME: one interpolation, to the width that the network is made for; published are two, and widths that vary.
     size = pictures.shape[-1]
     # Of each pixel that the network sees, where in the picture it is, about the centre and in pixels: columns first.
     # What is seen is turned forward, so the place is turned back.
