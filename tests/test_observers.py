@@ -267,12 +267,14 @@ def trials_of(units, references=2):
 def test_random_pairings_are_with_another_unit():
     """Also with those whose hashes are alike, such as -1 and -2."""
     trials = trials_of([-1, -2, 3])
-    found = observers.re_paired(trials, np.random.default_rng(0))
     own = {unit: {trial.references for trial in trials if trial.unit == unit} for unit in (-1, -2, 3)}
-    for before, after in zip(trials, found, strict=True):
-        assert after.references not in own[before.unit]
-        assert replace(after, references=before.references) == before
-    assert len({trial.references for trial in found}) > 3
+    drawn = set()
+    for seed in range(10):
+        for before, after in zip(trials, observers.re_paired(trials, np.random.default_rng(seed)), strict=True):
+            assert after.references not in own[before.unit]
+            assert replace(after, references=before.references) == before
+            drawn.add((before.unit, after.references))
+    assert len(drawn) == 18, "each of the six trials of other units"
     # One unit alone has no other.
     alone = observers.re_paired(trials_of(["u"]), np.random.default_rng(0))
     assert {trial.unit for trial in alone} == {"u"}
