@@ -758,6 +758,29 @@ def test_class_observer_keeps_the_predicted_class(step):
             assert told["correct"].tolist() == [expected]
 
 
+class Lamp(nn.Module):
+    """Scores (m, 0) and (0, -m) of a bright and of a dark image, m being the mean of what the network sees."""
+
+    def __init__(self, outputs=2):
+        super().__init__()
+        self.relu = nn.ReLU()
+
+    def forward(self, x):
+        m = x.mean((1, 2, 3))
+        return torch.stack([self.relu(m), self.relu(-m)], 1)
+
+
+def test_probabilities_of_the_base_images_class_by_hand(monkeypatch):
+    """The base image is bright, class 0; both queries are dark, class 1: grey 100 and 50 less 1/2, over 1/4."""
+    monkeypatch.setitem(models.BUILDERS, "lamp", Lamp)
+    opened = ImageSource("folder", None, {"resize": None, "crop": 4, "mean": [0.5] * 3, "std": [0.25] * 3})
+    pictures = {"base": flat(200, 200, 200, 4), "max": flat(100, 100, 100, 4), "min": flat(50, 50, 50, 4)}
+    found = job._class_values(
+        job._Trials([{}], [SHOWN], [{}]), pictures, NetworkSource("lamp", 2, "random-0", opened), "cpu"
+    )
+    assert found == pytest.approx(expit((np.array([[100, 50]]) / 255 - 0.5) / 0.25), abs=1e-6)
+
+
 def test_boxes_make_an_object_observer(step):
     """Only in trials whose base image has one: it is right where the min query hides more of the box."""
     extremes = step.rows["extremes"]
