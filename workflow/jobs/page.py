@@ -131,7 +131,7 @@ def _task(condition: str, rows: Sequence[Mapping], image_set: int, last: int, lo
         raise StudyError(
             f"condition {condition}: image set {image_set} has no trial; use fewer image sets or more units"
         )
-    # ASSUME: the last image set has the easy trials, by relative difference: practice shows answers, as nothing else may.
+    # ASSUME: the last image set has the easy trials, by relative difference; practice shows answers, nothing else does.
     free = [row for row in rows if row["set"] == last]
     easy = _easiest(free)
     catch, practice = easy[:CATCH], [] if condition == "none" else easy[CATCH : CATCH + PRACTICE]
