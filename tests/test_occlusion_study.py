@@ -20,8 +20,10 @@ TASK = {"sets": 3, "bin": 3, "references": 5, "visualisations": {"batch": 2, "st
 AT = {"network": "alexnet", "layer": "conv5", "class_id": "0", "cell": "s3m3"}
 GRID = "alexnet/conv5/0"
 STEPS = {"pool": 1, "occlusions": 1, "visualisations": 16, "trials": 1, "observers": 1}
-FIGURES = ("stimuli", "legibility_figure", "legibility_cells", "legibility_gain")
-BEHIND = dict.fromkeys(("legibility", *FIGURES), 1)
+JUDGED = dict.fromkeys(("legibility", "legibility_figure", "legibility_cells", "legibility_gain"), 1)
+"""What follows from answers."""
+BEHIND = JUDGED | {"stimuli": 1}
+"""What follows from trials."""
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +197,7 @@ def test_people_answer_and_count(occluded, tmp_path):
     command = [sys.executable, "-m", "commands.ingest", project.results, *saved]
     done = ran(command, cwd=ROOT / "workflow", check=True)
     assert f"{len(saved)} sessions, {len(saved)} of them pass" in done.stdout
-    assert project.planned() == BEHIND
+    assert project.planned() == JUDGED
     project.run("legibility")
     table = read(project, "legibility.parquet")
     people = table[(table["what"] == "accuracy") & (table["observer"] == "person") & (table["layer"] == "all")]

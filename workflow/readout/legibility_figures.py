@@ -223,14 +223,15 @@ def gain(
     """Gain of explanations by cell (a dot) against its ablation effect and the probe's AUROC; networks down.
 
     `table` is that of legibility, `of_cells` the table of cells. By default the observer is people where they have
-    answered, else the first whose name begins with `patch`; the condition is natural where it is there. Groups A and P
+    answered, else the first whose name begins with `patch_relative`, or with `patch`; the condition is natural where it is there. Groups A and P
     are marked, with their means as lines. Larger dots have more units.
     """
     rows = table[table["what"] == "gain_of_cell"]
     if not len(rows):
         return message("there are no gains: they take answers with references and without")
     known = _people_first(set(rows["observer"]))
-    patches = [name for name in known if name.startswith("patch")]
+    # Plain ones take background for what drives a unit.
+    patches = sorted((name for name in known if name.startswith("patch")), key=lambda name: "relative" not in name)
     observer = observer or (PERSON if PERSON in known else (patches or known)[0])
     there = set(rows.loc[rows["observer"] == observer, "condition"])
     condition = condition or _ordered(there, ("natural", *CONDITIONS))[0]
