@@ -504,6 +504,8 @@ def config(kind: str, path: Path | None, **images) -> dict:
     study["images"] = {"dataset": kind, "path": path and str(path), "labels": None, "study": 10} | images
     study["networks"] = [entry | {"classes": "all", "targets": "all", "weights": RECIPE} for entry in study["networks"]]
     study["figures"]["target"] = None
+    # Which needs more images than there are here.
+    study["occlusion"] = None
     return study
 
 

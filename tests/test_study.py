@@ -29,7 +29,8 @@ ONE_CLASS = {
 
 @pytest.fixture
 def config():
-    return yaml.safe_load((ROOT / "config.yaml").read_text())
+    """The default study without the occlusion task, whose needs tests/test_occlusions.py has."""
+    return yaml.safe_load((ROOT / "config.yaml").read_text()) | {"occlusion": None}
 
 
 def folder(tmp_path, config, counts, **images):

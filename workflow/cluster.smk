@@ -29,7 +29,18 @@ def plan(*steps):
     """What a part follows from: when any of it changes, the part is looked through again, and made where it lacks."""
     shared = {
         key: STUDY.config[key]
-        for key in ("seed", "images", "others", "grid", "activations", "probes", "ablations", "controls", "importance", "occlusion")
+        for key in (
+            "seed",
+            "images",
+            "others",
+            "grid",
+            "activations",
+            "probes",
+            "ablations",
+            "controls",
+            "importance",
+            "occlusion",
+        )
     }
     shared |= {"labels": STUDY.labels, "files": STUDY.listing_digest(), "code": [digest(step) for step in steps]}
     return lambda w: [shared, *(repr(n) for n in STUDY.networks.values() if n.name == w.get("network", n.name))]

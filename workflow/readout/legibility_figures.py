@@ -223,8 +223,8 @@ def gain(
     """Gain of explanations by cell (a dot) against its ablation effect and the probe's AUROC; networks down.
 
     `table` is that of legibility, `of_cells` the table of cells. By default the observer is people where they have
-    answered, else the first whose name begins with `patch_relative`, or with `patch`; the condition is natural where it is there. Groups A and P
-    are marked, with their means as lines. Larger dots have more units.
+    answered, else the first whose name begins with `patch_relative`, or with `patch`; the condition is natural where it
+    is there. Groups A and P are marked, with their means as lines. Larger dots have more units.
     """
     rows = table[table["what"] == "gain_of_cell"]
     if not len(rows):

@@ -255,7 +255,11 @@ rule stimuli:
     log:
         f"{R}/logs/figures/stimuli.log",
     params:
-        settings={"figure": "stimuli", "networks": [], "title": " ".join(STUDY.occluded()[0]) if STUDY.occlusion else ""},
+        settings={
+            "figure": "stimuli",
+            "networks": [],
+            "title": " ".join(STUDY.occluded()[0]) if STUDY.occlusion else "",
+        },
         code=digest("figures"),
     run:
         from runtime import subprocesses

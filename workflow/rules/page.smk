@@ -4,8 +4,8 @@
 
 rule page:
     input:
-        trials=lambda w: of_task(rules.trials.output.path_to_trials),
-        stimuli=lambda w: of_task(rules.trials.output.path_to_stimuli),
+        paths_to_trials=lambda w: of_task(rules.trials.output.path_to_trials),
+        paths_to_stimuli=lambda w: of_task(rules.trials.output.path_to_stimuli),
     output:
         path_to_page=directory(f"{R}/page/site"),
         path_to_key=f"{R}/page/key.parquet",
@@ -22,8 +22,7 @@ rule page:
             log[0],
             page.build,
             **output,
-            paths_to_trials=list(input.trials),
-            paths_to_stimuli=list(input.stimuli),
+            **{name: list(paths) for name, paths in input.items()},
             **params.settings,
             made=made("page", params.settings),
         )

@@ -149,7 +149,11 @@ def visualising(network):
 
 def showing(network):
     """What is shown in trials."""
-    return {"source": STUDY.source(STUDY.networks[network]), "chosen": STUDY.occlusion["conditions"], "study": STUDY.name}
+    return {
+        "source": STUDY.source(STUDY.networks[network]),
+        "chosen": STUDY.occlusion["conditions"],
+        "study": STUDY.name,
+    }
 
 
 def pictured(wildcards):
@@ -193,6 +197,13 @@ def asking():
     if not STUDY.occlusion:
         return {}
     return {"study": STUDY.name, "sets": STUDY.occlusion["sets"], "seed": STUDY.seed}
+
+
+def of_trials(files, wildcards, params):
+    """What the job of a grid's trials is given."""
+    cells = STUDY.cells if files.visualisations else ()
+    visualisations = dict(zip(cells, files.visualisations, strict=True))
+    return {**of_occluded(files, wildcards, params), "paths_to_visualisations": visualisations}
 
 
 def of_observers(paths):

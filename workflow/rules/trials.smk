@@ -24,7 +24,6 @@ rule trials:
             log[0],
             trials.assemble,
             **output,
-            **of_occluded(input, wildcards, params),
-            paths_to_visualisations=dict(zip(STUDY.cells, input.visualisations)),
+            **of_trials(input, wildcards, params),
             made=made("trials", params.settings),
         )
