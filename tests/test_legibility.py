@@ -540,12 +540,16 @@ def test_p_values_are_adjusted_over_the_contrasts_of_a_network(judged):
 def test_units_without_trials_are_counted(tmp_path):
     trials, cells = simulate(people=0, networks=("one",), layers=("conv1",))
     given = write(tmp_path, trials, cells)
-    parquet.write(tmp_path / "u.parquet", {"status": ["ok", "constant", "constant"]}, job.LEFT_OUT["units"])
+    units = {"unit": [0, 1, 2], "contrast": [0.0] * 3, "sparsity": [0.0] * 3, "driving": [0] * 3}
+    units |= {"status": ["ok", "constant", "constant"]}
+    parquet.write(tmp_path / "u.parquet", units, pa.schema([*job.PREDICTORS, *job.LEFT_OUT["units"]]))
     parquet.write(
         tmp_path / "e.parquet", {"valid": [True, False], "reason": [None, "no_effect"]}, job.LEFT_OUT["extremes"]
     )
     job.judge(
-        **given, paths_to_units={"g": str(tmp_path / "u.parquet")}, paths_to_extremes={"g": str(tmp_path / "e.parquet")}
+        **given,
+        paths_to_units={("one", "conv1", "0"): str(tmp_path / "u.parquet")},
+        paths_to_extremes={("one", "conv1", "0"): str(tmp_path / "e.parquet")},
     )
     table = parquet.read(given["path_to_legibility"], job.SCHEMA, optional=job.OPTIONAL).to_pandas()
     rows = pick(table, "left_out")
@@ -555,6 +559,58 @@ def test_units_without_trials_are_counted(tmp_path):
     ]
     page = Path(given["path_to_page"]).read_text(encoding="utf-8")
     assert "2 units: constant; 1 image sets: no_effect" in page
+
+
+def test_what_is_known_of_units_goes_with_accuracy_by_hand():
+    """Four units of accuracies 0, 1/2, 1/2, 1: the ranks 1, 2.5, 2.5, 4."""
+    rows = [(0, 0), (0, 0), (1, 0), (1, 1), (2, 1), (2, 0), (3, 1), (3, 1)]
+    trials = pd.DataFrame(
+        [{"network": "n", "layer": "l", "unit": u, "set": i % 2, "correct": c} for i, (u, c) in enumerate(rows)]
+    )
+    index = pd.MultiIndex.from_tuples([("n", "l", u) for u in range(5)], names=legibility.UNIT)
+    # Ranks 1, 2, 3, 4: products of the deviations 1.5 x 1.5 + 0 + 0 + 1.5 x 1.5 over the root of 5 x 4.5.
+    (value, low, high), units = legibility.ease(trials, pd.Series([1.0, 2, 3, 4, 9], index, name="x"), 0.95)
+    assert value == pytest.approx(4.5 / np.sqrt(5 * 4.5))
+    assert low < value < high
+    assert units == 4
+    # What is constant says nothing; of a unit about which nothing is known nothing is said.
+    (value, *_), _ = legibility.ease(trials, pd.Series([1.0] * 5, index, name="x"), 0.95)
+    assert value is None
+    _, units = legibility.ease(trials, pd.Series([1.0, np.nan, 3, 4, 9], index, name="x"), 0.95)
+    assert units == 3
+
+
+def test_intervals_of_ease_cover():
+    """Of 300 studies of 24 units with nothing to tell, at least nine in ten intervals hold 0."""
+    generator, covered = np.random.default_rng(8), 0
+    index = pd.MultiIndex.from_tuples([("n", "l", u) for u in range(24)], names=legibility.UNIT)
+    for _ in range(300):
+        right = generator.binomial(1, generator.beta(4, 2, 24)[:, None], (24, 4)).ravel()
+        trials = pd.DataFrame({"unit": np.repeat(np.arange(24), 4), "set": np.tile(np.arange(4), 24), "correct": right})
+        trials = trials.assign(network="n", layer="l")
+        (_, low, high), _ = legibility.ease(trials, pd.Series(generator.random(24), index, name="x"), 0.95)
+        covered += low <= 0 <= high
+    assert 270 <= covered < 300
+
+
+def test_the_step_joins_units_and_their_scores(tmp_path):
+    """By unit, of several files; a similarity a column; a correlation that is there is found."""
+    trials, cells = simulate(people=0, networks=("one",), layers=("conv1",))
+    given = write(tmp_path, trials, cells)
+    own = trials[(trials["observer"] == "patch_hand") & (trials["condition"] == "natural")]
+    accuracy = own.groupby("unit")["correct"].mean()
+    units = {"unit": accuracy.index, "contrast": accuracy, "sparsity": -accuracy, "driving": [5] * len(accuracy)}
+    units |= {"status": ["ok"] * len(accuracy)}
+    parquet.write(tmp_path / "u.parquet", units, pa.schema([*job.PREDICTORS, *job.LEFT_OUT["units"]]))
+    scores = {"unit": accuracy.index, "similarity": ["hand"] * len(accuracy), "score": accuracy**2}
+    parquet.write(tmp_path / "s.parquet", scores, job.SCORES)
+    grid = ("one", "conv1", "0")
+    paths = {"paths_to_units": {grid: str(tmp_path / "u.parquet")}}
+    job.judge(**given, **paths, paths_to_interpretability={grid: str(tmp_path / "s.parquet")})
+    table = parquet.read(given["path_to_legibility"], job.SCHEMA, optional=job.OPTIONAL).to_pandas()
+    rows = pick(table, "ease", observer="patch_hand", condition="natural").set_index("part")["estimate"]
+    assert rows.to_dict() == pytest.approx({"contrast": 1, "sparsity": -1, "interpretability_hand": 1}, abs=1e-5)
+    assert "Whether a unit shows how easy it is" in Path(given["path_to_page"]).read_text(encoding="utf-8")
 
 
 def test_without_the_condition_none_there_are_no_gains(tmp_path):

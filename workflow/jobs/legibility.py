@@ -60,6 +60,11 @@ SCHEMA = pa.schema(
 )
 """A row a statistic; `what` says which. `all` stands for all layers, targets or trained networks together."""
 OPTIONAL = (*WORDS, "adjusted", *NUMBERS, *COUNTS)
+PREDICTORS = pa.schema(
+    [("unit", pa.int32()), ("contrast", pa.float64()), ("sparsity", pa.float64()), ("driving", pa.int32())]
+)
+SCORES = pa.schema([("unit", pa.int32()), ("similarity", pa.string()), ("score", pa.float64())])
+"""What is read of units that may tell how easy they are."""
 LEFT_OUT = {
     "units": pa.schema([("status", pa.string())]),
     "extremes": pa.schema([("valid", pa.bool_()), ("reason", pa.string())]),
@@ -280,6 +285,39 @@ def _left_out(paths: Mapping[str, str] | None, kind: str) -> Iterator[dict]:
             yield _row("left_out", "all", part=kind, reason=name, n_units=count)
 
 
+def _known(
+    paths_to_units: Mapping[tuple[str, str, str], str], paths_to_scores: Mapping[tuple[str, str, str], str]
+) -> pd.DataFrame:
+    """What may tell how easy a unit is without any trial, by unit; the first target's, where it is of several."""
+    frames = []
+    for (network, layer, class_id), path in paths_to_units.items():
+        units = parquet.read(path, PREDICTORS).to_pandas(ignore_metadata=True)
+        at = {"network": network, "layer": layer}
+        columns = [*legibility.UNIT, *PREDICTORS.names[1:]]
+        if (network, layer, class_id) in paths_to_scores:
+            path = paths_to_scores[network, layer, class_id]
+            scores = parquet.read(path, SCORES, empty=True).to_pandas(ignore_metadata=True)
+            for similarity, rows in scores.groupby("similarity"):
+                name = f"interpretability_{similarity}"
+                units = units.merge(rows[["unit", "score"]].rename(columns={"score": name}), on="unit", how="left")
+                columns.append(name)
+        frames.append(units.assign(**at)[columns])
+    found = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=legibility.UNIT)
+    return found.drop_duplicates(legibility.UNIT).set_index(legibility.UNIT)
+
+
+def _eased(
+    trials: pd.DataFrame, known: pd.DataFrame, network: str, conditions: Sequence[str], confidence: float
+) -> Iterator[dict]:
+    """How far each predictor goes with the accuracy of units, of each observer and condition."""
+    for observer, condition, part in _parts(trials, conditions):
+        for name in known.columns:
+            (value, low, high), units = legibility.ease(part, known[name], confidence)
+            if value is not None:
+                about = {"observer": observer, "condition": condition, "part": name}
+                yield _row("ease", network, **about, estimate=value, low=low, high=high, n_units=units)
+
+
 def judge(
     *,
     path_to_legibility: str,
@@ -289,6 +327,7 @@ def judge(
     path_to_responses: str | None = None,
     paths_to_units: Mapping[tuple[str, str, str], str] | None = None,
     paths_to_extremes: Mapping[tuple[str, str, str], str] | None = None,
+    paths_to_interpretability: Mapping[tuple[str, str, str], str] | None = None,
     networks: Mapping[str, Mapping],
     conditions: Sequence[str],
     origins: Mapping[str, Mapping[str, Mapping[str, str]]],
@@ -298,10 +337,10 @@ def judge(
 ) -> str:
     """Write `legibility.parquet`, and the same for readers as a page of HTML.
 
-    Paths to observers, units and extremes are by network, layer and target; `origins` says by network and step what
-    their files must carry. `networks` says of each whether it is `untrained`; those that are not make the pooled rows.
-    `conditions` are the study's, in the order of the page; without `none` there are no gains. `path_to_responses` has
-    people's answers. `seed` is that of the permuted cells.
+    Paths to observers, units, extremes and interpretability are by network, layer and target; `origins` says by network
+    and step what their files must carry. `networks` says of each whether it is `untrained`; those that are not make the
+    pooled rows. `conditions` are the study's, in the order of the page; without `none` there are no gains.
+    `path_to_responses` has people's answers. `seed` is that of the permuted cells.
     """
     answers = _answers(paths_to_observers, path_to_responses, networks, conditions, origins)
     cells = _cells(path_to_cells, networks, answers)
@@ -312,11 +351,13 @@ def judge(
     if len(pooled) > 1:
         groups = {POOLED: pooled} | groups
     gains = legibility.gains(answers)
+    known = _known(paths_to_units or {}, paths_to_interpretability or {})
     rows = [*_left_out(paths_to_units, "units"), *_left_out(paths_to_extremes, "extremes")]
     for name, members in groups.items():
         own, of = answers[answers["network"].isin(members)], cells[cells["network"].isin(members)]
         rows += _bridged(gains[gains["network"].isin(members)], of, name, conditions, confidence, seed)
         rows += _seen(own, name, conditions, confidence)
+        rows += _eased(own, known, name, conditions, confidence)
     parquet.write(path_to_legibility, rows, SCHEMA, made)
     untrained = [name for name in present if name not in trained]
     with files.whole(path_to_page) as partial:

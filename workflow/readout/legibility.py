@@ -276,13 +276,27 @@ def relation(trials: pd.DataFrame, confidence: float) -> tuple[tuple[float | Non
     Of people the accuracy is the mean over those who answered. A (unit, set) without a relative difference has no say.
     """
     items = trials.groupby([*UNIT, "set"])[["correct", "relative_difference"]].mean().dropna()
+    return _ranked(items, confidence)
+
+
+def ease(trials: pd.DataFrame, known: pd.Series, confidence: float) -> tuple[tuple[float | None, ...], int]:
+    """Rank correlation over units of accuracy and what is known of each, its interval, and the number of units.
+
+    known: a number for each unit (network, layer, unit), such as the local contrast of its map, which may tell without
+    any trial how easy it is.
+    """
+    return _ranked(pd.concat([by_unit(trials), known], axis=1, join="inner").dropna(), confidence)
+
+
+def _ranked(items: pd.DataFrame, confidence: float) -> tuple[tuple[float | None, ...], int]:
+    """Rank correlation of two columns, with its interval by a jackknife over units, and the number of units."""
     unit = items.groupby(level=UNIT).ngroup().to_numpy()
-    correct, difference = items.to_numpy().T
-    value = _correlation(correct, difference) if len(items) > 1 else math.nan
+    one, other = items.to_numpy(float).T
+    value = _correlation(one, other) if len(items) > 1 else math.nan
     count = int(unit.max()) + 1 if len(items) else 0
     if math.isnan(value) or count < 3:
         return (number(value), None, None), count
-    left_out = np.array([_correlation(correct[unit != u], difference[unit != u]) for u in range(count)])
+    left_out = np.array([_correlation(one[unit != u], other[unit != u]) for u in range(count)])
     return told(_of_left_out(value, left_out, FISHER), confidence), count
 
 

@@ -188,6 +188,21 @@ def _difficulty(rows: _Rows, conditions: Sequence[str]) -> str:
     return _folded(_table(headings, lines, "Accuracy by relative difference"), len(lines), "observers and conditions")
 
 
+def _ease(rows: _Rows, conditions: Sequence[str]) -> str:
+    """Rank correlations of units' accuracies with what is known of them without trials: predictors across."""
+    found = list(rows.of("ease"))
+    if not found:
+        return ""
+    names = list(dict.fromkeys(row["part"] for row in found))
+    lines = []
+    for observer, condition in dict.fromkeys((row["observer"], row["condition"]) for row in found):
+        of = {row["part"]: row for row in found if (row["observer"], row["condition"]) == (observer, condition)}
+        lines.append((f"{_name(observer)}, {condition}", [told(of.get(name)) for name in names]))
+    headings = ("observer and condition", *(name.replace("_", " ") for name in names))
+    table = _table(headings, lines, "Rank correlation, over units, of accuracy and what is known of a unit")
+    return _folded(table, len(lines), "observers and conditions")
+
+
 def _people(rows: _Rows) -> str:
     text = ""
     for what, caption, headings in (
@@ -284,6 +299,12 @@ EXPLAINED: dict[str, tuple[str, Callable[[_Rows, Sequence[str]], str]]] = {
         "image's. Rank correlation with accuracy over all units and image sets, and accuracy in five bins of equal "
         "count.",
         _difficulty,
+    ),
+    "Whether a unit shows how easy it is": (
+        "Rank correlation over units of accuracy and what is known of a unit without any trial: local contrast and "
+        "sparsity of its channel's activation map, the number of images that drive it, and the machine "
+        "interpretability score, which is of another task.",
+        _ease,
     ),
 }
 

@@ -8,6 +8,7 @@ rule legibility:
         observers=of_task(rules.observers.output.path_to_observers),
         units=of_task(rules.occlusions.output.path_to_units),
         extremes=of_task(rules.occlusions.output.path_to_extremes),
+        interpretability=of_task(rules.observers.output.path_to_interpretability),
         path_to_cells=rules.tables.output[0],
         # What people answered, where `make ingest` has put it.
         responses=lambda w: [path for path in [RESPONSES] if os.path.exists(path)],

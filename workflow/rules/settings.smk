@@ -210,7 +210,7 @@ def of_observers(paths):
     """The inputs of the table of legibility: files by grid."""
     named = {
         f"paths_to_{name}": dict(zip(STUDY.occluded(), paths[name], strict=True))
-        for name in ("observers", "units", "extremes")
+        for name in ("observers", "units", "extremes", "interpretability")
     }
     return {
         **named,
