@@ -46,6 +46,7 @@ def results(tmp_path, monkeypatch):
         (tmp_path / "results/a" / name).mkdir()
     (tmp_path / "results/a/claims.html").touch()
     (tmp_path / "results/a/faithfulness.html").touch()
+    (tmp_path / "results/a/legibility.html").touch()
     return "results/a"
 
 
@@ -62,6 +63,7 @@ def test_text_of_two_claims(results):
         "  tables   results/a/tables",
         "  claims   results/a/claims.html",
         "  measures results/a/faithfulness.html",
+        "  occluded results/a/legibility.html",
         "  report   results/a/report.zip",
     ]
 
@@ -70,6 +72,7 @@ def test_what_is_not_there_is_not_named(results, tmp_path):
     """A run for the claims alone draws no figures."""
     (tmp_path / "results/a/figures").rmdir()
     (tmp_path / "results/a/faithfulness.html").unlink()
+    (tmp_path / "results/a/legibility.html").unlink()
     told = headline.text(results)
     assert "figures" not in told
     assert told.endswith("\n  claims   results/a/claims.html\n  report   snakemake --report report.zip\n")

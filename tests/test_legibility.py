@@ -623,6 +623,19 @@ def test_without_the_condition_none_there_are_no_gains(tmp_path):
     assert "whether units that matter are easier to see cannot be estimated (there are no gains)" in page
 
 
+def test_observers_that_check_the_tables_agree_with_nobody(tmp_path):
+    """They have accuracies, and no kappa."""
+    trials, cells = simulate(people=0, networks=("one",), layers=("conv1",))
+    coin = trials[trials["observer"] == "prior"].assign(observer="coin")
+    given = write(tmp_path, pd.concat([trials, coin], ignore_index=True), cells)
+    job.judge(**given)
+    table = parquet.read(given["path_to_legibility"], job.SCHEMA, optional=job.OPTIONAL).to_pandas()
+    assert "coin" in set(pick(table, "accuracy")["observer"])
+    agreed = pick(table, "kappa")
+    assert "prior" in {*agreed["observer"], *agreed["part"]}
+    assert "coin" not in {*agreed["observer"], *agreed["part"]}
+
+
 def test_the_same_tables_give_the_same_bytes(tmp_path):
     trials, cells = simulate(people=0, networks=("one",), layers=("conv1",))
     given = write(tmp_path, trials, cells)
