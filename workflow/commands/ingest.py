@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from jobs import observers
 from jobs.page import plans
 from readout import StudyError, answers
 from readout.answers import Planned, Session
@@ -20,18 +21,7 @@ from runtime import parquet
 
 RESPONSES = pa.schema(
     [
-        ("trial", pa.string()),
-        ("network", pa.string()),
-        ("layer", pa.string()),
-        ("class_id", pa.string()),
-        ("cell", pa.string()),
-        ("unit", pa.int32()),
-        ("set", pa.int32()),
-        ("condition", pa.string()),
-        ("observer", pa.string()),
-        ("p", pa.float64()),
-        ("correct", pa.float64()),
-        ("relative_difference", pa.float64()),
+        *observers.SCHEMA,
         ("session", pa.string()),
         ("place", pa.int32()),
         ("side", pa.string()),

@@ -7,25 +7,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs import tables
+from jobs.trials import ASKED
 from readout import StudyError, bridge, inference, legibility, legibility_page
 from readout.legibility import NONE, PERSON
 from readout.verdicts import POOLED
 from runtime import files, parquet
 
 ANSWERS = pa.schema(
-    [
-        ("trial", pa.string()),
-        ("network", pa.string()),
-        ("layer", pa.string()),
-        ("class_id", pa.string()),
-        ("cell", pa.string()),
-        ("unit", pa.int32()),
-        ("set", pa.int32()),
-        ("condition", pa.string()),
-        ("observer", pa.string()),
-        ("correct", pa.float64()),
-        ("relative_difference", pa.float64()),
-    ]
+    [*ASKED, ("observer", pa.string()), ("correct", pa.float64()), ("relative_difference", pa.float64())]
 )
 """What is read of observers' answers; the relative difference is missing where the base image drives nothing."""
 RESPONSES = pa.schema(

@@ -11,7 +11,7 @@ from inputs.sources import NetworkSource
 from jobs import images, networks
 from jobs.occlusions import EXTREMES, NO_WINDOW, OK, SETS, UNITS
 from jobs.pictures import pixels, stimuli
-from jobs.trials import TRIALS
+from jobs.trials import ASKED, TRIALS
 from readout import StudyError, baselines, cuts, observers
 from readout.observers import Gallery, Similarity, Trial
 from readout.tracing import is_layer
@@ -19,14 +19,7 @@ from runtime import parquet
 
 SCHEMA = pa.schema(
     [
-        ("trial", pa.string()),
-        ("network", pa.string()),
-        ("layer", pa.string()),
-        ("class_id", pa.string()),
-        ("cell", pa.string()),
-        ("unit", pa.int32()),
-        ("set", pa.int32()),
-        ("condition", pa.string()),
+        *ASKED,
         ("observer", pa.string()),
         ("p", pa.float64()),
         ("correct", pa.float64()),

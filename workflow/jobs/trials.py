@@ -14,16 +14,20 @@ from readout import blur, conditions, occluders
 from readout.conditions import PLAIN, SYNTHETIC, Condition
 from runtime import parquet
 
+ASKED = (
+    ("trial", pa.string()),
+    ("network", pa.string()),
+    ("layer", pa.string()),
+    ("class_id", pa.string()),
+    ("cell", pa.string()),
+    ("unit", pa.int32()),
+    ("set", pa.int32()),
+    ("condition", pa.string()),
+)
+"""What says which trial a row is of, in every table of trials and of answers."""
 TRIALS = pa.schema(
     [
-        ("trial", pa.string()),
-        ("network", pa.string()),
-        ("layer", pa.string()),
-        ("class_id", pa.string()),
-        ("cell", pa.string()),
-        ("unit", pa.int32()),
-        ("set", pa.int32()),
-        ("condition", pa.string()),
+        *ASKED,
         ("base", pa.string()),
         ("min", pa.string()),
         ("max", pa.string()),
