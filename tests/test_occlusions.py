@@ -195,6 +195,21 @@ def test_units_are_of_the_published_grid_and_their_range_is_over_the_pool(study,
         assert (found.units["least"] >= 0).all()
 
 
+@pytest.mark.parametrize("kind", ["unit", "channel"])
+def test_contrast_and_sparsity_are_of_maps_behind_the_non_linearity(study, tmp_path, kind):
+    """Of the images of the unit's image sets on the top side, each once; by loops over the positions."""
+    found = run(study, tmp_path, unit=kind)
+    for row in found.units.head(4).to_dict("records"):
+        sets = found.sets[(found.sets["unit"] == row["unit"]) & (found.sets["side"] == "top")]
+        with torch.no_grad():
+            maps = study.network.before(seen(study, sets["source"])).relu()[:, row["channel"]].double().numpy()
+        padded = np.pad(maps, ((0, 0), (1, 1), (1, 1)))
+        beside = (padded[:, :-2, 1:-1], padded[:, 2:, 1:-1], padded[:, 1:-1, :-2], padded[:, 1:-1, 2:])
+        contrast = sum(np.abs(maps - other) for other in beside).mean((1, 2)) / maps.max((1, 2))
+        assert row["contrast"] == pytest.approx(contrast.mean(), rel=1e-3)
+        assert row["sparsity"] == pytest.approx((maps <= 0).mean(), abs=0.02)
+
+
 # ---- image sets and queries, by definition
 
 

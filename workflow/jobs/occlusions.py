@@ -142,8 +142,8 @@ class Layer:
         self.rows = networks.layer_nodes(path_to_layers, [layer], traced)
         self.row = self.rows[layer]
         self.channels = channels
-        parts = (cut_before if channels else cut)(traced, self.row["node"])
-        self.prefix = parts.prefix
+        self.behind = cut(traced, self.row["node"]).prefix
+        self.prefix = cut_before(traced, self.row["node"]).prefix if channels else self.behind
         self.area = self.row["height"] * self.row["width"]
 
     def value(self, x: torch.Tensor) -> torch.Tensor:
@@ -157,10 +157,10 @@ class Layer:
             return maps[:, [unit // self.area for unit in units]]
         return value.flatten(1)[:, list(units)]
 
-    def maps(self, value: torch.Tensor, unit: int) -> torch.Tensor:
-        """The activation map [N, height, width] of a unit's channel behind the non-linearity."""
-        value = value.reshape(len(value), self.row["channels"], self.row["height"], self.row["width"])
-        return value[:, unit // self.area].clamp(min=0)
+    def maps(self, x: torch.Tensor, unit: int) -> torch.Tensor:
+        """The activation maps [N, height, width] of a unit's channel behind the non-linearity."""
+        value = self.behind(networks.to_device(x, self.device))[0]
+        return value.reshape(len(value), self.row["channels"], self.row["height"], -1)[:, unit // self.area]
 
     def batches(self, count: int) -> list[slice]:
         return networks.batches(count, self.rows.values())
@@ -219,11 +219,11 @@ def _listed(unit: int, activations: np.ndarray, pool: Mapping[str, np.ndarray], 
 
 def _looks(layer: Layer, load: Callable[[Sequence[str]], torch.Tensor], names: Sequence[str], unit: int) -> dict:
     """How the map of a unit's channel looks over the images of these names, on average."""
-    maps = [layer.maps(layer.value(load(names[batch])), unit) for batch in layer.batches(len(names))]
+    maps = [layer.maps(load(names[batch]), unit) for batch in layer.batches(len(names))]
     maps = torch.cat(maps).float().cpu().numpy()
     return {
         "sparsity": float(baselines.sparsity(maps).mean()),
-        "contrast": float(baselines.local_contrast(maps).mean()),
+        "contrast": float(baselines.local_contrast(maps, scale_free=True).mean()),
     }
 
 
