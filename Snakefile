@@ -11,6 +11,7 @@ include: "workflow/rules/study.smk"
 
 
 from inputs.sensitivity import of_study
+from readout.conditions import SYNTHETIC
 from runtime import locks, patches, process, provenance
 from runtime.code import digest, file_digest
 from runtime.progress import Progress

@@ -237,6 +237,18 @@ def test_references_are_drawn_within_their_bins():
     assert any((one.references != again.references).any() for one, again in zip(found, other, strict=True))
 
 
+def test_equal_activations_are_in_a_random_order():
+    """Else all that leaves a unit silent would be the first images of the pool, which are of one class."""
+    activations = np.zeros(1000)
+    activations[500:510] = np.arange(1, 11)
+    found = occluders.image_sets(activations, 5, 5, 3, np.random.default_rng(0))
+    chosen = np.concatenate([one.references for one in found])
+    silent = chosen[activations[chosen] == 0]
+    assert len(silent) == 10
+    assert silent.std() > 150
+    assert {one.base for one in found} == {505, 506, 507, 508, 509}
+
+
 def test_a_pool_that_is_too_small_is_refused():
     with pytest.raises(StudyError, match=r"need bins of 20 images and a pool of 200, which has 199; choose fewer"):
         sets(images=199)

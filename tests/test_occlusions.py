@@ -60,35 +60,19 @@ def study(tmp_path_factory) -> SimpleNamespace:
 
 
 def run(study, tmp_path, **changes) -> SimpleNamespace:
-    """The tables of the job, as data frames."""
-    paths = {name: str(tmp_path / f"{name}.parquet") for name in ("units", "sets", "extremes")}
-    given = {
-        "network": "small",
-        "layer": "conv2",
-        "class_id": "a",
-        "classes": ["a", "b"],
-        "unit": "unit",
-        "units": 3,
-        "per": "cell",
-        "sets": SETS,
-        "bin": BIN,
-        "references": REFERENCES,
-        "top": 0.2,
-        "side": SIDE / 16,
-        "stride": 1,
-        "refine": None,
-        "blurred": 5,
-        "seed": 0,
-        "device": "cpu",
-    } | changes
-    occlusions.occlude(
-        path_to_cells=study.cells,
-        path_to_pool=study.pool,
-        path_to_layers=study.layers,
-        **{f"path_to_{name}": path for name, path in paths.items()},
-        source=study.grid.source,
-        **given,
-    )
+    """The tables of the jobs, as data frames."""
+    paths = {name: str(tmp_path / f"{name}.parquet") for name in ("units", "sets", "extremes", "windows")}
+    at = {"network": "small", "layer": "conv2", "class_id": "a", "device": "cpu", "unit": changes.pop("unit", "unit")}
+    at |= {"path_to_layers": study.layers, "source": study.grid.source}
+    square = {"side": SIDE / 16, "stride": changes.pop("stride", 1)}
+    refine = changes.pop("refine", None)
+    given = {"classes": ["a", "b"], "units": 3, "per": "cell", "sets": SETS, "bin": BIN, "references": REFERENCES}
+    given |= {"top": 0.2, "seed": 0} | changes
+    sets = {name: paths[name] for name in ("units", "sets")}
+    named = {f"path_to_{name}": path for name, path in sets.items()}
+    occlusions.draw(path_to_cells=study.cells, path_to_pool=study.pool, **named, **at, **given)
+    occlusions.occlude(path_to_extremes=paths["extremes"], refine=refine, **named, **at, **square)
+    occlusions.look(path_to_windows=paths["windows"], blur=5, **named, **at, **square)
     return SimpleNamespace(**{name: pd.read_parquet(path) for name, path in paths.items()}, paths=paths)
 
 
@@ -138,7 +122,7 @@ def test_a_data_set_that_is_studied_whole_has_no_pool(study, tmp_path):
 
 def test_units_are_drawn_from_their_cells():
     cells = {"s0m0": np.arange(40), "s0m1": np.arange(40, 42), "s1m0": np.arange(50, 90)}
-    rows = occlusions.sample(cells, 3, "cell", 4, False, 0, "net")
+    rows = occlusions.sample(cells, 3, "cell", 4, False, "t", 0, "net")
     assert [row["cell"] for row in rows] == ["s0m0"] * 3 + ["s0m1"] * 2 + ["s1m0"] * 3
     for row in rows:
         assert row["unit"] in cells[row["cell"]]
@@ -147,33 +131,44 @@ def test_units_are_drawn_from_their_cells():
         assert row["weight"] == (1 if row["cell"] == "s0m1" else 40 / 3)
     assert len({row["unit"] for row in rows}) == len(rows)
     # A cell's units depend on no other cell, and more units leave those drawn before as they are.
-    more = occlusions.sample(cells | {"s0m1": np.arange(42, 50)}, 5, "cell", 4, False, 0, "net")
+    more = occlusions.sample(cells | {"s0m1": np.arange(42, 50)}, 5, "cell", 4, False, "t", 0, "net")
     assert [row["unit"] for row in more if row["cell"] == "s0m0"][:3] == [row["unit"] for row in rows[:3]]
-    other = occlusions.sample(cells, 3, "cell", 4, False, 1, "net")
+    other = occlusions.sample(cells, 3, "cell", 4, False, "t", 1, "net")
     assert [row["unit"] for row in other] != [row["unit"] for row in rows]
 
 
 def test_units_are_drawn_from_a_whole_layer():
     cells = {"s0m0": np.arange(0, 90), "s0m1": np.arange(90, 100)}
-    rows = occlusions.sample(cells, 20, "layer", 4, False, 0)
+    rows = occlusions.sample(cells, 20, "layer", 4, False, "t", 0)
     assert len({row["unit"] for row in rows}) == 20
     for row in rows:
         assert row["unit"] in cells[row["cell"]]
         assert row["weight"] == 5
     # Nine in ten are of the large cell, however the cells are cut.
     assert 14 <= sum(row["cell"] == "s0m0" for row in rows) < 20
-    again = occlusions.sample({"s0m0": np.arange(100)}, 20, "layer", 4, False, 0)
+    again = occlusions.sample({"s0m0": np.arange(100)}, 20, "layer", 4, False, "t", 0)
     assert [row["unit"] for row in again] == [row["unit"] for row in rows]
 
 
-def test_no_channel_is_drawn_twice():
-    """Four channels of ten units, over two cells: three of the first, and the one that is left."""
-    cells = {"s0m0": np.arange(0, 40, 2), "s0m1": np.arange(1, 40, 2)}
-    rows = occlusions.sample(cells, 3, "cell", 10, True, 0)
-    assert sorted(row["channel"] for row in rows) == [0, 1, 2, 3]
-    assert [row["cell"] for row in rows] == ["s0m0"] * 3 + ["s0m1"]
+def test_a_channel_is_of_one_cell_the_same_for_all_targets():
+    """Of eight channels of ten units, over two cells: each by its first unit, in the cell of one of its units."""
+    cells = {"s0m0": np.arange(0, 80, 2), "s0m1": np.arange(1, 80, 2)}
+    rows = occlusions.sample(cells, 8, "cell", 10, True, "t", 0)
+    assert sorted(row["channel"] for row in rows) == list(range(8))
+    assert all(row["unit"] == 10 * row["channel"] for row in rows)
+    by_cell = {cell: sorted(row["channel"] for row in rows if row["cell"] == cell) for cell in cells}
+    # No cell takes all, and which has which does not depend on the order of the cells or on the target.
+    assert all(by_cell.values())
+    for order in (cells, dict(reversed(cells.items()))):
+        again = occlusions.sample(order, 8, "cell", 10, True, "other", 0)
+        assert {cell: sorted(r["channel"] for r in again if r["cell"] == cell) for cell in cells} == by_cell
+    # More units leave those drawn before as they are.
+    fewer = occlusions.sample(cells, 2, "cell", 10, True, "t", 0)
+    assert {(row["cell"], row["unit"]) for row in fewer} < {(row["cell"], row["unit"]) for row in rows}
+    for row in fewer:
+        assert row["weight"] == len(by_cell[row["cell"]]) / 2
     # Of scalars, a channel may give several.
-    assert len(occlusions.sample(cells, 3, "cell", 10, False, 0)) == 6
+    assert len({row["channel"] for row in occlusions.sample(cells, 20, "cell", 10, False, "t", 0)}) < 40
 
 
 @pytest.mark.parametrize("kind", ["unit", "channel"])
@@ -183,7 +178,8 @@ def test_units_are_of_the_published_grid_and_their_range_is_over_the_pool(study,
     by_cell = groups.units(study.cells)
     x = seen(study, pool["source"])
     for row in found.units.to_dict("records"):
-        assert row["unit"] in by_cell[row["cell"]]
+        members = by_cell[row["cell"]]
+        assert row["channel"] in members // 16 if kind == "channel" else row["unit"] in members
         values = activation(study, x, row["unit"], kind)
         assert row["least"] == pytest.approx(values.min(), rel=1e-4, abs=1e-4)
         assert row["most"] == pytest.approx(values.max(), rel=1e-4)
@@ -266,10 +262,10 @@ def test_queries_are_the_extremes_of_all_squares(study, tmp_path, kind):
 
 def test_windows_are_where_a_blurred_reference_drives_the_unit_most(study, tmp_path):
     found = run(study, tmp_path)
-    rows = found.sets.query("side == 'top' and role == 'reference'")
-    assert rows["window_top"].notna().all()
-    assert found.sets.query("side == 'bottom' or role == 'base'")["window_top"].isna().all()
-    for row in rows.head(6).to_dict("records"):
+    keys = ["unit", "set", "bin"]
+    references = found.sets.query("side == 'top' and role == 'reference'")
+    assert sorted(map(tuple, found.windows[keys].to_numpy())) == sorted(map(tuple, references[keys].to_numpy()))
+    for row in found.windows.merge(references[[*keys, "source"]], on=keys).head(6).to_dict("records"):
         x = seen(study, [row["source"]])[0]
         soft = functional.gaussian_blur(x, [3, 3], [0.25, 0.25])
         values = {}
@@ -278,11 +274,9 @@ def test_windows_are_where_a_blurred_reference_drives_the_unit_most(study, tmp_p
                 sharp = soft.clone()
                 sharp[:, top : top + SIDE, left : left + SIDE] = x[:, top : top + SIDE, left : left + SIDE]
                 values[top, left] = activation(study, sharp[None], row["unit"])[0]
-        best = values[row["window_top"], row["window_left"]]
+        best = values[row["top"], row["left"]]
         assert best == pytest.approx(max(values.values()), rel=1e-4)
-        assert row["window_activation"] == pytest.approx(best, rel=1e-4)
-    # Without the condition nothing is looked for.
-    assert run(study, tmp_path, blurred=None).sets["window_top"].isna().all()
+        assert row["activation"] == pytest.approx(best, rel=1e-4)
 
 
 def test_a_wide_grid_is_refined_around_both_extremes(study, tmp_path):
@@ -294,6 +288,9 @@ def test_a_wide_grid_is_refined_around_both_extremes(study, tmp_path):
     joined = joined[joined["valid"]]
     assert (joined["positions_wide"] == 9).all()
     assert (joined["positions"] > 9).all()
+    # No position counts twice, so that what is the highest alone is no tie.
+    assert (joined["positions"] <= 121).all()
+    assert (joined["max_ties"] == 1).mean() > 0.5
     # Between what the wide grid and all positions find, and closer to the latter.
     slack = 1e-5
     assert (joined["max"] >= joined["max_wide"] - slack).all()
@@ -330,6 +327,17 @@ def test_a_unit_that_never_varies_has_no_queries(study, tmp_path, monkeypatch):
     found = run(study, tmp_path)
     assert set(found.units["status"]) == {"constant over the pool"}
     assert not len(found.extremes)
+
+
+def test_a_unit_that_few_images_drive_has_no_queries(study, tmp_path, monkeypatch):
+    """An image that leaves it silent does not show what drives it; of channels before the ReLU nothing is asked."""
+    monkeypatch.setattr(torch.Tensor, "float", lambda self: self - 6)
+    found = run(study, tmp_path)
+    sparse = found.units[found.units["status"] == "fewer images drive it than are shown"]
+    assert (sparse["driving"] < BIN * (REFERENCES + 1)).all()
+    assert len(sparse)
+    assert not set(sparse["unit"]) & set(found.extremes["unit"])
+    assert (found.units.loc[found.units["status"] == "ok", "driving"] >= BIN * (REFERENCES + 1)).all()
 
 
 def test_a_unit_may_use_a_small_part_of_the_pool_alone(study, tmp_path):
@@ -376,7 +384,10 @@ def test_the_default_study_looks_at_the_grid_of_figure_1():
         ({"references": 4}, r"occlusion\.references: 4, of which the condition mixed replaces 4 by feature"),
         ({"sets": 5}, r"occlusion\.bin: 4 images cannot be of 5 image sets; raise it, or lower occlusion\.sets"),
         ({"bin": 12}, r"120 images of a unit, 10 bins of 12, are more than 0\.025 of the 4500 images of alexnet's"),
-        ({"pool": 1000}, r"40 images of a unit, 10 bins of 4, are more than 0\.025 of the 1000 images"),
+        ({"pool": 1000}, r"40 images of a unit, 10 bins of 4, are more than 0\.025 of the about 1000 images"),
+        ({"networks": ["untrained"], "layers": None}, r"occlusion\.layers: untrained has none of conv5; choose others"),
+        ({"stride": 4, "refine": 3}, r"occlusion\.refine: 3 is no closer than occlusion\.stride, 4; take at most half"),
+        ({"top": 0.6}, r"occlusion\.top: 0\.6 is greater than the maximum of 0\.5"),
         ({"stride": 31}, r"no square of 0\.4 of 32 pixels moves from border to border by steps of 31"),
         ({"side": 1.0}, r"occlusion\.side: 1\.0 is greater than or equal to"),
         ({"conditions": ["none", "naturl"]}, r"occlusion\.conditions\[1\]: 'naturl' is not one of none, natural"),

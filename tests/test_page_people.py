@@ -363,6 +363,19 @@ def test_the_hash_is_of_trials_and_tasks(study):
         assert page.page_hash(whole | change) != whole["page"]
 
 
+def test_keys_of_earlier_pages_stay(tmp_path, study):
+    """Answers to them may still be to come."""
+    _, _, _, rows, pictures = study
+    keys = set()
+    for seed in (0, 1):
+        _, key, _ = built(tmp_path, rows, pictures, SETS, seed=seed)
+        _, hashed, _ = page.plans(key)
+        assert (key.parent / "keys" / f"{hashed}.parquet").read_bytes() == key.read_bytes()
+        keys.add(f"{hashed}.parquet")
+    assert {path.name for path in (key.parent / "keys").iterdir()} == keys
+    assert len(keys) == 2
+
+
 def test_several_grids_go_into_one_page(tmp_path, study):
     """A grid without trials is left out; a unit of another grid is another unit."""
     _, _, _, rows, pictures = study

@@ -139,7 +139,8 @@ def test_digest_of_a_source():
 
 @pytest.fixture
 def config():
-    return yaml.safe_load((ROOT / "config.yaml").read_text())
+    """The default study without the occlusion task, which needs more images than some tests have."""
+    return yaml.safe_load((ROOT / "config.yaml").read_text()) | {"occlusion": None}
 
 
 def test_settings_of_a_study_that_do_not_count(config):

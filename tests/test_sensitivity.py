@@ -29,7 +29,8 @@ from workflow import ROOT
 
 @pytest.fixture
 def config():
-    return yaml.safe_load((ROOT / "config.yaml").read_text())
+    """The default study without the occlusion task, which needs more images than some tests have."""
+    return yaml.safe_load((ROOT / "config.yaml").read_text()) | {"occlusion": None}
 
 
 def by_name(config):

@@ -70,7 +70,7 @@ def wanted(network, layer):
         *(f"{R}/importance/{network}/{layer}/{target}/rankings.parquet" for target in ranked),
         *(f"{R}/redundancy/{network}/{layer}/{target}.parquet" for target in looked),
         *(f"{R}/shapley/{network}/{layer}/{target}.parquet" for target in divided),
-        *(f"{R}/observers/{network}/{layer}/{target}/observers.parquet" for target in seen),
+        *(f"{R}/trials/{network}/{layer}/{target}/trials.parquet" for target in seen),
     ]
 
 
@@ -132,17 +132,15 @@ use rule all as network with:
 use rule all as layers with:
     input:
         rules.network.output,
-        # Observers look with the eyes of networks of the same kind, too.
-        lambda w: expand(rules.network.output[0], network=STUDY.siblings(w.network) if STUDY.occlusion else []),
     output:
         touch(f"{R}/cluster/layers/{{network}}/{{layer}}.done"),
     log:
         f"{R}/logs/cluster/layers/{{network}}/{{layer}}.log",
     params:
         parts=lambda w: json.dumps([f"layers/{w.network}/{layer}" for layer in sharing(w)]),
-        plan=plan("tables", "observers"),
+        plan=plan("tables", "trials"),
         options="--allowed-rules cells probes ablations controls shapley pseudo importance redundancy layer_tables"
-        " occlusions visualisations trials observers",
+        " image_sets occlusions windows visualisations trials",
         files=lambda w: [path for layer in sharing(w) for path in wanted(w.network, layer)],
 
 

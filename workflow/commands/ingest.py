@@ -111,7 +111,8 @@ def take(paths: Sequence[Path], path_to_key: Path) -> tuple[list[Taken], list[st
         try:
             if (session.page, session.study) != (page, study):
                 raise StudyError(
-                    f"answers page {session.page} of study {session.study}; the key is of {page} of {study}"
+                    f"answers page {session.page} of study {session.study}; the key is of {page} of {study}: keys of "
+                    "earlier pages are in page/keys/ (--key)"
                 )
             planned, rows = by_task.get((session.condition, session.task), (None, None))
             if planned is None:

@@ -269,13 +269,13 @@ class Study:
         self._ranked = self._layers_with(ranked["layers"], "importance.layers")
         self._ranked_targets = self._targets_with(ranked["targets"], "importance.targets")
         self.occlusion: Mapping | None = config["occlusion"]
-        self._occluded = tuple(self._check_occlusion()) if self.occlusion else ()
         self.shapley: Mapping | None = config["ablations"]["shapley"]
         # As a Mac compares the names of folders.
         if len({unicodedata.normalize("NFC", name).casefold() for name in self.networks}) < len(config["networks"]):
             raise StudyError("networks: two networks have one name, or but for capitals; give each its own `name`")
         self._check_counts()
         self.figure1()
+        self._occluded = tuple(self._check_occlusion()) if self.occlusion else ()
 
     @property
     def dataset(self) -> str:
@@ -558,19 +558,34 @@ class Study:
             )
         layers = self._layers_with(chosen["layers"], "occlusion.layers")
         targets = self._targets_with(chosen["targets"], "occlusion.targets")
-        count, studied = task["bin"] * (task["references"] + 1), self.config["images"]["study"]
+        if task["refine"] and not 2 * task["refine"] <= task["stride"]:
+            raise StudyError(
+                f"occlusion.refine: {task['refine']} is no closer than occlusion.stride, {task['stride']}; take at most "
+                "half of it, or null"
+            )
+        count = task["bin"] * (task["references"] + 1)
+        rests = {c: max(0, self.data.counts[c] - self.config["images"]["study"]) for c in self.labels}
         for name in some(tuple(self.networks), names):
             network = self.networks[name]
             if network.transform:
                 squares.side(network.transform["crop"], task["side"], task["stride"])
-            rest = sum(max(0, self.data.counts[class_id] - studied) for class_id in network.classes)
-            pool = min(rest, task["pool"] or rest)
+            rest = sum(rests[class_id] for class_id in network.classes)
+            # A smaller pool is drawn from the images of all classes.
+            drawn = 1.0 if task["pool"] is None else min(1.0, task["pool"] / max(1, sum(rests.values())))
+            pool = int(rest * drawn)
             if count > task["top"] * pool:
+                about = "" if drawn == 1 else "about "
                 raise StudyError(
                     f"occlusion: {count} images of a unit, {task['references'] + 1} bins of {task['bin']}, are more "
-                    f"than {task['top']:g} of the {pool} images of {name}'s classes that are not studied; lower "
+                    f"than {task['top']:g} of the {about}{pool} images of {name}'s classes that are not studied; lower "
                     "images.study, occlusion.bin or occlusion.references, or set occlusion to null"
                 )
+            for axis, of_network in (("layers", layers[name]), ("targets", targets[name])):
+                if not of_network:
+                    raise StudyError(
+                        f"occlusion.{axis}: {name} has none of {', '.join(map(str, chosen[axis]))}; choose others, or "
+                        "leave the network out of occlusion.networks"
+                    )
             for layer in layers[name]:
                 for target in targets[name]:
                     yield name, layer, target
@@ -582,9 +597,9 @@ class Study:
     def siblings(self, network: str) -> tuple[str, ...]:
         """Trained networks of the same kind as a network, with other weights."""
         own = self.networks[network]
+        # Trained in one way with one seed they are the same, whatever their names.
         same = [other for other in self.networks.values() if other.model == own.model and not other.untrained]
-        weights = self.source(own).weights
-        return tuple(other.name for other in same if self.source(other).weights != weights)
+        return tuple(other.name for other in same if (other.weights, other.training) != (own.weights, own.training))
 
     def controlled(self, network: str) -> tuple[str, ...]:
         """The layers of a network with controls, in order of depth."""

@@ -12,7 +12,8 @@ import torch
 from inputs import datasets
 from inputs.sources import NetworkSource
 from jobs import groups, images, networks
-from readout import StudyError, baselines, blur, occluders, squares
+from readout import StudyError, baselines, occluders, squares
+from readout.blur import windows
 from readout.cuts import cut, cut_before
 from runtime import parquet, process
 
@@ -47,19 +48,21 @@ SETS = pa.schema(
         ("image_class", pa.string()),
         ("source", pa.string()),
         ("activation", pa.float64()),
-        ("window_top", pa.int32()),
-        ("window_left", pa.int32()),
-        ("window_activation", pa.float64()),
     ]
 )
-"""A row per image of an image set; side `top` is of the strongest images, `bottom` of the weakest.
-
-The window is the square that drives the unit most when all else of the image is blurred: of the strongest references,
-where the study has the condition `blur`.
-"""
-WINDOW = ("window_top", "window_left")
-NO_WINDOW = (*WINDOW, "window_activation")
-"""Columns without a value where there is none."""
+"""A row per image of an image set; side `top` is of the strongest images, `bottom` of the weakest."""
+WINDOWS = pa.schema(
+    [
+        ("unit", pa.int32()),
+        ("set", pa.int32()),
+        ("bin", pa.int32()),
+        ("size", pa.int32()),
+        ("top", pa.int32()),
+        ("left", pa.int32()),
+        ("activation", pa.float64()),
+    ]
+)
+"""A row per reference of the top side: the square that drives the unit most when all else of the image is blurred."""
 EXTREMES = pa.schema(
     [
         ("unit", pa.int32()),
@@ -87,7 +90,7 @@ EXTREMES = pa.schema(
 """A row per unit and image set: the two queries of an exhaustive scan."""
 Unit = Literal["unit", "channel"]
 Per = Literal["cell", "layer"]
-OK, CONSTANT = "ok", "constant over the pool"
+OK, CONSTANT, SPARSE = "ok", "constant over the pool", "fewer images drive it than are shown"
 SIDES = {"top": 1, "bottom": -1}
 LEAST_RANGE = 1e-8
 """A unit whose activation varies less over the pool is constant, as in the machine interpretability score's paper."""
@@ -171,22 +174,26 @@ def _generator(*parts: object) -> np.random.Generator:
     return np.random.default_rng(list(hashlib.sha256("\0".join(map(str, parts)).encode()).digest()))
 
 
-def sample(cells: Mapping[str, np.ndarray], units: int, per: Per, area: int, channels: bool, *at: object) -> list[dict]:
+def sample(
+    cells: Mapping[str, np.ndarray], units: int, per: Per, area: int, channels: bool, target: str, *at: object
+) -> list[dict]:
     """Rows of drawn units: so many of each cell, or of the whole layer, or fewer where there are fewer.
 
-    `area` is the number of positions of a channel, of which, of `channels`, each is drawn once at most; `at`, the seed
-    among it, decides the draw of a cell, which is the same when more units are asked for.
+    `area` is the number of positions of a channel. A channel has the number of its first unit, and is of one cell
+    alone. The seed and the rest of `at` decide the draw, with the target where cells are of units.
     """
-    rows, taken = [], set()
     named = {unit: cell for cell, of_cell in cells.items() for unit in of_cell.tolist()}
-    whole = {"": np.sort(np.concatenate(list(cells.values())))}
-    for part, members in (cells if per == "cell" else whole).items():
-        drawn = []
-        for unit in _generator(*at, part).permutation(members).tolist():
-            # ASSUME: a channel belongs to the cell from which one of its units was drawn first.
-            if not (channels and unit // area in taken) and len(drawn) < units:
-                drawn.append(unit)
-                taken.add(unit // area)
+    if channels:
+        # ASSUME: a channel belongs to the cell of one of its units, the same for all targets, drawn by the seed.
+        places = _generator(*at, "channels").integers(area, size=len(named) // area)
+        named = {channel * area: named[channel * area + place] for channel, place in enumerate(places.tolist())}
+    parts: dict[str, list[int]] = {cell: [] for cell in cells} if per == "cell" else {"": []}
+    for unit in sorted(named):
+        parts[named[unit] if per == "cell" else ""].append(unit)
+    rows = []
+    for part, members in parts.items():
+        # The first of one order: when more are asked for, those drawn before stay.
+        drawn = _generator(*at, target, part).permutation(members)[:units].tolist() if members else []
         for draw, unit in enumerate(drawn):
             row = {"cell": named[unit], "draw": draw, "unit": unit, "channel": unit // area}
             rows.append(row | {"weight": len(members) / len(drawn)})
@@ -227,50 +234,6 @@ def _looks(layer: Layer, load: Callable[[Sequence[str]], torch.Tensor], names: S
     }
 
 
-class _Scan:
-    """The occluders and the windows of an image [3, H, W], for some units of a layer."""
-
-    def __init__(self, layer: Layer, image: torch.Tensor, size: int):
-        self.layer, self.image, self.size = layer, image, size
-
-    def over(self, hide: Callable, at: np.ndarray, units: Sequence[int]) -> np.ndarray:
-        """Activations [positions, units], float32."""
-
-        def activations(x: torch.Tensor) -> np.ndarray:
-            return self.layer.chosen(self.layer.value(x), units).float().cpu().numpy()
-
-        return occluders.scan(activations, hide, self.image, at, self.size, self.layer.batches(len(at)))
-
-    def extremes(self, units: Sequence[int], stride: int, refine: int | None) -> Iterator[dict]:
-        """The columns of `EXTREMES` on the occluders, for each of the units.
-
-        With `refine`, positions around both extremes of a unit are tried by this stride, too.
-        """
-        width = self.image.shape[-1]
-        grid = squares.positions(width, self.size, stride)
-        values = self.over(occluders.occlude, grid, units)
-        base = self.layer.chosen(self.layer.value(self.image[None]), units)[0].tolist()
-        for i, unit in enumerate(units):
-            at, of_unit = grid, values[:, i]
-            found = occluders.extremes(of_unit, base[i], at, self.size)
-            if refine and found.valid:
-                centres = (found.min_top, found.min_left), (found.max_top, found.max_left)
-                closer = [squares.around(centre, width, self.size, stride // 2, refine) for centre in centres]
-                more = np.unique(np.concatenate(closer), axis=0)
-                at = np.concatenate([at, more])
-                of_unit = np.concatenate([of_unit, self.over(occluders.occlude, more, [unit])[:, 0]])
-                found = occluders.extremes(of_unit, base[i], at, self.size)
-            yield {"size": self.size, "stride": stride, "positions": len(at), **asdict(found)}
-
-    def windows(self, units: Sequence[int], stride: int) -> Iterator[dict]:
-        """The columns of `SETS` on the window, for each of the units; the first among equals."""
-        at = squares.covering(self.image.shape[-1], self.size, stride)
-        values = self.over(blur.windows, at, units)
-        for of_unit, best in zip(values.T, values.argmax(0), strict=True):
-            top, left = at[best].tolist()
-            yield {"window_top": top, "window_left": left, "window_activation": float(of_unit[best])}
-
-
 def _by_image(rows: Iterable[dict]) -> dict[str, list[dict]]:
     """Rows of image sets by their images: one scan of an image serves all units that see it."""
     found: dict[str, list[dict]] = {}
@@ -279,15 +242,54 @@ def _by_image(rows: Iterable[dict]) -> dict[str, list[dict]]:
     return found
 
 
+def _over_positions(
+    layer: Layer, hide: Callable, image: torch.Tensor, at: np.ndarray, size: int, units: Sequence[int]
+) -> np.ndarray:
+    """Activations [positions, units], float32, of images that `hide` makes of one [3, H, W]."""
+
+    def activations(x: torch.Tensor) -> np.ndarray:
+        return layer.chosen(layer.value(x), units).float().cpu().numpy()
+
+    return occluders.scan(activations, hide, image, at, size, layer.batches(len(at)))
+
+
+def _extremes(
+    layer: Layer, image: torch.Tensor, units: Sequence[int], size: int, stride: int, refine: int | None
+) -> Iterator[dict]:
+    """The columns of `EXTREMES` on the occluders of an image, for each of the units.
+
+    With `refine`, positions around both extremes of a unit are tried by this stride, too.
+    """
+    width = image.shape[-1]
+    grid = squares.positions(width, size, stride)
+    values = _over_positions(layer, occluders.occlude, image, grid, size, units)
+    base = layer.chosen(layer.value(image[None]), units)[0].tolist()
+    for i, unit in enumerate(units):
+        at, of_unit = grid, values[:, i]
+        found = occluders.extremes(of_unit, base[i], at, size)
+        if refine and found.valid:
+            centres = (found.min_top, found.min_left), (found.max_top, found.max_left)
+            closer = [squares.around(centre, width, size, stride // 2, refine) for centre in centres]
+            tried = {tuple(position) for position in at.tolist()}
+            more = [each for each in np.unique(np.concatenate(closer), axis=0).tolist() if tuple(each) not in tried]
+            if more:
+                further = _over_positions(layer, occluders.occlude, image, np.array(more), size, [unit])
+                at, of_unit = np.concatenate([at, more]), np.concatenate([of_unit, further[:, 0]])
+                # The first among equals is the first in the order of rows.
+                order = np.lexsort((at[:, 1], at[:, 0]))
+                at, of_unit = at[order], of_unit[order]
+            found = occluders.extremes(of_unit, base[i], at, size)
+        yield {"size": size, "stride": stride, "positions": len(at), **asdict(found)}
+
+
 @torch.inference_mode()
-def occlude(
+def draw(
     *,
     path_to_cells: str,
     path_to_pool: str,
     path_to_layers: str,
     path_to_units: str,
     path_to_sets: str,
-    path_to_extremes: str,
     network: str,
     layer: str,
     class_id: str,
@@ -301,22 +303,17 @@ def occlude(
     bin: int,
     references: int,
     top: float,
-    side: float,
-    stride: int,
-    refine: int | None,
-    blurred: int | None,
     seed: int,
     made: str | None = None,
 ) -> str:
-    """Draw units from the cells of a grid, list the images that drive them, and scan occluders over the base images.
+    """Draw units of a grid, and list the images of the pool that drive them most and least.
 
     `unit` is `unit`, for scalars of the layer, or `channel`, for means of whole channels before the non-linearity;
     `units` of them are drawn `per` cell or layer. Of the pool, the images of `classes` count, of which a unit's image
-    sets may take the share `top` at most. With `blurred`, the windows of references are looked for by this stride.
+    sets may take the share `top` at most.
     """
     at = Layer(path_to_layers, layer, source, device, channels=unit == "channel")
     prepared = networks.prepared(source)
-    size = squares.side(prepared.transform["crop"], side, stride)
     pool = images.rows(path_to_pool, split="pool")
     pool = {name: column[np.isin(pool["class_id"], list(classes))] for name, column in pool.items()}
     count = bin * (references + 1)
@@ -329,36 +326,107 @@ def occlude(
     def load(names: Sequence[str]) -> torch.Tensor:
         return images.load(names, prepared)
 
-    draw = seed, network, layer, class_id
-    drawn = sample(groups.units(path_to_cells), units, per, at.area, at.channels, *draw)
+    drawn = sample(groups.units(path_to_cells), units, per, at.area, at.channels, class_id, seed, network, layer)
     activations = _over(at, load, pool["source"], [row["unit"] for row in drawn])
     if not np.isfinite(activations).all():
         raise StudyError(f"{network} {layer}: an activation is not finite; the network or its weights are broken")
     listed = []
     for row, values in zip(drawn, activations.T, strict=True):
-        least, most = float(values.min()), float(values.max())
-        row |= {"least": least, "most": most, "driving": int((values > 0).sum())}
-        row |= {"status": OK if most - least >= LEAST_RANGE else CONSTANT}
-        of_unit = _listed(row["unit"], values, pool, (sets, bin, references), draw)
+        least, most, driving = float(values.min()), float(values.max()), int((values > 0).sum())
+        row |= {"least": least, "most": most, "driving": driving, "status": OK}
+        if most - least < LEAST_RANGE:
+            row["status"] = CONSTANT
+        elif not at.channels and driving < count:
+            # An image that leaves a unit silent does not show what drives it.
+            row["status"] = SPARSE
+        of_unit = _listed(row["unit"], values, pool, (sets, bin, references), (seed, network, layer))
         row |= _looks(at, load, sorted({entry["source"] for entry in of_unit if entry["side"] == "top"}), row["unit"])
         listed += of_unit
-    usable = {row["unit"] for row in drawn if row["status"] == OK}
-    shown = [row for row in listed if row["side"] == "top" and row["unit"] in usable]
-    queries = []
-    for name, rows in _by_image(row for row in shown if row["role"] == "base").items():
-        scan = _Scan(at, load([name])[0], size)
-        for row, found in zip(rows, scan.extremes([row["unit"] for row in rows], stride, refine), strict=True):
-            queries.append({**{key: row[key] for key in ("unit", "set", "image_id")}, **found})
-    if blurred:
-        for name, rows in _by_image(row for row in shown if row["role"] == "reference").items():
-            scan = _Scan(at, load([name])[0], size)
-            for row, found in zip(rows, scan.windows([row["unit"] for row in rows], blurred), strict=True):
-                row |= found
-    order = {row["unit"]: i for i, row in enumerate(drawn)}
-    queries.sort(key=lambda row: (order[row["unit"]], row["set"]))
     parquet.write(path_to_units, drawn, UNITS, made)
     parquet.write(path_to_sets, listed, SETS, made)
-    parquet.write(path_to_extremes, queries, EXTREMES, made)
     process.give_back()
-    valid = sum(row["valid"] for row in queries)
-    return f"{len(drawn)} units, {len(queries)} image sets, {valid} with a right answer"
+    return f"{len(drawn)} units, {sum(row['status'] == OK for row in drawn)} of them vary and are shown"
+
+
+def _shown(path_to_units: str, path_to_sets: str, role: str) -> list[dict]:
+    """Rows of the image sets of one role, on the top side, of units that something can be asked of."""
+    usable = {row["unit"] for row in parquet.read(path_to_units, UNITS).to_pylist() if row["status"] == OK}
+    rows = parquet.read(path_to_sets, SETS).to_pylist()
+    return [row for row in rows if row["side"] == "top" and row["role"] == role and row["unit"] in usable]
+
+
+@torch.inference_mode()
+def occlude(
+    *,
+    path_to_units: str,
+    path_to_sets: str,
+    path_to_layers: str,
+    path_to_extremes: str,
+    network: str,
+    layer: str,
+    class_id: str,
+    source: NetworkSource,
+    device: str,
+    unit: Unit,
+    side: float,
+    stride: int,
+    refine: int | None,
+    made: str | None = None,
+) -> str:
+    """Hide squares of the base images of a grid's units, and write which of them the units mind most and least."""
+    at = Layer(path_to_layers, layer, source, device, channels=unit == "channel")
+    prepared = networks.prepared(source)
+    size = squares.side(prepared.transform["crop"], side, stride)
+    shown, queries = _shown(path_to_units, path_to_sets, "base"), {}
+    for name, rows in _by_image(shown).items():
+        found = _extremes(at, images.load([name], prepared)[0], [row["unit"] for row in rows], size, stride, refine)
+        for row, extremes in zip(rows, found, strict=True):
+            head = {key: row[key] for key in ("unit", "set", "image_id")}
+            queries[row["unit"], row["set"]] = {**head, **extremes}
+    # In the order of the units and sets.
+    ordered = [queries[row["unit"], row["set"]] for row in shown]
+    parquet.write(path_to_extremes, ordered, EXTREMES, made)
+    process.give_back()
+    return f"{len(ordered)} image sets, {sum(row['valid'] for row in ordered)} with a right answer"
+
+
+@torch.inference_mode()
+def look(
+    *,
+    path_to_units: str,
+    path_to_sets: str,
+    path_to_layers: str,
+    path_to_windows: str,
+    network: str,
+    layer: str,
+    class_id: str,
+    source: NetworkSource,
+    device: str,
+    unit: Unit,
+    side: float,
+    stride: int,
+    blur: int,
+    made: str | None = None,
+) -> str:
+    """Blur the references of a grid's units but for a square, moved by `blur` pixels, and write where it serves best.
+
+    The square is the occluder's; the first among equals.
+    """
+    at = Layer(path_to_layers, layer, source, device, channels=unit == "channel")
+    prepared = networks.prepared(source)
+    width = prepared.transform["crop"]
+    size = squares.side(width, side, stride)
+    places = squares.covering(width, size, blur)
+    shown, found = _shown(path_to_units, path_to_sets, "reference"), {}
+    for name, rows in _by_image(shown).items():
+        image = images.load([name], prepared)[0]
+        values = _over_positions(at, windows, image, places, size, [row["unit"] for row in rows])
+        for row, of_unit in zip(rows, values.T, strict=True):
+            best = int(of_unit.argmax())
+            top, left = places[best].tolist()
+            window = {"size": size, "top": top, "left": left, "activation": float(of_unit[best])}
+            found[row["unit"], row["set"], row["bin"]] = {key: row[key] for key in ("unit", "set", "bin")} | window
+    ordered = [found[row["unit"], row["set"], row["bin"]] for row in shown]
+    parquet.write(path_to_windows, ordered, WINDOWS, made)
+    process.give_back()
+    return f"{len(ordered)} windows"

@@ -19,7 +19,7 @@ from runtime import files, parquet
 
 SOURCE = Path(__file__).resolve().parents[1] / "page"
 FILES = tuple(sorted(str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*") if path.is_file()))
-"""What every page has, below `SOURCE`; a rule names them as its inputs."""
+"""What every page has, below `SOURCE`."""
 VERSION = 1
 """Of trials.js; part of a page's hash."""
 TASKS_PER_SET = 5
@@ -343,7 +343,9 @@ def build(
             written = json.dumps(whole, separators=(",", ":"))
             (temporary / "trials.js").write_text(f"window.TRIALS={written};\n")
             _pictures(paths_to_stimuli, needed, queries, temporary / "img")
-        parquet.write(path_to_key, key(by_condition, study, whole["page"]), KEY, made)
+        # Once more under the page's hash: another page takes the key's place, and answers to this one may be to come.
+        for path in (Path(path_to_key).parent / "keys" / f"{whole['page']}.parquet", path_to_key):
+            parquet.write(path, key(by_condition, study, whole["page"]), KEY, made)
         with files.writing(page):
             if page.exists():
                 shutil.rmtree(page)

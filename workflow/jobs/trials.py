@@ -9,7 +9,7 @@ import torch
 
 from inputs.sources import NetworkSource
 from jobs import images, networks, pictures, visualisations
-from jobs.occlusions import EXTREMES, NO_WINDOW, OK, SETS, UNITS, WINDOW
+from jobs.occlusions import EXTREMES, OK, SETS, UNITS, WINDOWS
 from readout import blur, conditions, occluders
 from readout.conditions import PLAIN, SYNTHETIC, Condition
 from runtime import parquet
@@ -73,7 +73,15 @@ def _visualisations(paths: Mapping[str, str]) -> dict[tuple[int, str], list[byte
     return found
 
 
-def _references(gallery: _Gallery, of_set: pd.DataFrame, chosen: Sequence[Condition], size: int) -> dict[str, list]:
+def _windows(path: str | None) -> dict[tuple[int, int, int], dict]:
+    """The sharp squares of blurred references, by unit, image set and bin; none without the condition."""
+    rows = parquet.read(path, WINDOWS, empty=True).to_pylist() if path else []
+    return {(row["unit"], row["set"], row["bin"]): row for row in rows}
+
+
+def _references(
+    gallery: _Gallery, of_set: pd.DataFrame, chosen: Sequence[Condition], sharp: Mapping[tuple[int, int, int], dict]
+) -> dict[str, list]:
     """Names of the photographs of an image set, as they are and blurred, the weakest bin first."""
     found = {"natural": [], "blurred": []}
     for row in of_set[of_set["role"] == "reference"].sort_values("bin").to_dict("records"):
@@ -81,8 +89,9 @@ def _references(gallery: _Gallery, of_set: pd.DataFrame, chosen: Sequence[Condit
         if set(PLAIN).intersection(chosen):
             found["natural"].append(gallery.add(photograph))
         if "blur" in chosen:
-            at = np.array([[row[name] for name in WINDOW]])
-            found["blurred"].append(gallery.add(blur.windows(photograph, at, size)[0]))
+            window = sharp[row["unit"], row["set"], row["bin"]]
+            at = np.array([[window["top"], window["left"]]])
+            found["blurred"].append(gallery.add(blur.windows(photograph, at, window["size"])[0]))
     return found
 
 
@@ -91,6 +100,7 @@ def assemble(
     path_to_units: str,
     path_to_sets: str,
     path_to_extremes: str,
+    path_to_windows: str | None,
     paths_to_visualisations: Mapping[str, str],
     path_to_trials: str,
     path_to_stimuli: str,
@@ -109,9 +119,9 @@ def assemble(
     """
     at = {"network": network, "layer": layer, "class_id": class_id}
     units = parquet.read(path_to_units, UNITS).to_pandas(ignore_metadata=True)
-    sets = parquet.read(path_to_sets, SETS, optional=NO_WINDOW).to_pandas(ignore_metadata=True)
+    sets = parquet.read(path_to_sets, SETS).to_pandas(ignore_metadata=True)
     extremes = parquet.read(path_to_extremes, EXTREMES, optional=["relative_difference"], empty=True).to_pylist()
-    drawn = _visualisations(paths_to_visualisations)
+    drawn, sharp = _visualisations(paths_to_visualisations), _windows(path_to_windows)
     cells = dict(zip(units["unit"], units["cell"], strict=True))
     usable = set(units.loc[units["status"] == OK, "unit"])
     top = dict(iter(sets[sets["side"] == "top"].groupby(["unit", "set"])))
@@ -125,14 +135,21 @@ def assemble(
         squares = np.array([[row["min_top"], row["min_left"]], [row["max_top"], row["max_left"]]])
         queries = occluders.occlude(base, squares, row["size"])
         shown = {"base": gallery.add(base), "min": gallery.add(queries[0]), "max": gallery.add(queries[1])}
-        natural = _references(gallery, of_set, chosen, row["size"])
+        natural = _references(gallery, of_set, chosen, sharp)
         made_up = {batch: [gallery.add(png) for png in drawn.get((unit, batch), [])] for batch in SYNTHETIC}
         for condition in chosen:
-            name = pictures.digest(
-                "\0".join([study, network, layer, class_id, str(unit), str(number), condition]).encode()
-            )
-            told = {"trial": name, **at, "cell": cells[unit], "unit": unit, "set": number, "condition": condition}
-            told |= {"references": conditions.references(condition, **natural, **made_up), **shown}
+            references = conditions.references(condition, **natural, **made_up)
+            # Of what is shown, too: answers to other pictures are to another trial.
+            asked = (study, network, layer, class_id, unit, number, condition, *shown.values(), *references)
+            told = {
+                "trial": pictures.digest("\0".join(map(str, asked)).encode()),
+                **at,
+                "cell": cells[unit],
+                "unit": unit,
+                "set": number,
+                "condition": condition,
+            }
+            told |= {"references": references, **shown}
             trials.append(told | {"relative_difference": row["relative_difference"]})
     stimuli = [{"stimulus": name, "png": gallery.by_name[name]} for name in sorted(gallery.by_name)]
     parquet.write(path_to_trials, trials, TRIALS, made)

@@ -16,7 +16,7 @@ KERNEL, SIGMA = 21 / 224, 3.5 / 224
 
 def kernel(width: int) -> tuple[int, float]:
     """Side of the Gaussian kernel for images of a width, an odd number of pixels, and its standard deviation."""
-    # ASSUME: the published 21 and 3.5 pixels of 224 in proportion to the width; 3 and 0.5 of 32.
+    # ASSUME: the published 21 and 3.5 pixels at 224, in proportion to the width; 3 and 0.5 at 32.
     return max(3, 2 * round((KERNEL * width - 1) / 2) + 1), SIGMA * width
 
 

@@ -138,7 +138,7 @@ def image_sets(
 
     The strongest bin_size x (references + 1) images are cut by rank into bins of `bin_size`. An image set has one image
     from each bin; that of the strongest bin is the base image, and base images come in ascending order, so that with
-    fewer sets than images a bin the strongest images are left out. Equal activations count by place in the pool.
+    fewer sets than images a bin the strongest images are left out. Equal activations count in a random order.
     StudyError where the pool is too small.
     """
     count = bin_size * (references + 1)
@@ -147,7 +147,9 @@ def image_sets(
             f"occlusion: {sets} image sets with {references} references each, from bins of {bin_size} images, need "
             f"bins of {sets} images and a pool of {count}, which has {len(activations)}; choose fewer"
         )
-    strongest = np.argsort(-activations, kind="stable")[:count]
+    # Many images may drive a unit alike, above all not at all; the pool's order is that of its classes.
+    shuffled = generator.permutation(len(activations))
+    strongest = shuffled[np.argsort(-activations[shuffled], kind="stable")[:count]]
     # By bins, the weakest first, and within a bin the weakest first.
     bins = strongest[::-1].reshape(references + 1, bin_size)
     ranks = np.arange(count, 0, -1).reshape(references + 1, bin_size)

@@ -300,7 +300,13 @@ use rule figure2 as legibility_cells with:
     log:
         f"{R}/logs/figures/legibility_cells.log",
     params:
-        settings={"figure": "legibility_cells", "networks": OCCLUDED, "title": "", "untrained": UNTRAINED},
+        settings={
+            "figure": "legibility_cells",
+            "networks": OCCLUDED,
+            "title": "",
+            "untrained": UNTRAINED,
+            "bins": STUDY.bins,
+        },
         code=digest("figures"),
 
 

@@ -5,10 +5,11 @@ OCCLUDED = list(dict.fromkeys(network for network, _, _ in STUDY.occluded()))
 
 rule legibility:
     input:
-        observers=of_task(rules.observers.output.path_to_observers),
-        units=of_task(rules.occlusions.output.path_to_units),
-        extremes=of_task(rules.occlusions.output.path_to_extremes),
-        interpretability=of_task(rules.observers.output.path_to_interpretability),
+        observers=[rules.observers.output.path_to_observers.format(network=network) for network in OCCLUDED],
+        interpretability=[rules.observers.output.path_to_interpretability.format(network=n) for n in OCCLUDED],
+        units=lambda w: of_task(rules.image_sets.output.path_to_units),
+        extremes=lambda w: of_task(rules.occlusions.output.path_to_extremes),
+        visualisations=lambda w: all_pictured(),
         path_to_cells=rules.tables.output[0],
         # What people answered, where `make ingest` has put it.
         responses=lambda w: [path for path in [RESPONSES] if os.path.exists(path)],
@@ -23,7 +24,7 @@ rule legibility:
     log:
         f"{R}/logs/legibility.log",
     params:
-        settings=judging(),
+        settings=lambda w: judging(),
         origins={network: origins(network, "observers") for network in OCCLUDED},
         code=digest("legibility"),
     run:

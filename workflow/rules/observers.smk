@@ -1,20 +1,20 @@
-# What baselines and machine observers choose in the trials of the occlusion task.
+# What baselines and machine observers choose in the trials of a network's units.
 
 
 rule observers:
     input:
         lambda w: [path for name in STUDY.siblings(w.network) for path in weights(STUDY.networks[name])],
         lambda w: weights(STUDY.networks[w.network]),
-        path_to_trials=rules.trials.output.path_to_trials,
-        path_to_stimuli=rules.trials.output.path_to_stimuli,
-        path_to_extremes=rules.occlusions.output.path_to_extremes,
-        path_to_sets=rules.occlusions.output.path_to_sets,
-        path_to_units=rules.occlusions.output.path_to_units,
+        trials=lambda w: of_task(rules.trials.output.path_to_trials, w.network),
+        stimuli=lambda w: of_task(rules.trials.output.path_to_stimuli, w.network),
+        extremes=lambda w: of_task(rules.occlusions.output.path_to_extremes, w.network),
+        sets=lambda w: of_task(rules.image_sets.output.path_to_sets, w.network),
+        units=lambda w: of_task(rules.image_sets.output.path_to_units, w.network),
     output:
-        path_to_observers=f"{R}/observers/{{network}}/{{layer}}/{{class_id}}/observers.parquet",
-        path_to_interpretability=f"{R}/observers/{{network}}/{{layer}}/{{class_id}}/interpretability.parquet",
+        path_to_observers=f"{R}/observers/{{network}}/observers.parquet",
+        path_to_interpretability=f"{R}/observers/{{network}}/interpretability.parquet",
     log:
-        f"{R}/logs/observers/{{network}}/{{layer}}/{{class_id}}.log",
+        f"{R}/logs/observers/{{network}}.log",
     wildcard_constraints:
         network=one_of(dict.fromkeys(network for network, _, _ in STUDY.occluded())),
     resources:
@@ -29,7 +29,8 @@ rule observers:
             log[0],
             observers.observe,
             **output,
-            **of_occluded(input, wildcards, params),
+            **of_answers(input, wildcards),
+            **params.settings,
             device=DEVICE,
             made=made("observers", params.settings),
         )

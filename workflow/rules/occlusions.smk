@@ -25,7 +25,7 @@ rule pool:
         )
 
 
-rule occlusions:
+rule image_sets:
     input:
         lambda w: weights(STUDY.networks[w.network]),
         path_to_cells=rules.cells.output[0],
@@ -34,15 +34,42 @@ rule occlusions:
     output:
         path_to_units=f"{R}/occlusions/{{network}}/{{layer}}/{{class_id}}/units.parquet",
         path_to_sets=f"{R}/occlusions/{{network}}/{{layer}}/{{class_id}}/sets.parquet",
-        path_to_extremes=f"{R}/occlusions/{{network}}/{{layer}}/{{class_id}}/extremes.parquet",
     log:
-        f"{R}/logs/occlusions/{{network}}/{{layer}}/{{class_id}}.log",
+        f"{R}/logs/occlusions/{{network}}/{{layer}}/{{class_id}}/sets.log",
     wildcard_constraints:
         network=one_of(dict.fromkeys(network for network, _, _ in STUDY.occluded())),
     resources:
         mem_mb=4000,
     params:
-        settings=lambda w: occluding(w.network),
+        settings=lambda w: listing(w.network),
+        code=digest("occlusions"),
+    run:
+        from jobs import occlusions
+
+        logs.run(
+            log[0],
+            occlusions.draw,
+            **output,
+            **of_occluded(input, wildcards, params),
+            device=DEVICE,
+            made=made("occlusions", params.settings),
+        )
+
+
+rule occlusions:
+    input:
+        lambda w: weights(STUDY.networks[w.network]),
+        path_to_units=rules.image_sets.output.path_to_units,
+        path_to_sets=rules.image_sets.output.path_to_sets,
+        path_to_layers=rules.layers.output[0],
+    output:
+        path_to_extremes=f"{R}/occlusions/{{network}}/{{layer}}/{{class_id}}/extremes.parquet",
+    log:
+        f"{R}/logs/occlusions/{{network}}/{{layer}}/{{class_id}}/extremes.log",
+    resources:
+        mem_mb=4000,
+    params:
+        settings=lambda w: occluding(w.network, "side", "stride", "refine"),
         code=digest("occlusions"),
     run:
         from jobs import occlusions
@@ -50,6 +77,35 @@ rule occlusions:
         logs.run(
             log[0],
             occlusions.occlude,
+            **output,
+            **of_occluded(input, wildcards, params),
+            device=DEVICE,
+            made=made("occlusions", params.settings),
+        )
+
+
+# Of the condition `blur`.
+rule windows:
+    input:
+        lambda w: weights(STUDY.networks[w.network]),
+        path_to_units=rules.image_sets.output.path_to_units,
+        path_to_sets=rules.image_sets.output.path_to_sets,
+        path_to_layers=rules.layers.output[0],
+    output:
+        path_to_windows=f"{R}/occlusions/{{network}}/{{layer}}/{{class_id}}/windows.parquet",
+    log:
+        f"{R}/logs/occlusions/{{network}}/{{layer}}/{{class_id}}/windows.log",
+    resources:
+        mem_mb=4000,
+    params:
+        settings=lambda w: occluding(w.network, "side", "stride", "blur"),
+        code=digest("occlusions"),
+    run:
+        from jobs import occlusions
+
+        logs.run(
+            log[0],
+            occlusions.look,
             **output,
             **of_occluded(input, wildcards, params),
             device=DEVICE,

@@ -12,7 +12,7 @@ rule page:
     log:
         f"{R}/logs/page.log",
     params:
-        settings=asking(),
+        settings=lambda w: asking(),
         files=[file_digest(path) for path in sorted(Path(f"{ROOT}/workflow/page").rglob("*.*"))],
         code=digest("page"),
     run:

@@ -131,36 +131,53 @@ def pooling():
     return {**STUDY.image_settings(), "labels": STUDY.labels, "most": most, "seed": STUDY.seed}
 
 
-def occluding(network):
-    """Which units of a network are looked at, and how images are occluded."""
-    names = ("unit", "units", "per", "sets", "bin", "references", "top", "side", "stride", "refine")
-    does = {name: STUDY.occlusion[name] for name in names}
-    does["blurred"] = STUDY.occlusion["blur"] if "blur" in STUDY.occlusion["conditions"] else None
+def task():
+    """The settings of the occlusion task; a message where the study has none."""
+    with told():
+        if not STUDY.occlusion:
+            raise StudyError("occlusion: is null in this study; give it its settings, as config.yaml does")
+    return STUDY.occlusion
+
+
+def listing(network):
+    """Which units of a network are looked at, and which images drive them."""
+    names = ("unit", "units", "per", "sets", "bin", "references", "top")
+    does = {name: task()[name] for name in names}
     network = STUDY.networks[network]
-    known = {"source": STUDY.source(network), "seed": STUDY.seed, "classes": network.classes}
-    return {**known, **does}
+    return {"source": STUDY.source(network), "seed": STUDY.seed, "classes": network.classes, **does}
+
+
+def occluding(network, *names):
+    """How images are occluded or blurred."""
+    return {"source": STUDY.source(STUDY.networks[network]), **{name: task()[name] for name in ("unit", *names)}}
 
 
 def visualising(network):
     """How the units of a network are visualised."""
-    does = {"source": STUDY.source(STUDY.networks[network]), "seed": STUDY.seed, "unit": STUDY.occlusion["unit"]}
-    return {**does, **STUDY.occlusion["visualisations"]}
+    does = {"source": STUDY.source(STUDY.networks[network]), "seed": STUDY.seed, "unit": task()["unit"]}
+    return {**does, **task()["visualisations"]}
 
 
 def showing(network):
     """What is shown in trials."""
-    return {
-        "source": STUDY.source(STUDY.networks[network]),
-        "chosen": STUDY.occlusion["conditions"],
-        "study": STUDY.name,
-    }
+    return {"source": STUDY.source(STUDY.networks[network]), "chosen": task()["conditions"], "study": STUDY.name}
 
 
 def pictured(wildcards):
     """Files of the visualisations that a grid's trials show, one for each cell."""
-    shown = {"synthetic", "mixed"}.intersection(STUDY.occlusion["conditions"])
-    pattern = rules.visualisations.output[0]
-    return expand(pattern, **wildcards, cell=STUDY.cells) if shown else []
+    shown = set(SYNTHETIC).intersection(task()["conditions"])
+    return expand(rules.visualisations.output[0], **wildcards, cell=STUDY.cells) if shown else []
+
+
+def blurred(wildcards):
+    """The file of the windows of a grid's references, where they are shown blurred."""
+    return expand(rules.windows.output[0], **wildcards) if "blur" in task()["conditions"] else []
+
+
+def all_pictured():
+    """Files of the visualisations of all grids."""
+    found = [pictured({"network": n, "layer": layer, "class_id": target}) for n, layer, target in STUDY.occluded()]
+    return [path for paths in found for path in paths]
 
 
 def of_occluded(files, wildcards, params):
@@ -170,9 +187,11 @@ def of_occluded(files, wildcards, params):
     return {**named, **at, **params.settings}
 
 
-def of_task(pattern):
-    """Files of the grids that the occlusion task looks at."""
-    return [pattern.format(network=n, layer=layer, class_id=target) for n, layer, target in STUDY.occluded()]
+def of_task(pattern, *networks):
+    """Files of the grids that the occlusion task looks at, or of those of some networks."""
+    task()
+    grids = [grid for grid in STUDY.occluded() if grid[0] in (networks or STUDY.networks)]
+    return [pattern.format(network=n, layer=layer, class_id=target) for n, layer, target in grids]
 
 
 def observing(network):
@@ -186,36 +205,48 @@ def judging():
     names = dict.fromkeys(network for network, _, _ in STUDY.occluded())
     return {
         "networks": {name: {"untrained": STUDY.networks[name].untrained} for name in names},
-        "conditions": STUDY.occlusion["conditions"] if STUDY.occlusion else [],
+        "conditions": task()["conditions"],
+        "interventions": REPLACING,
         "seed": STUDY.seed,
         **STUDY.config["claims"],
     }
 
 
-def asking():
-    """What a page for people asks."""
-    if not STUDY.occlusion:
-        return {}
-    return {"study": STUDY.name, "sets": STUDY.occlusion["sets"], "seed": STUDY.seed}
-
-
 def of_trials(files, wildcards, params):
     """What the job of a grid's trials is given."""
     cells = STUDY.cells if files.visualisations else ()
-    visualisations = dict(zip(cells, files.visualisations, strict=True))
-    return {**of_occluded(files, wildcards, params), "paths_to_visualisations": visualisations}
-
-
-def of_observers(paths):
-    """The inputs of the table of legibility: files by grid."""
-    named = {
-        f"paths_to_{name}": dict(zip(STUDY.occluded(), paths[name], strict=True))
-        for name in ("observers", "units", "extremes", "interpretability")
-    }
     return {
-        **named,
-        "path_to_cells": paths.path_to_cells,
-        "path_to_responses": next(iter(paths.responses), None),
+        **of_occluded(files, wildcards, params),
+        "path_to_windows": next(iter(files.windows), None),
+        "paths_to_visualisations": dict(zip(cells, files.visualisations, strict=True)),
+    }
+
+
+def asking():
+    """What a page for people asks."""
+    return {"study": STUDY.name, "sets": task()["sets"], "seed": STUDY.seed}
+
+
+def of_answers(files, wildcards):
+    """The inputs of a network's observers: files by grid."""
+    grids = [grid for grid in STUDY.occluded() if grid[0] == wildcards.network]
+    names = ("trials", "stimuli", "extremes", "sets", "units")
+    return {f"paths_to_{name}": dict(zip(grids, files[name], strict=True)) for name in names}
+
+
+def of_observers(files):
+    """The inputs of the table of legibility: files by grid, those of observers by network."""
+    grids = STUDY.occluded()
+    per_grid = len(files.visualisations) // len(grids)
+    parts = [files.visualisations[i * per_grid : (i + 1) * per_grid] for i in range(len(grids))]
+    return {
+        "paths_to_observers": dict(zip(OCCLUDED, files.observers, strict=True)),
+        "paths_to_interpretability": dict(zip(OCCLUDED, files.interpretability, strict=True)),
+        "paths_to_units": dict(zip(grids, files.units, strict=True)),
+        "paths_to_extremes": dict(zip(grids, files.extremes, strict=True)),
+        "paths_to_visualisations": dict(zip(grids, parts, strict=True)),
+        "path_to_cells": files.path_to_cells,
+        "path_to_responses": next(iter(files.responses), None),
     }
 
 

@@ -3,17 +3,16 @@
 
 rule trials:
     input:
-        path_to_units=rules.occlusions.output.path_to_units,
-        path_to_sets=rules.occlusions.output.path_to_sets,
+        path_to_units=rules.image_sets.output.path_to_units,
+        path_to_sets=rules.image_sets.output.path_to_sets,
         path_to_extremes=rules.occlusions.output.path_to_extremes,
+        windows=blurred,
         visualisations=pictured,
     output:
         path_to_trials=f"{R}/trials/{{network}}/{{layer}}/{{class_id}}/trials.parquet",
         path_to_stimuli=f"{R}/trials/{{network}}/{{layer}}/{{class_id}}/stimuli.parquet",
     log:
         f"{R}/logs/trials/{{network}}/{{layer}}/{{class_id}}.log",
-    wildcard_constraints:
-        network=one_of(dict.fromkeys(network for network, _, _ in STUDY.occluded())),
     params:
         settings=lambda w: showing(w.network),
         code=digest("trials"),

@@ -4,15 +4,13 @@
 rule visualisations:
     input:
         lambda w: weights(STUDY.networks[w.network]),
-        path_to_units=rules.occlusions.output.path_to_units,
-        path_to_sets=rules.occlusions.output.path_to_sets,
+        path_to_units=rules.image_sets.output.path_to_units,
+        path_to_sets=rules.image_sets.output.path_to_sets,
         path_to_layers=rules.layers.output[0],
     output:
         path_to_visualisations=f"{R}/visualisations/{{network}}/{{layer}}/{{class_id}}/{{cell}}.parquet",
     log:
         f"{R}/logs/visualisations/{{network}}/{{layer}}/{{class_id}}/{{cell}}.log",
-    wildcard_constraints:
-        network=one_of(dict.fromkeys(network for network, _, _ in STUDY.occluded())),
     resources:
         mem_mb=4000,
     params:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 CELLWISE = frozenset(
     {"cells", "probes", "ablations", "controls", "shapley", "pseudo", "importance", "redundancy", "layer_tables"}
-    | {"occlusions", "visualisations", "trials", "observers"}
+    | {"image_sets", "occlusions", "windows", "visualisations", "trials"}
 )
 """Rules with one job per cell or per grid: their starts and ends are not announced, their errors are."""
 ENOUGH_SECONDS = 10
