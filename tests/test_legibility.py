@@ -561,6 +561,22 @@ def test_units_without_trials_are_counted(tmp_path):
     assert "2 units: constant; 1 image sets: no_effect" in page
 
 
+def test_a_grid_may_have_neither_image_sets_nor_scores(tmp_path):
+    """Two units, both silent: they are counted, and empty tables of queries and of scores stop nothing."""
+    trials, cells = simulate(people=0, networks=("one",), layers=("conv1",))
+    given = write(tmp_path, trials, cells)
+    units = {"unit": [0, 1], "contrast": [0.0] * 2, "sparsity": [0.0] * 2, "driving": [0] * 2}
+    units |= {"status": ["silent"] * 2}
+    parquet.write(tmp_path / "u.parquet", units, pa.schema([*job.PREDICTORS, *job.LEFT_OUT["units"]]))
+    parquet.write(tmp_path / "e.parquet", [], job.LEFT_OUT["extremes"])
+    parquet.write(tmp_path / "s.parquet", [], job.SCORES)
+    files = {"units": "u", "extremes": "e", "interpretability": "s"}
+    paths = {f"paths_to_{name}": {("one", "conv2", "0"): f"{tmp_path}/{file}.parquet"} for name, file in files.items()}
+    job.judge(**given, **paths)
+    rows = pick(parquet.read(given["path_to_legibility"], job.SCHEMA, optional=job.OPTIONAL).to_pandas(), "left_out")
+    assert rows[["part", "reason", "n_units"]].to_numpy().tolist() == [["units", "silent", 2]]
+
+
 def test_what_is_known_of_units_goes_with_accuracy_by_hand():
     """Four units of accuracies 0, 1/2, 1/2, 1: the ranks 1, 2.5, 2.5, 4."""
     rows = [(0, 0), (0, 0), (1, 0), (1, 1), (2, 1), (2, 0), (3, 1), (3, 1)]

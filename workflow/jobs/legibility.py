@@ -269,7 +269,9 @@ def _left_out(paths: Mapping[str, str] | None, kind: str) -> Iterator[dict]:
     """How many units have no trials, and how many image sets are not valid, by why."""
     counts: dict[str, int] = {}
     for path in (paths or {}).values():
-        frame = parquet.read(path, LEFT_OUT[kind], optional=("reason",)).to_pandas(ignore_metadata=True)
+        # A grid may have no image set at all: each of its units is silent.
+        table = parquet.read(path, LEFT_OUT[kind], optional=("reason",), empty=True)
+        frame = table.to_pandas(ignore_metadata=True)
         why = frame["status"] if kind == "units" else frame["reason"].where(~frame["valid"].astype(bool), bridge.OK)
         for name, count in why.value_counts().items():
             counts[name] = counts.get(name, 0) + int(count)
