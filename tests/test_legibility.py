@@ -679,6 +679,24 @@ def test_tables_of_another_study_are_refused(tmp_path, change, message):
         job.judge(**write(tmp_path, trials, cells))
 
 
+@pytest.mark.parametrize("counts", [True, False])
+def test_answers_to_an_older_page_are_refused(tmp_path, counts):
+    """One trial of people's that no observer has answered is enough, of those that count; the file is named."""
+    trials, cells = simulate(networks=("one",), layers=("conv1",))
+    one = trials.index[trials["observer"] == PERSON][0]
+    trials.loc[one, "trial"] = "of-old"
+    given = write(tmp_path, trials, cells)
+    if not counts:
+        path = given["path_to_responses"]
+        rows = parquet.read(path).to_pylist()
+        rows = [row | {"passed": row["passed"] and row["trial"] != "of-old"} for row in rows]
+        parquet.write(path, rows, job.RESPONSES)
+        job.judge(**given)
+        return
+    with pytest.raises(StudyError, match=r"responses\.parquet: .* trial of-old.*make the page again, or move the file"):
+        job.judge(**given)
+
+
 # ---- figures
 
 

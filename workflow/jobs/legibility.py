@@ -94,7 +94,14 @@ def _answers(
             raise StudyError(f"{path}: a machine observer is called {PERSON}, which people are; give it another name")
         frames.append(frame)
     if path_to_responses is not None:
-        frames.append(_read(path_to_responses, RESPONSES, ("session", "confidence", "seconds")))
+        people = _read(path_to_responses, RESPONSES, ("session", "confidence", "seconds"))
+        strange = people.loc[~people["trial"].isin({trial for frame in frames for trial in frame["trial"]}), "trial"]
+        if len(strange):
+            raise StudyError(
+                f"{path_to_responses}: people answered trial {strange.iloc[0]}, which this study has not: the page "
+                "that they saw is older; make the page again, or move the file away"
+            )
+        frames.append(people)
     answers = pd.concat(frames, ignore_index=True)
     if not len(answers):
         raise StudyError(
@@ -229,10 +236,10 @@ def _bridged(
         told = _power(power, "units do not differ, or there is one alone")
         yield _row("power", network, part="gain", n_units=len(values), **about, **told)
         for intervention, of in grouped.items():
-            joined = own.merge(of[[*bridge.GRID, "cell", "a", "p"]])
-            counts = {f"n_{name}": len(joined.loc[joined[name], legibility.UNIT].drop_duplicates()) for name in "ap"}
+            counts = dict(zip(("n_a", "n_p"), bridge.in_groups(bridge.compared(own, of)), strict=True))
             told = _power(
-                bridge.planned(own, of, confidence), "A or P has no unit, or no cell has two units that differ"
+                bridge.planned(own, of, confidence),
+                "no grid has units in A and in P, or no cell has two units that differ",
             )
             names = about | {"part": "contrast", "intervention": intervention}
             yield _row("power", network, **names, **told, **counts)
