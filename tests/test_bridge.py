@@ -451,6 +451,10 @@ def test_verdicts_by_the_rules_of_the_claims():
     # What permuted cells do as well is nothing.
     verdict, reason = bridge.verdict([result(0.05), result(0.05, p=0.06)], 0.95)
     assert verdict == OPEN and reason.startswith("permuted cells give contrasts of this size")
+    # Of one intervention it is that one's, 2.1 errors below enough.
+    assert bridge.verdict([result(0.03)], 0.95) == (HOLDS, None)
+    assert bridge.verdict([result(-0.021)], 0.95) == (FAILS, None)
+    assert bridge.verdict([], 0.95) == (None, "the study ablates neither by zero nor by mean")
     verdict, reason = bridge.verdict([result(0.05), result(0.05, variance=0.0)], 0.95)
     assert verdict == NONE and "do not differ" in reason
 

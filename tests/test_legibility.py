@@ -679,6 +679,35 @@ def test_tables_of_another_study_are_refused(tmp_path, change, message):
         job.judge(**write(tmp_path, trials, cells))
 
 
+@pytest.mark.parametrize(
+    ("interventions", "judged_by"), [(["zero"], ["zero"]), (["erase", "mean"], ["mean"]), (["erase"], [])]
+)
+def test_verdicts_are_by_the_interventions_of_the_study(tmp_path, interventions, judged_by):
+    """A study that does not ablate by one of the two has no losses under it, and a verdict all the same by the other."""
+    trials, cells = simulate(units=3, people=0, networks=("one",))
+    missing = [f"separation_loss_{name}" for name in ("zero", "mean") if name not in interventions]
+    given = write(tmp_path, trials, cells.assign(**dict.fromkeys(missing, np.nan)))
+    job.judge(**given, interventions=interventions)
+    table = parquet.read(given["path_to_legibility"], job.SCHEMA, optional=job.OPTIONAL).to_pandas()
+    for what in ("contrast", "regression"):
+        assert set(pick(table, what)["intervention"]) == set(judged_by)
+    verdicts = pick(table, "bridge")
+    assert len(verdicts) == 3 * 2 * 2
+    page = Path(given["path_to_page"]).read_text(encoding="utf-8")
+    if judged_by:
+        assert set(verdicts["status"]) == {bridge.OK}
+        assert f"above 0 under {judged_by[0]} ablation with" in page
+    else:
+        why = "the study ablates neither by zero nor by mean"
+        assert set(verdicts["status"]) == {bridge.NOT_ESTIMABLE} and set(verdicts["reason"]) == {why}
+        assert why in page and "above 0 with its whole interval" in page
+    assert "no network has a gap to lose" not in page
+    # By default both are judged, and without one of them there is no verdict.
+    job.judge(**given)
+    table = parquet.read(given["path_to_legibility"], job.SCHEMA, optional=job.OPTIONAL).to_pandas()
+    assert set(pick(table, "bridge")["reason"]) == {"no network has a gap to lose"}
+
+
 @pytest.mark.parametrize("counts", [True, False])
 def test_answers_to_an_older_page_are_refused(tmp_path, counts):
     """One trial of people's that no observer has answered is enough, of those that count; the file is named."""

@@ -224,10 +224,16 @@ def _mean_gain(rows: pd.DataFrame, confidence: float) -> dict:
 
 
 def _bridged(
-    gains: pd.DataFrame, cells: pd.DataFrame, network: str, conditions: Sequence[str], confidence: float, seed: int
+    gains: pd.DataFrame,
+    cells: pd.DataFrame,
+    network: str,
+    conditions: Sequence[str],
+    interventions: Sequence[str],
+    confidence: float,
+    seed: int,
 ) -> Iterator[dict]:
     """Power first, then gains, by cell and by margin, and the contrasts with their verdicts; of one or all networks."""
-    grouped = {name: bridge.with_groups(cells, name) for name in bridge.INTERVENTIONS}
+    grouped = {name: bridge.with_groups(cells, name) for name in bridge.INTERVENTIONS if name in interventions}
     parts = list(_parts(gains, [name for name in conditions if name != NONE]))
     for observer, condition, own in parts:
         about = {"observer": observer, "condition": condition}
@@ -334,6 +340,7 @@ def judge(
     conditions: Sequence[str],
     origins: Mapping[str, Mapping[str, Mapping[str, str]]],
     confidence: float,
+    interventions: Sequence[str] = bridge.INTERVENTIONS,
     seed: int = 0,
     made: str | None = None,
 ) -> str:
@@ -342,6 +349,7 @@ def judge(
     Paths to observers, units, extremes and interpretability are by network, layer and target; `origins` says by network
     and step what their files must carry. `networks` says of each whether it is `untrained`; those that are not make the
     pooled rows. `conditions` are the study's, in the order of the page; without `none` there are no gains.
+    `interventions` are the study's: a verdict takes a contrast under each of those that the bridge knows.
     `path_to_responses` has people's answers. `seed` is that of the permuted cells.
     """
     answers = _answers(paths_to_observers, path_to_responses, networks, conditions, origins)
@@ -357,7 +365,8 @@ def judge(
     rows = [*_left_out(paths_to_units, "units"), *_left_out(paths_to_extremes, "extremes")]
     for name, members in groups.items():
         own, of = answers[answers["network"].isin(members)], cells[cells["network"].isin(members)]
-        rows += _bridged(gains[gains["network"].isin(members)], of, name, conditions, confidence, seed)
+        gained = gains[gains["network"].isin(members)]
+        rows += _bridged(gained, of, name, conditions, interventions, confidence, seed)
         rows += _seen(own, name, conditions, confidence)
         rows += _eased(own, known, name, conditions, confidence)
     parquet.write(path_to_legibility, rows, SCHEMA, made)

@@ -20,6 +20,7 @@ from readout.legibility import UNIT, Power, number, power
 GRID = ["network", "layer", "class_id"]
 PROBE = "auroc"
 INTERVENTIONS = ("zero", "mean")
+"""Those whose ablation effect makes the groups, where a study has them."""
 OK, NOT_ESTIMABLE = "ok", "not estimable"
 LEAST = 2
 """Units in each of A and P; simulations bear the intervals out from there on (docs/occlusion.analysis.md)."""
@@ -340,7 +341,7 @@ def regression(
 
 
 def verdict(results: Sequence[Result], confidence: float) -> tuple[str | None, str | None]:
-    """What is concluded of the contrast under every intervention, by the claims' rules, and a reason.
+    """What is concluded of the contrast under every intervention of the study, by the claims' rules, and a reason.
 
     It holds if all lower bounds are above 0, and does not hold if an upper bound is below, allowing for their number;
     and neither where permuted cells give as large a contrast more often than the intervals miss. An interval over units
@@ -348,6 +349,8 @@ def verdict(results: Sequence[Result], confidence: float) -> tuple[str | None, s
     the same grids show that this is nothing. Without an estimate there is no verdict but a reason; of units that do not
     differ the verdict is that there is none.
     """
+    if not results:
+        return None, "the study ablates neither by zero nor by mean"
     for each in results:
         if each.status != OK:
             return None, each.reason

@@ -240,6 +240,12 @@ def _bridge(rows: _Rows) -> str:
     return _table(headings, lines, "Gain of units of cells that matter (A) less that of cells that probes read (P)")
 
 
+def _under(rows: _Rows) -> str:
+    """By which ablations units are told to matter."""
+    names = rows.values("contrast", "intervention")
+    return f"under {' and '.join(names)} ablation " if names else ""
+
+
 def _regression(rows: _Rows) -> str:
     lines = []
     for row in rows.of("regression", part="difference"):
@@ -251,6 +257,8 @@ def _regression(rows: _Rows) -> str:
         lines.append(
             (name, [*map(told, terms), told(row, "low_cells", "high_cells").partition(" ")[2] or UNKNOWN, why])
         )
+    if not lines:
+        return ""
     headings = ("regression", "ablation effect", "probe AUROC", "difference", "over cells", "p")
     return _folded(_table(headings, lines, "Change of the gain by one SD"), len(lines), "regressions")
 
@@ -327,8 +335,8 @@ def _section(name: str, rows: _Rows, untrained: bool, conditions: Sequence[str])
         "<h3>Are units that matter easier to see?</h3>\n<p>The gain is the accuracy with references less that without: "
         f"of a machine observer, less that of the observer “{PRIOR}”; of people, less that of people in condition "
         f"{NONE}. A are the cells in the top quarter by ablation effect but not by probe AUROC, P the reverse. The "
-        "contrast holds if it is above 0 under zero and mean ablation with its whole interval over units, and permuted "
-        f"cells seldom do as well.</p>\n<ul>{warnings}</ul>\n{_bridge(rows)}{_regression(rows)}{_margins(rows)}"
+        f"contrast holds if it is above 0 {_under(rows)}with its whole interval over units, and permuted cells seldom "
+        f"do as well.</p>\n<ul>{warnings}</ul>\n{_bridge(rows)}{_regression(rows)}{_margins(rows)}"
     )
     return f'<section class="claim"><header><h2>{heading}</h2>{note}</header>\n{"".join(parts)}</section>\n'
 
