@@ -577,6 +577,46 @@ def test_a_grid_may_have_neither_image_sets_nor_scores(tmp_path):
     assert rows[["part", "reason", "n_units"]].to_numpy().tolist() == [["units", "silent", 2]]
 
 
+def test_visualisations_that_fail_are_counted(tmp_path):
+    """Of two files and an empty one: three pictures are silent, and one could not be saved as it is not finite. Unit 2
+    is constant: its row is no picture. Those that drive their unit, and other batches, are not told of."""
+    trials, cells = simulate(people=0, networks=("one",), layers=("conv1",))
+    given = write(tmp_path, trials, cells)
+    units = {"unit": [0, 1, 2], "contrast": [0.0] * 3, "sparsity": [0.0] * 3, "driving": [0] * 3}
+    units |= {"status": ["ok", "ok", "constant"]}
+    parquet.write(tmp_path / "u.parquet", units, pa.schema([*job.PREDICTORS, *job.LEFT_OUT["units"]]))
+    silent, infinite = "the unit stays silent: its activation is 0", "the activation is not finite"
+    files = [
+        [(0, "synthetic", b"x", "ok"), (0, "synthetic", b"x", silent), (0, "mixed", b"x", silent)],
+        [
+            *[(1, "synthetic", b"x", silent)] * 2,
+            (1, "synthetic", None, infinite),
+            (2, "synthetic", None, "constant"),
+            # What a unit's row would say, of a picture: it counts.
+            (2, "synthetic", b"x", "constant"),
+        ],
+        [],
+    ]
+    for i, rows in enumerate(files):
+        found = [dict(zip(job.VISUALISATIONS.names, row, strict=True)) for row in rows]
+        parquet.write(tmp_path / f"v{i}.parquet", found, job.VISUALISATIONS)
+    grid = ("one", "conv1", "0")
+    job.judge(
+        **given,
+        paths_to_units={grid: str(tmp_path / "u.parquet")},
+        paths_to_visualisations={grid: [str(tmp_path / f"v{i}.parquet") for i in range(3)], ("one", "conv2", "0"): []},
+    )
+    rows = pick(parquet.read(given["path_to_legibility"], job.SCHEMA, optional=job.OPTIONAL).to_pandas(), "left_out")
+    rows = rows[rows["part"] == "visualisations"]
+    assert rows["n_units"].isna().all()
+    assert dict(zip(rows["reason"], rows["n_trials"], strict=True)) == {silent: 3, infinite: 1, "constant": 1}
+    page = Path(given["path_to_page"]).read_text(encoding="utf-8")
+    assert (
+        "1 picture: constant; 1 picture: the activation is not finite; 3 pictures: the unit stays silent: its" in page
+    )
+    assert "Left out, without any trial: 1 units: constant.</p>" in page
+
+
 def test_what_is_known_of_units_goes_with_accuracy_by_hand():
     """Four units of accuracies 0, 1/2, 1/2, 1: the ranks 1, 2.5, 2.5, 4."""
     rows = [(0, 0), (0, 0), (1, 0), (1, 1), (2, 1), (2, 0), (3, 1), (3, 1)]

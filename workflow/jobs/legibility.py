@@ -61,6 +61,13 @@ LEFT_OUT = {
     "extremes": pa.schema([("valid", pa.bool_()), ("reason", pa.string())]),
 }
 
+VISUALISATIONS = pa.schema(
+    [("unit", pa.int32()), ("batch", pa.string()), ("png", pa.binary()), ("status", pa.string())]
+)
+"""What is read of feature visualisations, whose picture is missing where a unit has none or it cannot be saved."""
+BATCH = "synthetic"
+"""The batch of visualisations that is told of; the other is of the same units."""
+
 
 def _read(
     path: str, schema: pa.Schema, optional: Sequence[str] = (), origin: Mapping[str, str] | None = None
@@ -293,6 +300,30 @@ def _left_out(paths: Mapping[str, str] | None, kind: str) -> Iterator[dict]:
             yield _row("left_out", "all", part=kind, reason=name, n_units=count)
 
 
+def _failed(
+    paths: Mapping[tuple[str, str, str], Sequence[str]] | None,
+    paths_to_units: Mapping[tuple[str, str, str], str] | None,
+) -> Iterator[dict]:
+    """How many feature visualisations do not drive their unit, by why."""
+    counts: dict[str, int] = {}
+    statuses = pa.schema([VISUALISATIONS.field("unit"), *LEFT_OUT["units"]])
+    for grid, parts in (paths or {}).items():
+        path_to_units = (paths_to_units or {}).get(grid)
+        units = [] if path_to_units is None else parquet.read(path_to_units, statuses).to_pylist()
+        without = {(row["unit"], row["status"]) for row in units if row["status"] != bridge.OK}
+        for path in parts:
+            table = parquet.read(path, VISUALISATIONS, VISUALISATIONS.names, optional=("png",), empty=True)
+            drawn = table["png"].is_valid().to_pylist()
+            rows = table.drop_columns(["png"]).to_pylist()
+            for row, has_picture in zip(rows, drawn, strict=True):
+                # The one row of a unit without trials is no picture, and says of it what the units' table says.
+                no_picture = not has_picture and (row["unit"], row["status"]) in without
+                if row["batch"] == BATCH and row["status"] != bridge.OK and not no_picture:
+                    counts[row["status"]] = counts.get(row["status"], 0) + 1
+    for name, count in sorted(counts.items()):
+        yield _row("left_out", "all", part="visualisations", reason=name, n_trials=count)
+
+
 def _known(
     paths_to_units: Mapping[tuple[str, str, str], str], paths_to_scores: Mapping[tuple[str, str, str], str]
 ) -> pd.DataFrame:
@@ -336,6 +367,7 @@ def judge(
     paths_to_units: Mapping[tuple[str, str, str], str] | None = None,
     paths_to_extremes: Mapping[tuple[str, str, str], str] | None = None,
     paths_to_interpretability: Mapping[tuple[str, str, str], str] | None = None,
+    paths_to_visualisations: Mapping[tuple[str, str, str], Sequence[str]] | None = None,
     networks: Mapping[str, Mapping],
     conditions: Sequence[str],
     origins: Mapping[str, Mapping[str, Mapping[str, str]]],
@@ -346,7 +378,8 @@ def judge(
 ) -> str:
     """Write `legibility.parquet`, and the same for readers as a page of HTML.
 
-    Paths to observers, units, extremes and interpretability are by network, layer and target; `origins` says by network
+    Paths to observers, units, extremes, interpretability and visualisations (several files each) are by network, layer
+    and target; `origins` says by network
     and step what their files must carry. `networks` says of each whether it is `untrained`; those that are not make the
     pooled rows. `conditions` are the study's, in the order of the page; without `none` there are no gains.
     `interventions` are the study's: a verdict takes a contrast under each of those that the bridge knows.
@@ -363,6 +396,7 @@ def judge(
     gains = legibility.gains(answers)
     known = _known(paths_to_units or {}, paths_to_interpretability or {})
     rows = [*_left_out(paths_to_units, "units"), *_left_out(paths_to_extremes, "extremes")]
+    rows += _failed(paths_to_visualisations, paths_to_units)
     for name, members in groups.items():
         own, of = answers[answers["network"].isin(members)], cells[cells["network"].isin(members)]
         gained = gains[gains["network"].isin(members)]

@@ -1,6 +1,6 @@
 """The page of the occlusion task: rows of the table of legibility in, one self-contained HTML document out."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
 
 from readout.legibility import EFFECT, EXPERTS, NONE, PEOPLE, PERSON, POWER, PRIOR, PUBLISHED, percent
@@ -341,6 +341,23 @@ def _section(name: str, rows: _Rows, untrained: bool, conditions: Sequence[str])
     return f'<section class="claim"><header><h2>{heading}</h2>{note}</header>\n{"".join(parts)}</section>\n'
 
 
+def _left_out(rows: Sequence[Row]) -> Iterator[str]:
+    """Paragraphs on what has no trials, and on feature visualisations that show nothing of their unit."""
+    left = [row for row in rows if row["what"] == "left_out"]
+    nouns = {"units": "units", "extremes": "image sets"}
+    counts = "; ".join(
+        f"{row['n_units']} {nouns[row['part']]}: {row['reason']}" for row in left if row["part"] in nouns
+    )
+    if counts:
+        yield f"<p>Left out, without any trial: {escape(counts)}.</p>"
+    failed = [row for row in left if row["part"] == "visualisations"]
+    counts = "; ".join(
+        f"{row['n_trials']} picture{'' if row['n_trials'] == 1 else 's'}: {row['reason']}" for row in failed
+    )
+    if counts:
+        yield f"<p>Feature visualisations that do not drive their unit: {escape(counts)}.</p>"
+
+
 def sentence(name: str, rows: _Rows) -> str:
     """What came out of the bridge in one network, in plain words."""
     found = rows.of("bridge", adjusted=False)
@@ -376,11 +393,7 @@ def render(
         "here shows that people would see what they see."
     )
     proxy += " Rows named “people” are answers of people." if people else " No answers of people are on this page."
-    left = [row for row in rows if row["what"] == "left_out"]
-    counts = "; ".join(
-        f"{row['n_units']} {'units' if row['part'] == 'units' else 'image sets'}: {row['reason']}" for row in left
-    )
-    left_out = f"<p>Left out, without any trial: {escape(counts)}.</p>" if left else ""
+    left_out = "".join(_left_out(rows))
     sentences = "".join(
         f"<li>{escape(sentence(name, own))}</li>\n" for name, own in of.items() if name not in untrained
     )
