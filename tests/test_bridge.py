@@ -451,6 +451,10 @@ def test_verdicts_by_the_rules_of_the_claims():
     # What permuted cells do as well is nothing.
     verdict, reason = bridge.verdict([result(0.05), result(0.05, p=0.06)], 0.95)
     assert verdict == OPEN and reason.startswith("permuted cells give contrasts of this size")
+    # Of one intervention it is that one's, 2.1 errors below enough.
+    assert bridge.verdict([result(0.03)], 0.95) == (HOLDS, None)
+    assert bridge.verdict([result(-0.021)], 0.95) == (FAILS, None)
+    assert bridge.verdict([], 0.95) == (None, "the study ablates neither by zero nor by mean")
     verdict, reason = bridge.verdict([result(0.05), result(0.05, variance=0.0)], 0.95)
     assert verdict == NONE and "do not differ" in reason
 
@@ -466,3 +470,20 @@ def test_the_power_of_a_contrast_is_of_units_within_cells():
     assert found.detectable == pytest.approx(0.33526, abs=1e-4) and found.needed == 65
     assert bridge.planned(gains(of_cells, values[:, :1]), of_cells, 0.95) is None
     assert bridge.planned(gains(of_cells, values), of_cells.assign(a=False), 0.95) is None
+
+
+def test_a_grid_that_compares_nothing_has_no_power():
+    """A second layer has four units in A and none in P: they count in neither the contrast nor its power. Its gains of
+    0 and .2 in 14 cells leave the variance at .02."""
+    of_cells = cells(("conv1", "conv2"))
+    own = gains(of_cells, np.array([0.0, 0.2]) + np.arange(32)[:, None])
+    own = own[~((own["layer"] == "conv2") & own["cell"].isin(["s1m0", "s1m1"]))]
+    found = bridge.planned(own, of_cells, 0.95)
+    assert found.deviation == pytest.approx(math.sqrt(0.02)) and found.error == pytest.approx(0.1)
+    assert bridge.in_groups(bridge.compared(own, of_cells)) == (4, 4)
+    contrast = bridge.contrast(own, of_cells, "zero")
+    assert (contrast.in_a, contrast.in_p) == (4, 4)
+    # With A alone in every layer there is nothing to plan.
+    alone = own[own["layer"] == "conv2"]
+    assert bridge.planned(alone, of_cells, 0.95) is None
+    assert bridge.in_groups(bridge.compared(alone, of_cells)) == (0, 0)

@@ -561,6 +561,62 @@ def test_units_without_trials_are_counted(tmp_path):
     assert "2 units: constant; 1 image sets: no_effect" in page
 
 
+def test_a_grid_may_have_neither_image_sets_nor_scores(tmp_path):
+    """Two units, both silent: they are counted, and empty tables of queries and of scores stop nothing."""
+    trials, cells = simulate(people=0, networks=("one",), layers=("conv1",))
+    given = write(tmp_path, trials, cells)
+    units = {"unit": [0, 1], "contrast": [0.0] * 2, "sparsity": [0.0] * 2, "driving": [0] * 2}
+    units |= {"status": ["silent"] * 2}
+    parquet.write(tmp_path / "u.parquet", units, pa.schema([*job.PREDICTORS, *job.LEFT_OUT["units"]]))
+    parquet.write(tmp_path / "e.parquet", [], job.LEFT_OUT["extremes"])
+    parquet.write(tmp_path / "s.parquet", [], job.SCORES)
+    files = {"units": "u", "extremes": "e", "interpretability": "s"}
+    paths = {f"paths_to_{name}": {("one", "conv2", "0"): f"{tmp_path}/{file}.parquet"} for name, file in files.items()}
+    job.judge(**given, **paths)
+    rows = pick(parquet.read(given["path_to_legibility"], job.SCHEMA, optional=job.OPTIONAL).to_pandas(), "left_out")
+    assert rows[["part", "reason", "n_units"]].to_numpy().tolist() == [["units", "silent", 2]]
+
+
+def test_visualisations_that_fail_are_counted(tmp_path):
+    """Of two files and an empty one: three pictures are silent, and one could not be saved as it is not finite. Unit 2
+    is constant: its row is no picture. Those that drive their unit, and other batches, are not told of."""
+    trials, cells = simulate(people=0, networks=("one",), layers=("conv1",))
+    given = write(tmp_path, trials, cells)
+    units = {"unit": [0, 1, 2], "contrast": [0.0] * 3, "sparsity": [0.0] * 3, "driving": [0] * 3}
+    units |= {"status": ["ok", "ok", "constant"]}
+    parquet.write(tmp_path / "u.parquet", units, pa.schema([*job.PREDICTORS, *job.LEFT_OUT["units"]]))
+    silent, infinite = "the unit stays silent: its activation is 0", "the activation is not finite"
+    files = [
+        [(0, "synthetic", b"x", "ok"), (0, "synthetic", b"x", silent), (0, "mixed", b"x", silent)],
+        [
+            *[(1, "synthetic", b"x", silent)] * 2,
+            (1, "synthetic", None, infinite),
+            (2, "synthetic", None, "constant"),
+            # What a unit's row would say, of a picture: it counts.
+            (2, "synthetic", b"x", "constant"),
+        ],
+        [],
+    ]
+    for i, rows in enumerate(files):
+        found = [dict(zip(job.VISUALISATIONS.names, row, strict=True)) for row in rows]
+        parquet.write(tmp_path / f"v{i}.parquet", found, job.VISUALISATIONS)
+    grid = ("one", "conv1", "0")
+    job.judge(
+        **given,
+        paths_to_units={grid: str(tmp_path / "u.parquet")},
+        paths_to_visualisations={grid: [str(tmp_path / f"v{i}.parquet") for i in range(3)], ("one", "conv2", "0"): []},
+    )
+    rows = pick(parquet.read(given["path_to_legibility"], job.SCHEMA, optional=job.OPTIONAL).to_pandas(), "left_out")
+    rows = rows[rows["part"] == "visualisations"]
+    assert rows["n_units"].isna().all()
+    assert dict(zip(rows["reason"], rows["n_trials"], strict=True)) == {silent: 3, infinite: 1, "constant": 1}
+    page = Path(given["path_to_page"]).read_text(encoding="utf-8")
+    assert (
+        "1 picture: constant; 1 picture: the activation is not finite; 3 pictures: the unit stays silent: its" in page
+    )
+    assert "Left out, without any trial: 1 units: constant.</p>" in page
+
+
 def test_what_is_known_of_units_goes_with_accuracy_by_hand():
     """Four units of accuracies 0, 1/2, 1/2, 1: the ranks 1, 2.5, 2.5, 4."""
     rows = [(0, 0), (0, 0), (1, 0), (1, 1), (2, 1), (2, 0), (3, 1), (3, 1)]
@@ -661,6 +717,53 @@ def test_tables_of_another_study_are_refused(tmp_path, change, message):
     trials.loc[:1, list(change)] = list(change.values())
     with pytest.raises(StudyError, match=message):
         job.judge(**write(tmp_path, trials, cells))
+
+
+@pytest.mark.parametrize(
+    ("interventions", "judged_by"), [(["zero"], ["zero"]), (["erase", "mean"], ["mean"]), (["erase"], [])]
+)
+def test_verdicts_are_by_the_interventions_of_the_study(tmp_path, interventions, judged_by):
+    """A study that does not ablate by one of the two has no losses under it, and a verdict all the same by the other."""
+    trials, cells = simulate(units=3, people=0, networks=("one",))
+    missing = [f"separation_loss_{name}" for name in ("zero", "mean") if name not in interventions]
+    given = write(tmp_path, trials, cells.assign(**dict.fromkeys(missing, np.nan)))
+    job.judge(**given, interventions=interventions)
+    table = parquet.read(given["path_to_legibility"], job.SCHEMA, optional=job.OPTIONAL).to_pandas()
+    for what in ("contrast", "regression"):
+        assert set(pick(table, what)["intervention"]) == set(judged_by)
+    verdicts = pick(table, "bridge")
+    assert len(verdicts) == 3 * 2 * 2
+    page = Path(given["path_to_page"]).read_text(encoding="utf-8")
+    if judged_by:
+        assert set(verdicts["status"]) == {bridge.OK}
+        assert f"above 0 under {judged_by[0]} ablation with" in page
+    else:
+        why = "the study ablates neither by zero nor by mean"
+        assert set(verdicts["status"]) == {bridge.NOT_ESTIMABLE} and set(verdicts["reason"]) == {why}
+        assert why in page and "above 0 with its whole interval" in page
+    assert "no network has a gap to lose" not in page
+    # By default both are judged, and without one of them there is no verdict.
+    job.judge(**given)
+    table = parquet.read(given["path_to_legibility"], job.SCHEMA, optional=job.OPTIONAL).to_pandas()
+    assert set(pick(table, "bridge")["reason"]) == {"no network has a gap to lose"}
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_answers_to_an_older_page_are_refused(tmp_path, counts):
+    """One trial of people's that no observer has answered is enough, of those that count; the file is named."""
+    trials, cells = simulate(networks=("one",), layers=("conv1",))
+    one = trials.index[trials["observer"] == PERSON][0]
+    trials.loc[one, "trial"] = "of-old"
+    given = write(tmp_path, trials, cells)
+    if not counts:
+        path = given["path_to_responses"]
+        rows = parquet.read(path).to_pylist()
+        rows = [row | {"passed": row["passed"] and row["trial"] != "of-old"} for row in rows]
+        parquet.write(path, rows, job.RESPONSES)
+        job.judge(**given)
+        return
+    with pytest.raises(StudyError, match=r"responses\.parquet: .* trial of-old.*make the page again, or move the file"):
+        job.judge(**given)
 
 
 # ---- figures

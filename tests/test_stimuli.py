@@ -1,10 +1,15 @@
 """The stimulus sheet, and which references a condition shows."""
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 
+from jobs import figures as job
+from jobs.pictures import STIMULI
+from jobs.trials import TRIALS
 from readout import conditions, stimuli
+from runtime import parquet
 
 NATURAL = [f"natural{i}" for i in range(9)]
 BLURRED = [f"blurred{i}" for i in range(9)]
@@ -75,3 +80,17 @@ def test_the_sheet_shows_every_condition_with_references():
         "s0m0, unit 1\ndifference 2.00",
         "s0m0, unit 0\ndifference 1.00",
     ]
+
+
+def test_a_grid_without_trials_has_a_sheet_that_says_so(tmp_path):
+    """Its tables are there, and empty; of one that has trials the figure has pictures and no message."""
+    paths = {"path_to_table": str(tmp_path / "trials.parquet"), "path_to_stimuli": str(tmp_path / "stimuli.parquet")}
+    parquet.write(paths["path_to_table"], [], TRIALS)
+    parquet.write(paths["path_to_stimuli"], [], STIMULI)
+    with matplotlib.rc_context():
+        figure = job.draw("stimuli", networks=[], title="net conv 0", **paths)
+    assert not figure.axes
+    (text,) = figure.texts
+    assert text.get_text().startswith("net conv 0: there are no trials")
+    assert stimuli.sheet(trials([1]).head(0), {}, "").texts[0].get_text().startswith("there are no trials")
+    assert stimuli.sheet(trials([1]), {n: np.zeros((8, 8, 3), np.uint8) for n in ("b0", "low", "high")}, "").axes

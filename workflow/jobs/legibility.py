@@ -61,6 +61,13 @@ LEFT_OUT = {
     "extremes": pa.schema([("valid", pa.bool_()), ("reason", pa.string())]),
 }
 
+VISUALISATIONS = pa.schema(
+    [("unit", pa.int32()), ("batch", pa.string()), ("png", pa.binary()), ("status", pa.string())]
+)
+"""What is read of feature visualisations, whose picture is missing where a unit has none or it cannot be saved."""
+BATCH = "synthetic"
+"""The batch of visualisations that is told of; the other is of the same units."""
+
 
 def _read(
     path: str, schema: pa.Schema, optional: Sequence[str] = (), origin: Mapping[str, str] | None = None
@@ -94,7 +101,14 @@ def _answers(
             raise StudyError(f"{path}: a machine observer is called {PERSON}, which people are; give it another name")
         frames.append(frame)
     if path_to_responses is not None:
-        frames.append(_read(path_to_responses, RESPONSES, ("session", "confidence", "seconds")))
+        people = _read(path_to_responses, RESPONSES, ("session", "confidence", "seconds"))
+        strange = people.loc[~people["trial"].isin({trial for frame in frames for trial in frame["trial"]}), "trial"]
+        if len(strange):
+            raise StudyError(
+                f"{path_to_responses}: people answered trial {strange.iloc[0]}, which this study has not: the page "
+                "that they saw is older; make the page again, or move the file away"
+            )
+        frames.append(people)
     answers = pd.concat(frames, ignore_index=True)
     if not len(answers):
         raise StudyError(
@@ -217,10 +231,16 @@ def _mean_gain(rows: pd.DataFrame, confidence: float) -> dict:
 
 
 def _bridged(
-    gains: pd.DataFrame, cells: pd.DataFrame, network: str, conditions: Sequence[str], confidence: float, seed: int
+    gains: pd.DataFrame,
+    cells: pd.DataFrame,
+    network: str,
+    conditions: Sequence[str],
+    interventions: Sequence[str],
+    confidence: float,
+    seed: int,
 ) -> Iterator[dict]:
     """Power first, then gains, by cell and by margin, and the contrasts with their verdicts; of one or all networks."""
-    grouped = {name: bridge.with_groups(cells, name) for name in bridge.INTERVENTIONS}
+    grouped = {name: bridge.with_groups(cells, name) for name in bridge.INTERVENTIONS if name in interventions}
     parts = list(_parts(gains, [name for name in conditions if name != NONE]))
     for observer, condition, own in parts:
         about = {"observer": observer, "condition": condition}
@@ -229,10 +249,10 @@ def _bridged(
         told = _power(power, "units do not differ, or there is one alone")
         yield _row("power", network, part="gain", n_units=len(values), **about, **told)
         for intervention, of in grouped.items():
-            joined = own.merge(of[[*bridge.GRID, "cell", "a", "p"]])
-            counts = {f"n_{name}": len(joined.loc[joined[name], legibility.UNIT].drop_duplicates()) for name in "ap"}
+            counts = dict(zip(("n_a", "n_p"), bridge.in_groups(bridge.compared(own, of)), strict=True))
             told = _power(
-                bridge.planned(own, of, confidence), "A or P has no unit, or no cell has two units that differ"
+                bridge.planned(own, of, confidence),
+                "no grid has units in A and in P, or no cell has two units that differ",
             )
             names = about | {"part": "contrast", "intervention": intervention}
             yield _row("power", network, **names, **told, **counts)
@@ -269,13 +289,39 @@ def _left_out(paths: Mapping[str, str] | None, kind: str) -> Iterator[dict]:
     """How many units have no trials, and how many image sets are not valid, by why."""
     counts: dict[str, int] = {}
     for path in (paths or {}).values():
-        frame = parquet.read(path, LEFT_OUT[kind], optional=("reason",)).to_pandas(ignore_metadata=True)
+        # A grid may have no image set at all: each of its units is silent.
+        table = parquet.read(path, LEFT_OUT[kind], optional=("reason",), empty=True)
+        frame = table.to_pandas(ignore_metadata=True)
         why = frame["status"] if kind == "units" else frame["reason"].where(~frame["valid"].astype(bool), bridge.OK)
         for name, count in why.value_counts().items():
             counts[name] = counts.get(name, 0) + int(count)
     for name, count in sorted(counts.items()):
         if name != bridge.OK:
             yield _row("left_out", "all", part=kind, reason=name, n_units=count)
+
+
+def _failed(
+    paths: Mapping[tuple[str, str, str], Sequence[str]] | None,
+    paths_to_units: Mapping[tuple[str, str, str], str] | None,
+) -> Iterator[dict]:
+    """How many feature visualisations do not drive their unit, by why."""
+    counts: dict[str, int] = {}
+    statuses = pa.schema([VISUALISATIONS.field("unit"), *LEFT_OUT["units"]])
+    for grid, parts in (paths or {}).items():
+        path_to_units = (paths_to_units or {}).get(grid)
+        units = [] if path_to_units is None else parquet.read(path_to_units, statuses).to_pylist()
+        without = {(row["unit"], row["status"]) for row in units if row["status"] != bridge.OK}
+        for path in parts:
+            table = parquet.read(path, VISUALISATIONS, VISUALISATIONS.names, optional=("png",), empty=True)
+            drawn = table["png"].is_valid().to_pylist()
+            rows = table.drop_columns(["png"]).to_pylist()
+            for row, has_picture in zip(rows, drawn, strict=True):
+                # The one row of a unit without trials is no picture, and says of it what the units' table says.
+                no_picture = not has_picture and (row["unit"], row["status"]) in without
+                if row["batch"] == BATCH and row["status"] != bridge.OK and not no_picture:
+                    counts[row["status"]] = counts.get(row["status"], 0) + 1
+    for name, count in sorted(counts.items()):
+        yield _row("left_out", "all", part="visualisations", reason=name, n_trials=count)
 
 
 def _known(
@@ -321,18 +367,22 @@ def judge(
     paths_to_units: Mapping[tuple[str, str, str], str] | None = None,
     paths_to_extremes: Mapping[tuple[str, str, str], str] | None = None,
     paths_to_interpretability: Mapping[tuple[str, str, str], str] | None = None,
+    paths_to_visualisations: Mapping[tuple[str, str, str], Sequence[str]] | None = None,
     networks: Mapping[str, Mapping],
     conditions: Sequence[str],
     origins: Mapping[str, Mapping[str, Mapping[str, str]]],
     confidence: float,
+    interventions: Sequence[str] = bridge.INTERVENTIONS,
     seed: int = 0,
     made: str | None = None,
 ) -> str:
     """Write `legibility.parquet`, and the same for readers as a page of HTML.
 
-    Paths to observers, units, extremes and interpretability are by network, layer and target; `origins` says by network
+    Paths to observers, units, extremes, interpretability and visualisations (several files each) are by network, layer
+    and target; `origins` says by network
     and step what their files must carry. `networks` says of each whether it is `untrained`; those that are not make the
     pooled rows. `conditions` are the study's, in the order of the page; without `none` there are no gains.
+    `interventions` are the study's: a verdict takes a contrast under each of those that the bridge knows.
     `path_to_responses` has people's answers. `seed` is that of the permuted cells.
     """
     answers = _answers(paths_to_observers, path_to_responses, networks, conditions, origins)
@@ -346,9 +396,11 @@ def judge(
     gains = legibility.gains(answers)
     known = _known(paths_to_units or {}, paths_to_interpretability or {})
     rows = [*_left_out(paths_to_units, "units"), *_left_out(paths_to_extremes, "extremes")]
+    rows += _failed(paths_to_visualisations, paths_to_units)
     for name, members in groups.items():
         own, of = answers[answers["network"].isin(members)], cells[cells["network"].isin(members)]
-        rows += _bridged(gains[gains["network"].isin(members)], of, name, conditions, confidence, seed)
+        gained = gains[gains["network"].isin(members)]
+        rows += _bridged(gained, of, name, conditions, interventions, confidence, seed)
         rows += _seen(own, name, conditions, confidence)
         rows += _eased(own, known, name, conditions, confidence)
     parquet.write(path_to_legibility, rows, SCHEMA, made)

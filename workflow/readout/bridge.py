@@ -20,6 +20,7 @@ from readout.legibility import UNIT, Power, number, power
 GRID = ["network", "layer", "class_id"]
 PROBE = "auroc"
 INTERVENTIONS = ("zero", "mean")
+"""Those whose ablation effect makes the groups, where a study has them."""
 OK, NOT_ESTIMABLE = "ok", "not estimable"
 LEAST = 2
 """Units in each of A and P; simulations bear the intervals out from there on (docs/occlusion.analysis.md)."""
@@ -152,6 +153,20 @@ def _joined(gains: pd.DataFrame, cells: pd.DataFrame, adjusted: bool) -> pd.Data
     return joined.dropna(subset=["relative_difference"]) if adjusted else joined
 
 
+def compared(gains: pd.DataFrame, cells: pd.DataFrame, adjusted: bool = False) -> pd.DataFrame:
+    """The gains with their cells' columns, of grids in which both groups have units; the others compare nothing."""
+    joined = _joined(gains, cells, adjusted)
+    if not len(joined):
+        return joined
+    return joined[joined.groupby(GRID)[["a", "p"]].transform("any").all(axis=1)].reset_index(drop=True)
+
+
+def in_groups(joined: pd.DataFrame) -> tuple[int, int]:
+    """How many units are in A and in P."""
+    in_a, in_p = (len(joined.loc[joined[name], UNIT].drop_duplicates()) for name in "ap")
+    return in_a, in_p
+
+
 def contrast(
     gains: pd.DataFrame,
     cells: pd.DataFrame,
@@ -167,24 +182,21 @@ def contrast(
     """
     if cells[loss(intervention)].isna().all():
         return Result(NOT_ESTIMABLE, "no network has a gap to lose")
-    joined = _joined(gains, cells, adjusted)
-    # A grid without a unit in either group compares nothing.
-    both = joined.groupby(GRID)[["a", "p"]].transform("any").all(axis=1) if len(joined) else []
-    joined = joined[both].reset_index(drop=True) if len(joined) else joined
+    joined = compared(gains, cells, adjusted)
     chosen = joined[joined["a"] | joined["p"]].reset_index(drop=True)
     if not len(chosen):
         empty = [name for name, column in (("A", "a"), ("P", "p")) if not cells[column].any()]
         which = f"{' and '.join(empty)} {'are' if len(empty) > 1 else 'is'} empty" if empty else None
         return Result(NOT_ESTIMABLE, which or "no grid has units in cells of A and in cells of P")
-    count = {name: len(chosen.loc[chosen[name], UNIT].drop_duplicates()) for name in ("a", "p")}
+    in_a, in_p = in_groups(chosen)
     about = {
         "units": len(chosen[UNIT].drop_duplicates()),
         "trials": int(chosen["trials"].sum()),
-        "in_a": count["a"],
-        "in_p": count["p"],
+        "in_a": in_a,
+        "in_p": in_p,
         **{f"cells_{name}": int(chosen.loc[chosen[name], [*GRID, "cell"]].drop_duplicates().shape[0]) for name in "ap"},
     }
-    if min(count.values()) < LEAST:
+    if min(in_a, in_p) < LEAST:
         return Result(NOT_ESTIMABLE, "too few units: A or P has one alone", **about)
     y, cell = chosen["gain"].to_numpy(float), _codes(chosen, [*GRID, "cell"])
     weights = 1 / np.bincount(cell)[cell]
@@ -329,7 +341,7 @@ def regression(
 
 
 def verdict(results: Sequence[Result], confidence: float) -> tuple[str | None, str | None]:
-    """What is concluded of the contrast under every intervention, by the claims' rules, and a reason.
+    """What is concluded of the contrast under every intervention of the study, by the claims' rules, and a reason.
 
     It holds if all lower bounds are above 0, and does not hold if an upper bound is below, allowing for their number;
     and neither where permuted cells give as large a contrast more often than the intervals miss. An interval over units
@@ -337,6 +349,8 @@ def verdict(results: Sequence[Result], confidence: float) -> tuple[str | None, s
     the same grids show that this is nothing. Without an estimate there is no verdict but a reason; of units that do not
     differ the verdict is that there is none.
     """
+    if not results:
+        return None, "the study ablates neither by zero nor by mean"
     for each in results:
         if each.status != OK:
             return None, each.reason
@@ -367,20 +381,19 @@ def judged(estimates: Sequence[Estimate], p: Sequence[np.ndarray]) -> claims.Con
 
 
 def planned(gains: pd.DataFrame, cells: pd.DataFrame, confidence: float) -> Power | None:
-    """What the contrast of A and P could detect, from the variance of units within cells and the units in A and P.
+    """What the contrast of A and P could detect, from the variance of units within cells and the units compared.
 
-    Looks at no mean of a group: the variance is pooled over all cells, as if the same in each.
+    Looks at no mean of a group: the variance is pooled over all cells of all grids, as if the same in each.
     """
     joined = _joined(gains, cells, False)
     if not len(joined):
         return None
     within = joined.groupby([*GRID, "cell"])["gain"]
     df = len(joined) - within.ngroups
-    counts = [len(joined.loc[joined[name], UNIT].drop_duplicates()) for name in ("a", "p")]
     if df < 1:
         return None
     variance = float(((joined["gain"] - within.transform("mean")) ** 2).sum() / df)
-    return power(variance, counts, confidence)
+    return power(variance, in_groups(compared(gains, cells)), confidence)
 
 
 def interval(estimate: Estimate | None, confidence: float) -> tuple[float | None, float | None]:

@@ -266,7 +266,8 @@ def gain(
                     dashes = (0 if group == "a" else 5, (5, 5))
                     axis.axhline(own["estimate"][of].mean(), color=colour, linewidth=1, linestyle=dashes)
             if own[column].isna().all():
-                axis.text(0.5, 0.5, "no gap to lose", transform=axis.transAxes, ha="center", color=CONTROL, fontsize=8)
+                said = "no gap to lose" if name in untrained else "no separation loss"
+                axis.text(0.5, 0.5, said, transform=axis.transAxes, ha="center", color=CONTROL, fontsize=8)
             axis.tick_params(length=2, labelsize=7)
             if row == len(names) - 1:
                 axis.set_xlabel(label, fontsize=8)

@@ -1,6 +1,6 @@
 """The page of the occlusion task: rows of the table of legibility in, one self-contained HTML document out."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
 
 from readout.legibility import EFFECT, EXPERTS, NONE, PEOPLE, PERSON, POWER, PRIOR, PUBLISHED, percent
@@ -240,6 +240,12 @@ def _bridge(rows: _Rows) -> str:
     return _table(headings, lines, "Gain of units of cells that matter (A) less that of cells that probes read (P)")
 
 
+def _under(rows: _Rows) -> str:
+    """By which ablations units are told to matter."""
+    names = rows.values("contrast", "intervention")
+    return f"under {' and '.join(names)} ablation " if names else ""
+
+
 def _regression(rows: _Rows) -> str:
     lines = []
     for row in rows.of("regression", part="difference"):
@@ -251,6 +257,8 @@ def _regression(rows: _Rows) -> str:
         lines.append(
             (name, [*map(told, terms), told(row, "low_cells", "high_cells").partition(" ")[2] or UNKNOWN, why])
         )
+    if not lines:
+        return ""
     headings = ("regression", "ablation effect", "probe AUROC", "difference", "over cells", "p")
     return _folded(_table(headings, lines, "Change of the gain by one SD"), len(lines), "regressions")
 
@@ -327,10 +335,27 @@ def _section(name: str, rows: _Rows, untrained: bool, conditions: Sequence[str])
         "<h3>Are units that matter easier to see?</h3>\n<p>The gain is the accuracy with references less that without: "
         f"of a machine observer, less that of the observer “{PRIOR}”; of people, less that of people in condition "
         f"{NONE}. A are the cells in the top quarter by ablation effect but not by probe AUROC, P the reverse. The "
-        "contrast holds if it is above 0 under zero and mean ablation with its whole interval over units, and permuted "
-        f"cells seldom do as well.</p>\n<ul>{warnings}</ul>\n{_bridge(rows)}{_regression(rows)}{_margins(rows)}"
+        f"contrast holds if it is above 0 {_under(rows)}with its whole interval over units, and permuted cells seldom "
+        f"do as well.</p>\n<ul>{warnings}</ul>\n{_bridge(rows)}{_regression(rows)}{_margins(rows)}"
     )
     return f'<section class="claim"><header><h2>{heading}</h2>{note}</header>\n{"".join(parts)}</section>\n'
+
+
+def _left_out(rows: Sequence[Row]) -> Iterator[str]:
+    """Paragraphs on what has no trials, and on feature visualisations that show nothing of their unit."""
+    left = [row for row in rows if row["what"] == "left_out"]
+    nouns = {"units": "units", "extremes": "image sets"}
+    counts = "; ".join(
+        f"{row['n_units']} {nouns[row['part']]}: {row['reason']}" for row in left if row["part"] in nouns
+    )
+    if counts:
+        yield f"<p>Left out, without any trial: {escape(counts)}.</p>"
+    failed = [row for row in left if row["part"] == "visualisations"]
+    counts = "; ".join(
+        f"{row['n_trials']} picture{'' if row['n_trials'] == 1 else 's'}: {row['reason']}" for row in failed
+    )
+    if counts:
+        yield f"<p>Feature visualisations that do not drive their unit: {escape(counts)}.</p>"
 
 
 def sentence(name: str, rows: _Rows) -> str:
@@ -368,11 +393,7 @@ def render(
         "here shows that people would see what they see."
     )
     proxy += " Rows named “people” are answers of people." if people else " No answers of people are on this page."
-    left = [row for row in rows if row["what"] == "left_out"]
-    counts = "; ".join(
-        f"{row['n_units']} {'units' if row['part'] == 'units' else 'image sets'}: {row['reason']}" for row in left
-    )
-    left_out = f"<p>Left out, without any trial: {escape(counts)}.</p>" if left else ""
+    left_out = "".join(_left_out(rows))
     sentences = "".join(
         f"<li>{escape(sentence(name, own))}</li>\n" for name, own in of.items() if name not in untrained
     )

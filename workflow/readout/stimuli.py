@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from readout.conditions import CONDITIONS
+from readout.figures import message
 
 UNITS = 4
 """Rows of a sheet."""
@@ -54,6 +55,8 @@ def sheet(trials: pd.DataFrame, pictures: Mapping[str, np.ndarray], title: str) 
 
     `trials` are the rows of a grid's table of trials, `pictures` [H, W, 3] are its stimuli by name.
     """
+    if not len(trials):
+        return message(f"{title}: there are no trials, as no image set of a unit has a right answer".removeprefix(": "))
     conditions = [name for name in CONDITIONS if name != "none" and name in set(trials["condition"])]
     rows = chosen(trials)
     columns = len(QUERIES) + len(conditions)
