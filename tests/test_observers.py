@@ -786,21 +786,6 @@ def test_probabilities_of_the_base_images_class_by_hand(monkeypatch):
     assert found == pytest.approx(expit((np.array([[100, 50]]) / 255 - 0.5) / 0.25), abs=1e-6)
 
 
-def test_boxes_make_an_object_observer(step):
-    """Only in trials whose base image has one: it is right where the min query hides more of the box."""
-    extremes = step.rows["extremes"]
-    boxes = {
-        extremes[0]["image_id"]: (extremes[0]["min_top"], extremes[0]["min_left"], extremes[0]["min_top"] + 1, 31),
-        extremes[1]["image_id"]: (0, 0, 31, 31),
-        -1: (0, 0, 1, 1),
-    }
-    found, _ = step.run(siblings=False, boxes=boxes)
-    told = found[found["observer"] == "object"]
-    assert told["trial"].tolist() == ["00none", "01none"]
-    # The second box is the whole image: both squares hide as much of it.
-    assert told["correct"].tolist() == [1, 0.5]
-
-
 def test_a_grid_without_trials_has_tables_without_rows(step):
     """And units that never vary have no score."""
     for name in ("trials", "stimuli", "extremes"):

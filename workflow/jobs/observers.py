@@ -136,17 +136,6 @@ def _values(trials: _Trials, pictures: Mapping[str, np.ndarray]) -> dict[str, np
     return {name: baselines.DIRECTION[name] * np.array(values) for name, values in found.items()}
 
 
-def _of_objects(trials: _Trials, boxes: Mapping[int, Sequence[float]]) -> tuple[_Trials, np.ndarray]:
-    """The trials whose base image has a box, and the baseline's values [trials, 2]."""
-    chosen = [i for i, row in enumerate(trials.extremes) if row["image_id"] in boxes]
-    with_box = _Trials(*([column[i] for i in chosen] for column in (trials.rows, trials.seen, trials.extremes)))
-    shares = [
-        [baselines.hidden_share(boxes[row["image_id"]], at, trial.side) for at in (trial.max_at, trial.min_at)]
-        for trial, row in zip(with_box.seen, with_box.extremes, strict=True)
-    ]
-    return with_box, baselines.DIRECTION["object"] * np.array(shares).reshape(-1, 2)
-
-
 @torch.inference_mode()
 def _class_values(
     trials: _Trials, pictures: Mapping[str, np.ndarray], source: NetworkSource, device: str
@@ -194,16 +183,12 @@ def _without_references(
     source: NetworkSource,
     device: str,
     seed: int,
-    boxes: Mapping[int, Sequence[float]],
 ) -> Iterator[dict]:
     """Rows of the baselines, of the prior observer, the coin and the oracle."""
     values = _values(trials, pictures)
     for name, of_queries in (values | {"class": _class_values(trials, pictures, source, device)}).items():
         right = baselines.choose(*of_queries.T)
         yield from _answers(trials, name, right, right)
-    with_box, shares = _of_objects(trials, boxes)
-    right = baselines.choose(*shares.T)
-    yield from _answers(with_box, "object", right, right)
     differences = np.stack([observers.evidence(*values[name].T) for name in PRIOR], 1)
     evidence = observers.prior(differences, [trial.unit for trial in trials.seen])
     yield from _answers(trials, "prior", observers.probability(evidence, 1.0), observers.correct(evidence))
@@ -338,14 +323,12 @@ def observe(
     source: NetworkSource,
     device: str,
     seed: int,
-    boxes: Mapping[int, Sequence[float]] | None = None,
     made: str | None = None,
 ) -> str:
     """Write what each observer chooses in the trials, and the machine interpretability score of each unit.
 
     `siblings` are networks by name with the model of `source` and other weights; the observers compare by their
-    features, too. `boxes` are the objects of images whose data set has them, by image_id, as `baselines.hidden_share`
-    takes them. Rows of observers without references are in condition none alone: the queries are the same in all.
+    features, too. Rows of observers without references are in condition none alone: the queries are the same in all.
     """
     trials = _trials(path_to_trials, path_to_extremes, path_to_units)
     names = {name for trial in trials.seen for name in (trial.base, trial.max, trial.min, *trial.references)}
@@ -354,7 +337,7 @@ def observe(
     rows = []
     plain, explained = trials.of(with_references=False), trials.of(with_references=True)
     if plain.rows:
-        rows += _without_references(plain, pictures, source, device, seed, boxes or {})
+        rows += _without_references(plain, pictures, source, device, seed)
     if explained.rows:
         rows += _with_references(explained, pictures, similarities, seed)
     rows.sort(key=lambda row: (row["unit"], row["set"], row["condition"], row["observer"]))
