@@ -152,29 +152,27 @@ def test_directions_are_the_published_ones():
 
 
 def test_local_contrast_by_hand():
-    """[[1, 2], [3, -1]]: 1 + 2 to the neighbours and 1 + 1 to the outside, then 1 + 3 + 4, 2 + 4 + 6, 3 + 4 + 2."""
+    """[[1, 2], [3, -1]]: 1 + 2 to the neighbours and 1 + 1 to the outside, then 1 + 3 + 4, 2 + 4 + 6, 3 + 4 + 2.
+
+    The mean over the four positions is 34 / 4, and the maximum is 3.
+    """
     maps = np.array([[[1.0, 2], [3, -1]], [[0, 0], [0, 0]]])
-    assert baselines.local_contrast(maps).tolist() == [(5 + 8 + 12 + 9) / 4, 0]
-    assert baselines.local_contrast(maps, scale_free=True) == pytest.approx([34 / 4 / 3, 0])
+    assert baselines.local_contrast(maps) == pytest.approx([(5 + 8 + 12 + 9) / 4 / 3, 0])
 
 
 def test_local_contrast_of_one_position():
-    """Its four neighbours are outside, where the map is 0."""
-    assert baselines.local_contrast(np.array([[[2.5]]])).tolist() == [10]
+    """Its four neighbours are outside, where the map is 0: 10, of a maximum of 2.5."""
+    assert baselines.local_contrast(np.array([[[2.5]]])).tolist() == [4]
 
 
 def test_local_contrast_of_a_map_without_a_positive_value():
-    """Has no scale."""
-    maps = -np.ones((1, 3, 3))
-    assert baselines.local_contrast(maps).tolist() == [12 / 9]
-    assert baselines.local_contrast(maps, scale_free=True).tolist() == [0]
+    """Has no scale, though it differs from the 0 outside."""
+    assert baselines.local_contrast(-np.ones((1, 3, 3))).tolist() == [0]
 
 
 @given(arrays(np.float64, (2, 3, 4), elements=st.floats(-4, 4, width=16)), st.sampled_from([0.5, 2.0, 8.0]))
-def test_contrast_goes_with_the_scale_unless_it_is_free_of_it(maps, factor):
-    assert baselines.local_contrast(factor * maps) == pytest.approx(factor * baselines.local_contrast(maps))
-    free = [baselines.local_contrast(scale * maps, scale_free=True) for scale in (1.0, factor)]
-    assert free[0] == pytest.approx(free[1])
+def test_contrast_does_not_depend_on_the_scale(maps, factor):
+    assert baselines.local_contrast(factor * maps) == pytest.approx(baselines.local_contrast(maps))
 
 
 def test_sparsity_counts_what_is_zero_or_below():

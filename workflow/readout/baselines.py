@@ -78,11 +78,11 @@ def choose(value_max: np.ndarray, value_min: np.ndarray) -> np.ndarray:
     return (np.where(equal, 0, np.sign(a - b)) + 1) / 2
 
 
-def local_contrast(maps: np.ndarray, scale_free: bool = False) -> np.ndarray:
+def local_contrast(maps: np.ndarray) -> np.ndarray:
     """Mean over the positions of maps [N, H, W] of the summed absolute differences to the 4 neighbours [N].
 
-    Outside a map is 0 (Zimmermann, Klein and Brendel 2023). With `scale_free` as a share of the map's maximum, and 0
-    where that is not above 0.
+    Outside a map is 0 (Zimmermann, Klein and Brendel 2023). As a share of the map's maximum, and 0 where that is not
+    above 0.
     """
     maps = np.asarray(maps, np.float64)
     padded = np.pad(maps, ((0, 0), (1, 1), (1, 1)))
@@ -91,8 +91,6 @@ def local_contrast(maps: np.ndarray, scale_free: bool = False) -> np.ndarray:
     across = np.abs(np.diff(padded[:, 1:-1], axis=2))
     inside = down[:, 1:-1].sum((1, 2)) + across[:, :, 1:-1].sum((1, 2))
     total = (down.sum((1, 2)) + across.sum((1, 2)) + inside) / maps[0].size
-    if not scale_free:
-        return total
     # ASSUME: of two units that differ by a factor neither is easier.
     most = maps.max((1, 2))
     return np.divide(total, most, out=np.zeros_like(total), where=most > 0)
@@ -100,5 +98,4 @@ def local_contrast(maps: np.ndarray, scale_free: bool = False) -> np.ndarray:
 
 def sparsity(maps: np.ndarray) -> np.ndarray:
     """Share of the positions of maps [N, H, W] that are 0 or below [N]."""
-    # ASSUME: before a non-linearity a position below 0 is as inactive as one at 0 behind it.
     return (np.asarray(maps) <= 0).mean((1, 2))
