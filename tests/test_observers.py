@@ -823,6 +823,31 @@ def test_same_seed_same_bytes(step):
     assert contents[0] != contents[2]
 
 
+def test_one_condition_does_not_change_what_is_drawn_in_another(step):
+    """Without `blur`, which comes first, `natural` has the same others and pairings.
+
+    So relative observers have the same evidence: the same choices, and log-odds that differ by the temperature alone,
+    which is that of all conditions.
+    """
+    before, _ = step.run(siblings=False)
+    step.rows["trials"] = [row for row in step.rows["trials"] if row["condition"] != "blur"]
+    after, _ = step.run(siblings=False)
+    chosen = before["condition"] != "blur"
+    pd.testing.assert_frame_equal(before[chosen].drop(columns="p").reset_index(drop=True), after.drop(columns="p"))
+    for name in sorted(name for name in WITH if "sibling" not in name):
+        told = [
+            each.loc[(each["condition"] == "natural") & (each["observer"] == name), "p"] for each in (before, after)
+        ]
+        one, other = (np.log(p / (1 - p)).to_numpy() for p in told)
+        assert one.any()
+        assert one * other[0] == pytest.approx(other * one[0])
+
+
+def test_conditions_and_seeds_draw_differently():
+    parts = [(0, "natural"), (0, "blur"), (1, "natural")]
+    assert len({job._generator(*each).integers(2**60) for each in parts}) == 3
+
+
 def test_shuffled_references_change_no_observer_without_references(step):
     """The prior and the baselines say the same; whole and patch do not."""
     before, _ = step.run(siblings=False)

@@ -1,6 +1,7 @@
 """Step `observers`: what baselines and machine observers choose in the trials of a (network, layer, target)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,10 +65,13 @@ class _Trials:
     seen: list[Trial]
     extremes: list[dict]
 
+    def at(self, chosen: Sequence[int]) -> "_Trials":
+        """Some of them."""
+        return _Trials(*([column[i] for i in chosen] for column in (self.rows, self.seen, self.extremes)))
+
     def of(self, with_references: bool) -> "_Trials":
         """Those whose condition has references, or has none."""
-        chosen = [i for i, row in enumerate(self.rows) if (row["condition"] != NONE) == with_references]
-        return _Trials(*([column[i] for i in chosen] for column in (self.rows, self.seen, self.extremes)))
+        return self.at([i for i, row in enumerate(self.rows) if (row["condition"] != NONE) == with_references])
 
 
 def _trials(path_to_trials: str, path_to_extremes: str, path_to_units: str) -> _Trials:
@@ -204,34 +208,44 @@ def _weighed(trials: _Trials, observer: str, evidence: np.ndarray, random: np.nd
     yield from _answers(trials, observer, p, observers.correct(evidence))
 
 
+def _generator(*parts: object) -> np.random.Generator:
+    """A generator of its own for a draw; what else is drawn does not change it."""
+    return np.random.default_rng(list(hashlib.sha256("\0".join(map(str, parts)).encode()).digest()))
+
+
+def _preferences(
+    kind: str, gallery: Gallery, trials: Sequence[Trial], references: Iterable[Sequence[str]]
+) -> np.ndarray:
+    """Evidence of an observer of `observers.KINDS` in trials, from the references that are given for each [trials]."""
+    pairs = zip(trials, references, strict=True)
+    return np.array([observers.preference(kind, gallery, trial, names) for trial, names in pairs])
+
+
 def _with_references(
     trials: _Trials, pictures: Mapping[str, np.ndarray], similarities: Sequence[Similarity], seed: int
 ) -> Iterator[dict]:
     """Rows of the observers that compare with references, under each similarity."""
-    generator = np.random.default_rng(seed)
     conditions = np.array([row["condition"] for row in trials.rows])
     seen, paired = list(trials.seen), list(trials.seen)
     for condition in np.unique(conditions):
-        at = np.flatnonzero(conditions == condition)
+        at, generator = np.flatnonzero(conditions == condition), _generator(seed, condition)
         of_condition = observers.with_others([trials.seen[i] for i in at], generator)
         for i, trial, pair in zip(at, of_condition, observers.re_paired(of_condition, generator), strict=True):
             seen[i], paired[i] = trial, pair
-    # Where all units are one to the observers, there is nothing to leave out.
-    relative = all(trial.others for trial in seen)
+    # Where a condition has one unit alone, there is nothing to leave out.
+    relative = [i for i, trial in enumerate(seen) if trial.others]
+    with_others = [seen[i] for i in relative]
     for similarity in similarities:
         gallery = Gallery(similarity, pictures)
         for kind in observers.KINDS:
-
-            def told(references: Sequence[Sequence[str]], kind: str = kind, gallery: Gallery = gallery) -> np.ndarray:
-                pairs = zip(seen, references, strict=True)
-                return np.array([observers.preference(kind, gallery, trial, names) for trial, names in pairs])
-
-            own, random = (told([trial.references for trial in each]) for each in (seen, paired))
+            own, random = (
+                _preferences(kind, gallery, seen, [trial.references for trial in each]) for each in (seen, paired)
+            )
             yield from _weighed(trials, f"{kind}_{similarity.name}", own, random)
             if relative:
-                others = told([trial.others for trial in seen])
-                left = (observers.evidence(each, others) for each in (own, random))
-                yield from _weighed(trials, f"{kind}_relative_{similarity.name}", *left)
+                others = _preferences(kind, gallery, with_others, [trial.others for trial in with_others])
+                left = (observers.evidence(each[relative], others) for each in (own, random))
+                yield from _weighed(trials.at(relative), f"{kind}_relative_{similarity.name}", *left)
 
 
 @dataclass(frozen=True)
