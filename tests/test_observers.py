@@ -786,21 +786,6 @@ def test_probabilities_of_the_base_images_class_by_hand(monkeypatch):
     assert found == pytest.approx(expit((np.array([[100, 50]]) / 255 - 0.5) / 0.25), abs=1e-6)
 
 
-def test_boxes_make_an_object_observer(step):
-    """Only in trials whose base image has one: it is right where the min query hides more of the box."""
-    extremes = step.rows["extremes"]
-    boxes = {
-        extremes[0]["image_id"]: (extremes[0]["min_top"], extremes[0]["min_left"], extremes[0]["min_top"] + 1, 31),
-        extremes[1]["image_id"]: (0, 0, 31, 31),
-        -1: (0, 0, 1, 1),
-    }
-    found, _ = step.run(siblings=False, boxes=boxes)
-    told = found[found["observer"] == "object"]
-    assert told["trial"].tolist() == ["00none", "01none"]
-    # The second box is the whole image: both squares hide as much of it.
-    assert told["correct"].tolist() == [1, 0.5]
-
-
 def test_a_grid_without_trials_has_tables_without_rows(step):
     """And units that never vary have no score."""
     for name in ("trials", "stimuli", "extremes"):
@@ -836,6 +821,31 @@ def test_same_seed_same_bytes(step):
         contents.append([(step.tmp / f"{name}.parquet").read_bytes() for name in ("observers", "interpretability")])
     assert contents[0] == contents[1]
     assert contents[0] != contents[2]
+
+
+def test_one_condition_does_not_change_what_is_drawn_in_another(step):
+    """Without `blur`, which comes first, `natural` has the same others and pairings.
+
+    So relative observers have the same evidence: the same choices, and log-odds that differ by the temperature alone,
+    which is that of all conditions.
+    """
+    before, _ = step.run(siblings=False)
+    step.rows["trials"] = [row for row in step.rows["trials"] if row["condition"] != "blur"]
+    after, _ = step.run(siblings=False)
+    chosen = before["condition"] != "blur"
+    pd.testing.assert_frame_equal(before[chosen].drop(columns="p").reset_index(drop=True), after.drop(columns="p"))
+    for name in sorted(name for name in WITH if "sibling" not in name):
+        told = [
+            each.loc[(each["condition"] == "natural") & (each["observer"] == name), "p"] for each in (before, after)
+        ]
+        one, other = (np.log(p / (1 - p)).to_numpy() for p in told)
+        assert one.any()
+        assert one * other[0] == pytest.approx(other * one[0])
+
+
+def test_conditions_and_seeds_draw_differently():
+    parts = [(0, "natural"), (0, "blur"), (1, "natural")]
+    assert len({job._generator(*each).integers(2**60) for each in parts}) == 3
 
 
 def test_shuffled_references_change_no_observer_without_references(step):

@@ -1,6 +1,7 @@
 """Step `observers`: what baselines and machine observers choose in the trials of a (network, layer, target)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,10 +65,13 @@ class _Trials:
     seen: list[Trial]
     extremes: list[dict]
 
+    def at(self, chosen: Sequence[int]) -> "_Trials":
+        """Some of them."""
+        return _Trials(*([column[i] for i in chosen] for column in (self.rows, self.seen, self.extremes)))
+
     def of(self, with_references: bool) -> "_Trials":
         """Those whose condition has references, or has none."""
-        chosen = [i for i, row in enumerate(self.rows) if (row["condition"] != NONE) == with_references]
-        return _Trials(*([column[i] for i in chosen] for column in (self.rows, self.seen, self.extremes)))
+        return self.at([i for i, row in enumerate(self.rows) if (row["condition"] != NONE) == with_references])
 
 
 def _trials(path_to_trials: str, path_to_extremes: str, path_to_units: str) -> _Trials:
@@ -136,17 +140,6 @@ def _values(trials: _Trials, pictures: Mapping[str, np.ndarray]) -> dict[str, np
     return {name: baselines.DIRECTION[name] * np.array(values) for name, values in found.items()}
 
 
-def _of_objects(trials: _Trials, boxes: Mapping[int, Sequence[float]]) -> tuple[_Trials, np.ndarray]:
-    """The trials whose base image has a box, and the baseline's values [trials, 2]."""
-    chosen = [i for i, row in enumerate(trials.extremes) if row["image_id"] in boxes]
-    with_box = _Trials(*([column[i] for i in chosen] for column in (trials.rows, trials.seen, trials.extremes)))
-    shares = [
-        [baselines.hidden_share(boxes[row["image_id"]], at, trial.side) for at in (trial.max_at, trial.min_at)]
-        for trial, row in zip(with_box.seen, with_box.extremes, strict=True)
-    ]
-    return with_box, baselines.DIRECTION["object"] * np.array(shares).reshape(-1, 2)
-
-
 @torch.inference_mode()
 def _class_values(
     trials: _Trials, pictures: Mapping[str, np.ndarray], source: NetworkSource, device: str
@@ -194,16 +187,12 @@ def _without_references(
     source: NetworkSource,
     device: str,
     seed: int,
-    boxes: Mapping[int, Sequence[float]],
 ) -> Iterator[dict]:
     """Rows of the baselines, of the prior observer, the coin and the oracle."""
     values = _values(trials, pictures)
     for name, of_queries in (values | {"class": _class_values(trials, pictures, source, device)}).items():
         right = baselines.choose(*of_queries.T)
         yield from _answers(trials, name, right, right)
-    with_box, shares = _of_objects(trials, boxes)
-    right = baselines.choose(*shares.T)
-    yield from _answers(with_box, "object", right, right)
     differences = np.stack([observers.evidence(*values[name].T) for name in PRIOR], 1)
     evidence = observers.prior(differences, [trial.unit for trial in trials.seen])
     yield from _answers(trials, "prior", observers.probability(evidence, 1.0), observers.correct(evidence))
@@ -219,34 +208,44 @@ def _weighed(trials: _Trials, observer: str, evidence: np.ndarray, random: np.nd
     yield from _answers(trials, observer, p, observers.correct(evidence))
 
 
+def _generator(*parts: object) -> np.random.Generator:
+    """A generator of its own for a draw; what else is drawn does not change it."""
+    return np.random.default_rng(list(hashlib.sha256("\0".join(map(str, parts)).encode()).digest()))
+
+
+def _preferences(
+    kind: str, gallery: Gallery, trials: Sequence[Trial], references: Iterable[Sequence[str]]
+) -> np.ndarray:
+    """Evidence of an observer of `observers.KINDS` in trials, from the references that are given for each [trials]."""
+    pairs = zip(trials, references, strict=True)
+    return np.array([observers.preference(kind, gallery, trial, names) for trial, names in pairs])
+
+
 def _with_references(
     trials: _Trials, pictures: Mapping[str, np.ndarray], similarities: Sequence[Similarity], seed: int
 ) -> Iterator[dict]:
     """Rows of the observers that compare with references, under each similarity."""
-    generator = np.random.default_rng(seed)
     conditions = np.array([row["condition"] for row in trials.rows])
     seen, paired = list(trials.seen), list(trials.seen)
     for condition in np.unique(conditions):
-        at = np.flatnonzero(conditions == condition)
+        at, generator = np.flatnonzero(conditions == condition), _generator(seed, condition)
         of_condition = observers.with_others([trials.seen[i] for i in at], generator)
         for i, trial, pair in zip(at, of_condition, observers.re_paired(of_condition, generator), strict=True):
             seen[i], paired[i] = trial, pair
-    # Where all units are one to the observers, there is nothing to leave out.
-    relative = all(trial.others for trial in seen)
+    # Where a condition has one unit alone, there is nothing to leave out.
+    relative = [i for i, trial in enumerate(seen) if trial.others]
+    with_others = [seen[i] for i in relative]
     for similarity in similarities:
         gallery = Gallery(similarity, pictures)
         for kind in observers.KINDS:
-
-            def told(references: Sequence[Sequence[str]], kind: str = kind, gallery: Gallery = gallery) -> np.ndarray:
-                pairs = zip(seen, references, strict=True)
-                return np.array([observers.preference(kind, gallery, trial, names) for trial, names in pairs])
-
-            own, random = (told([trial.references for trial in each]) for each in (seen, paired))
+            own, random = (
+                _preferences(kind, gallery, seen, [trial.references for trial in each]) for each in (seen, paired)
+            )
             yield from _weighed(trials, f"{kind}_{similarity.name}", own, random)
             if relative:
-                others = told([trial.others for trial in seen])
-                left = (observers.evidence(each, others) for each in (own, random))
-                yield from _weighed(trials, f"{kind}_relative_{similarity.name}", *left)
+                others = _preferences(kind, gallery, with_others, [trial.others for trial in with_others])
+                left = (observers.evidence(each[relative], others) for each in (own, random))
+                yield from _weighed(trials.at(relative), f"{kind}_relative_{similarity.name}", *left)
 
 
 @dataclass(frozen=True)
@@ -338,14 +337,12 @@ def observe(
     source: NetworkSource,
     device: str,
     seed: int,
-    boxes: Mapping[int, Sequence[float]] | None = None,
     made: str | None = None,
 ) -> str:
     """Write what each observer chooses in the trials, and the machine interpretability score of each unit.
 
     `siblings` are networks by name with the model of `source` and other weights; the observers compare by their
-    features, too. `boxes` are the objects of images whose data set has them, by image_id, as `baselines.hidden_share`
-    takes them. Rows of observers without references are in condition none alone: the queries are the same in all.
+    features, too. Rows of observers without references are in condition none alone: the queries are the same in all.
     """
     trials = _trials(path_to_trials, path_to_extremes, path_to_units)
     names = {name for trial in trials.seen for name in (trial.base, trial.max, trial.min, *trial.references)}
@@ -354,7 +351,7 @@ def observe(
     rows = []
     plain, explained = trials.of(with_references=False), trials.of(with_references=True)
     if plain.rows:
-        rows += _without_references(plain, pictures, source, device, seed, boxes or {})
+        rows += _without_references(plain, pictures, source, device, seed)
     if explained.rows:
         rows += _with_references(explained, pictures, similarities, seed)
     rows.sort(key=lambda row: (row["unit"], row["set"], row["condition"], row["observer"]))

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-DIRECTION = {"centre": 1, "variance": -1, "saliency_sr": -1, "object": -1, "class": 1}
+DIRECTION = {"centre": 1, "variance": -1, "saliency_sr": -1, "class": 1}
 """Whether a baseline chooses the query of the larger (1) or of the smaller (-1) value.
 
-The published ones hide what is farther from the centre, varies less and is less salient; `object` leaves more of a box
-visible, and `class` leaves the class that the network sees in the base image more probable.
+The published ones hide what is farther from the centre, varies less and is less salient; `class` leaves the class that
+the network sees in the base image more probable.
 """
 ROUNDING = 1e-9
 """Values that differ by less, as a share of the larger one, are equal."""
@@ -67,44 +67,22 @@ def saliency(saliency_map: np.ndarray, at: Sequence[int], side: int) -> float:
     return float(patch(saliency_map, at, side).mean())
 
 
-def hidden_share(box: Sequence[float], at: Sequence[int], side: int) -> float:
-    """Share of a box (top, left, bottom, right; the ends are outside) that a square hides.
-
-    Raises ValueError where the box is empty.
-    """
-    top, left, bottom, right = box
-    area = max(0.0, bottom - top) * max(0.0, right - left)
-    if not area:
-        raise ValueError(f"box {tuple(box)} is empty")
-    down = max(0.0, min(bottom, at[0] + side) - max(top, at[0]))
-    across = max(0.0, min(right, at[1] + side) - max(left, at[1]))
-    return float(down * across / area)
-
-
-def _compare(value_max: np.ndarray, value_min: np.ndarray) -> np.ndarray:
-    """1, 0 or -1, as the first value is larger, equal or smaller."""
-    a, b = np.asarray(value_max, np.float64), np.asarray(value_min, np.float64)
-    return np.where(np.abs(a - b) <= ROUNDING * np.maximum(np.abs(a), np.abs(b)), 0, np.sign(a - b))
-
-
 def choose(value_max: np.ndarray, value_min: np.ndarray) -> np.ndarray:
     """Whether the query of the larger value is the max query: 1, 0, or 0.5 where both are equal up to rounding [...].
 
-    value_max, value_min: of the max and the min query [...], times the baseline's `DIRECTION`.
+    value_max, value_min: of the max and the min query [...], times the baseline's `DIRECTION`. The published rule
+    counts equal values as wrong.
     """
-    return (_compare(value_max, value_min) + 1) / 2
+    a, b = np.asarray(value_max, np.float64), np.asarray(value_min, np.float64)
+    equal = np.abs(a - b) <= ROUNDING * np.maximum(np.abs(a), np.abs(b))
+    return (np.where(equal, 0, np.sign(a - b)) + 1) / 2
 
 
-def choose_strictly(value_max: np.ndarray, value_min: np.ndarray) -> np.ndarray:
-    """The published rule: as `choose`, but equal values are wrong, 1 or 0 [...]."""
-    return (_compare(value_max, value_min) > 0).astype(float)
-
-
-def local_contrast(maps: np.ndarray, scale_free: bool = False) -> np.ndarray:
+def local_contrast(maps: np.ndarray) -> np.ndarray:
     """Mean over the positions of maps [N, H, W] of the summed absolute differences to the 4 neighbours [N].
 
-    Outside a map is 0 (Zimmermann, Klein and Brendel 2023). With `scale_free` as a share of the map's maximum, and 0
-    where that is not above 0.
+    Outside a map is 0 (Zimmermann, Klein and Brendel 2023). As a share of the map's maximum, and 0 where that is not
+    above 0.
     """
     maps = np.asarray(maps, np.float64)
     padded = np.pad(maps, ((0, 0), (1, 1), (1, 1)))
@@ -113,8 +91,6 @@ def local_contrast(maps: np.ndarray, scale_free: bool = False) -> np.ndarray:
     across = np.abs(np.diff(padded[:, 1:-1], axis=2))
     inside = down[:, 1:-1].sum((1, 2)) + across[:, :, 1:-1].sum((1, 2))
     total = (down.sum((1, 2)) + across.sum((1, 2)) + inside) / maps[0].size
-    if not scale_free:
-        return total
     # ASSUME: of two units that differ by a factor neither is easier.
     most = maps.max((1, 2))
     return np.divide(total, most, out=np.zeros_like(total), where=most > 0)
@@ -122,5 +98,4 @@ def local_contrast(maps: np.ndarray, scale_free: bool = False) -> np.ndarray:
 
 def sparsity(maps: np.ndarray) -> np.ndarray:
     """Share of the positions of maps [N, H, W] that are 0 or below [N]."""
-    # ASSUME: before a non-linearity a position below 0 is as inactive as one at 0 behind it.
     return (np.asarray(maps) <= 0).mean((1, 2))

@@ -393,6 +393,9 @@ def interpretability(evidence: np.ndarray, temperature: float = TEMPERATURE) -> 
 
     The score is the mean probability of the right answer; the temperature *divides*: with 0.16 an evidence of 0.6 makes
     0.977. Chance is 0.5 for both.
+
+    In the published task references are a unit's most extreme images, and queries less extreme ones. In the tasks of
+    this study queries are base images, the most extreme of their image sets: scores are not those of the paper.
     """
     return float(probability(evidence, temperature).mean()), float(correct(evidence).mean())
 
