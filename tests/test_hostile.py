@@ -558,6 +558,7 @@ def test_a_folder_of_any_names_is_listed_or_refused(classes, files, suffix):
         config["images"] |= {"dataset": "folder", "path": os.path.join(tmp, "data"), "study": 10}
         network = config["networks"][0] | {"weights": "random", "targets": "all"}
         config |= {"networks": [network], "figures": {"network": "alexnet", "layer": None, "target": None}}
+        config["occlusion"] = None
         named = len(seen) > 1 and all(map(_serves, seen))
         texts = all(_is_text(name) for class_id, name in shown)
         try:

@@ -412,11 +412,11 @@ def write(folder, trials, cells):
     answered = trials["session"].notna() if "session" in trials else np.zeros(len(trials), bool)
     machines, people = trials[~answered], trials[answered]
     observers = {}
-    for (network, layer), part in machines.groupby(["network", "layer"]):
-        path = folder / "observers" / network / layer / "0.parquet"
+    for network, part in machines.groupby("network"):
+        path = folder / "observers" / f"{network}.parquet"
         table = pa.Table.from_pandas(part.assign(p=0.5), preserve_index=False)
         parquet.write(path, {name: table[name] for name in job.ANSWERS.names}, job.ANSWERS)
-        observers[network, layer, "0"] = str(path)
+        observers[network] = str(path)
     rows = cells.assign(depth=0).to_dict("records")
     blank = {field.name: 0 if pa.types.is_integer(field.type) else None for field in tables.CELLS}
     blank |= {field.name: 0.0 for field in tables.CELLS if pa.types.is_floating(field.type)}
@@ -658,11 +658,12 @@ def test_the_step_joins_units_and_their_scores(tmp_path):
     units = {"unit": accuracy.index, "contrast": accuracy, "sparsity": -accuracy, "driving": [5] * len(accuracy)}
     units |= {"status": ["ok"] * len(accuracy)}
     parquet.write(tmp_path / "u.parquet", units, pa.schema([*job.PREDICTORS, *job.LEFT_OUT["units"]]))
-    scores = {"unit": accuracy.index, "similarity": ["hand"] * len(accuracy), "score": accuracy**2}
+    scores = {"network": ["one"] * len(accuracy), "layer": ["conv1"] * len(accuracy), "unit": accuracy.index}
+    scores |= {"similarity": ["hand"] * len(accuracy), "score": accuracy**2}
     parquet.write(tmp_path / "s.parquet", scores, job.SCORES)
     grid = ("one", "conv1", "0")
     paths = {"paths_to_units": {grid: str(tmp_path / "u.parquet")}}
-    job.judge(**given, **paths, paths_to_interpretability={grid: str(tmp_path / "s.parquet")})
+    job.judge(**given, **paths, paths_to_interpretability={"one": str(tmp_path / "s.parquet")})
     table = parquet.read(given["path_to_legibility"], job.SCHEMA, optional=job.OPTIONAL).to_pandas()
     rows = pick(table, "ease", observer="patch_hand", condition="natural").set_index("part")["estimate"]
     assert rows.to_dict() == pytest.approx({"contrast": 1, "sparsity": -1, "interpretability_hand": 1}, abs=1e-5)

@@ -19,7 +19,8 @@ pytestmark = pytest.mark.workflow
 TASK = {"sets": 3, "bin": 3, "references": 5, "visualisations": {"batch": 2, "steps": 3}}
 AT = {"network": "alexnet", "layer": "conv5", "class_id": "0", "cell": "s3m3"}
 GRID = "alexnet/conv5/0"
-STEPS = {"pool": 1, "occlusions": 1, "visualisations": 16, "trials": 1, "observers": 1}
+STEPS = {"pool": 1, "image_sets": 1, "occlusions": 1, "windows": 1, "visualisations": 16, "trials": 1, "observers": 1}
+SHOWN = {"trials": 1, "observers": 1}
 JUDGED = dict.fromkeys(("legibility", "legibility_figure", "legibility_cells", "legibility_gain"), 1)
 """What follows from answers."""
 BEHIND = JUDGED | {"stimuli": 1}
@@ -62,7 +63,7 @@ def test_the_task_adds_its_jobs_and_changes_nothing_else(occluded):
 
 def test_every_table_has_the_columns_of_the_documentation(occluded):
     tables = documented()
-    assert len(tables) == 10
+    assert len(tables) == 11
     for pattern, columns in tables.items():
         assert pq.read_schema(occluded.results / pattern.format(**AT)).names == columns, pattern
 
@@ -129,13 +130,13 @@ def test_names_of_pictures_tell_no_role(occluded):
 
 
 def test_observers_answer_every_trial(occluded):
-    found = read(occluded, f"observers/{GRID}/observers.parquet")
+    found = read(occluded, "observers/alexnet/observers.parquet")
     trials = read(occluded, f"trials/{GRID}/trials.parquet")
     assert set(found["trial"]) == set(trials["trial"])
     oracle = found[found["observer"] == "oracle"]
     assert (oracle["correct"] == 1).all()
     assert set(oracle["condition"]) == {"none"}
-    scores = read(occluded, f"observers/{GRID}/interpretability.parquet")
+    scores = read(occluded, "observers/alexnet/interpretability.parquet")
     units = read(occluded, f"occlusions/{GRID}/units.parquet")
     assert set(scores["unit"]) == set(units.loc[units["status"] == "ok", "unit"])
     page = (occluded.results / "legibility.html").read_text()
@@ -149,28 +150,48 @@ def test_observers_answer_every_trial(occluded):
         ({"units": 2}, {name: STEPS[name] for name in STEPS if name != "pool"} | BEHIND),
         # Fewer pictures that may be shown.
         ({"pool": 1500}, STEPS | BEHIND),
-        # More steps of the optimiser; what is not shown is left as it is.
-        (
-            {"visualisations": {"batch": 2, "steps": 4}},
-            {name: STEPS[name] for name in ("visualisations", "trials", "observers")} | BEHIND,
-        ),
-        ({"conditions": ["none", "natural"]}, {"occlusions": 1, "trials": 1, "observers": 1} | BEHIND),
+        # More steps of the optimiser; what is not made by it is left as it is.
+        ({"visualisations": {"batch": 2, "steps": 4}}, {"visualisations": 16} | SHOWN | BEHIND),
+        # Other squares are looked for in the same images, and leave the visualisations as they are.
+        ({"side": 0.5}, {"occlusions": 1, "windows": 1} | SHOWN | BEHIND),
+        ({"blur": 8}, {"windows": 1} | SHOWN | BEHIND),
+        ({"conditions": ["none", "natural"]}, SHOWN | BEHIND),
     ],
-    ids=["units", "pool", "visualisations", "conditions"],
+    ids=["units", "pool", "visualisations", "side", "blur", "conditions"],
 )
 def test_a_change_recomputes_what_depends_on_it(occluded, tmp_path, change, expected):
     project = occluded.copy(tmp_path / "project")
     project.write(TINY | {"occlusion": TASK | change})
-    # Where units are drawn anew, visualisations follow from their files.
-    if "conditions" in change:
-        assert project.planned().items() >= expected.items()
-    else:
-        assert project.planned() == expected
+    assert project.planned() == expected
+
+
+@pytest.mark.parametrize("target", ["page", "legibility", "stimuli", "results/tiny/legibility.parquet"])
+def test_without_the_task_its_targets_say_so(finished, target):
+    printed = finished.fail("--dry-run", target)
+    assert "occlusion: is null in this study; give it its settings, as config.yaml does" in printed
+    assert "Traceback" not in printed
+
+
+def test_channels_of_a_whole_layer(occluded, tmp_path):
+    """As published: one channel of each layer, whose observers learn from the others; two layers and two targets."""
+    project = occluded.copy(tmp_path / "project")
+    task = TASK | {"unit": "channel", "per": "layer", "layers": ["conv5", "dense1"], "targets": "all"}
+    project.write(TINY | {"occlusion": task | {"conditions": ["none", "natural"], "visualisations": None}})
+    project.run()
+    found = read(project, "observers/alexnet/observers.parquet")
+    grids = found.groupby(["layer", "class_id"])["unit"].nunique()
+    assert len(grids) > 2
+    assert set(grids) == {1}
+    # The channel is the same for both targets, in whatever cell.
+    assert (found.groupby("layer")["unit"].nunique() == 1).all()
+    prior = found[found["observer"] == "prior"]
+    assert (prior["p"] != 0.5).any()
+    assert found["observer"].str.contains("relative").any()
 
 
 def test_a_file_of_another_study_is_refused(occluded, tmp_path):
     project = occluded.copy(tmp_path / "project")
-    path = project.results / f"observers/{GRID}/observers.parquet"
+    path = project.results / "observers/alexnet/observers.parquet"
     table = pq.read_table(path)
     made = provenance.of(table.schema.metadata)
     parquet.write(path, table.to_pylist(), table.schema, json.dumps(made | {"study": "other"}))

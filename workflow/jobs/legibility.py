@@ -54,7 +54,15 @@ OPTIONAL = (*WORDS, "adjusted", *NUMBERS, *COUNTS)
 PREDICTORS = pa.schema(
     [("unit", pa.int32()), ("contrast", pa.float64()), ("sparsity", pa.float64()), ("driving", pa.int32())]
 )
-SCORES = pa.schema([("unit", pa.int32()), ("similarity", pa.string()), ("score", pa.float64())])
+SCORES = pa.schema(
+    [
+        ("network", pa.string()),
+        ("layer", pa.string()),
+        ("unit", pa.int32()),
+        ("similarity", pa.string()),
+        ("score", pa.float64()),
+    ]
+)
 """What is read of units that may tell how easy they are."""
 LEFT_OUT = {
     "units": pa.schema([("status", pa.string())]),
@@ -87,7 +95,7 @@ def _read(
 
 
 def _answers(
-    paths_to_observers: Mapping[tuple[str, str, str], str],
+    paths_to_observers: Mapping[str, str],
     path_to_responses: str | None,
     networks: Mapping[str, Mapping],
     conditions: Sequence[str],
@@ -95,7 +103,7 @@ def _answers(
 ) -> pd.DataFrame:
     """The answers of all observers; of the study's networks and conditions alone."""
     frames = []
-    for (network, _, _), path in paths_to_observers.items():
+    for network, path in paths_to_observers.items():
         frame = _read(path, ANSWERS, origin=origins[network]["observers"])
         if (frame["observer"] == PERSON).any():
             raise StudyError(f"{path}: a machine observer is called {PERSON}, which people are; give it another name")
@@ -324,25 +332,23 @@ def _failed(
         yield _row("left_out", "all", part="visualisations", reason=name, n_trials=count)
 
 
-def _known(
-    paths_to_units: Mapping[tuple[str, str, str], str], paths_to_scores: Mapping[tuple[str, str, str], str]
-) -> pd.DataFrame:
+def _known(paths_to_units: Mapping[tuple[str, str, str], str], paths_to_scores: Mapping[str, str]) -> pd.DataFrame:
     """What may tell how easy a unit is without any trial, by unit; the first target's, where it is of several."""
     frames = []
-    for (network, layer, class_id), path in paths_to_units.items():
+    for (network, layer, _), path in paths_to_units.items():
         units = parquet.read(path, PREDICTORS).to_pandas(ignore_metadata=True)
-        at = {"network": network, "layer": layer}
-        columns = [*legibility.UNIT, *PREDICTORS.names[1:]]
-        if (network, layer, class_id) in paths_to_scores:
-            path = paths_to_scores[network, layer, class_id]
-            scores = parquet.read(path, SCORES, empty=True).to_pandas(ignore_metadata=True)
-            for similarity, rows in scores.groupby("similarity"):
-                name = f"interpretability_{similarity}"
-                units = units.merge(rows[["unit", "score"]].rename(columns={"score": name}), on="unit", how="left")
-                columns.append(name)
-        frames.append(units.assign(**at)[columns])
-    found = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=legibility.UNIT)
-    return found.drop_duplicates(legibility.UNIT).set_index(legibility.UNIT)
+        frames.append(units.assign(network=network, layer=layer))
+    if not frames:
+        return pd.DataFrame(index=pd.MultiIndex.from_frame(pd.DataFrame(columns=legibility.UNIT)))
+    found = pd.concat(frames, ignore_index=True).drop_duplicates(legibility.UNIT).set_index(legibility.UNIT)
+    scores = [
+        parquet.read(path, SCORES, empty=True).to_pandas(ignore_metadata=True) for path in paths_to_scores.values()
+    ]
+    if scores:
+        of_units = pd.concat(scores, ignore_index=True).drop_duplicates([*legibility.UNIT, "similarity"])
+        wide = of_units.pivot(index=legibility.UNIT, columns="similarity", values="score")
+        found = found.join(wide.add_prefix("interpretability_"))
+    return found
 
 
 def _eased(
@@ -361,12 +367,12 @@ def judge(
     *,
     path_to_legibility: str,
     path_to_page: str,
-    paths_to_observers: Mapping[tuple[str, str, str], str],
+    paths_to_observers: Mapping[str, str],
     path_to_cells: str,
     path_to_responses: str | None = None,
     paths_to_units: Mapping[tuple[str, str, str], str] | None = None,
     paths_to_extremes: Mapping[tuple[str, str, str], str] | None = None,
-    paths_to_interpretability: Mapping[tuple[str, str, str], str] | None = None,
+    paths_to_interpretability: Mapping[str, str] | None = None,
     paths_to_visualisations: Mapping[tuple[str, str, str], Sequence[str]] | None = None,
     networks: Mapping[str, Mapping],
     conditions: Sequence[str],
@@ -378,12 +384,12 @@ def judge(
 ) -> str:
     """Write `legibility.parquet`, and the same for readers as a page of HTML.
 
-    Paths to observers, units, extremes, interpretability and visualisations (several files each) are by network, layer
-    and target; `origins` says by network
-    and step what their files must carry. `networks` says of each whether it is `untrained`; those that are not make the
-    pooled rows. `conditions` are the study's, in the order of the page; without `none` there are no gains.
-    `interventions` are the study's: a verdict takes a contrast under each of those that the bridge knows.
-    `path_to_responses` has people's answers. `seed` is that of the permuted cells.
+    Paths to observers and interpretability are by network, those to units, extremes and visualisations (several files
+    each) by network, layer and target; `origins` says by network and step what their files must carry. `networks` says
+    of each whether it is `untrained`; those that are not make the pooled rows. `conditions` are the study's, in the
+    order of the page; without `none` there are no gains. `interventions` are the study's: a verdict takes a contrast
+    under each of those that the bridge knows. `path_to_responses` has people's answers. `seed` is that of the permuted
+    cells.
     """
     answers = _answers(paths_to_observers, path_to_responses, networks, conditions, origins)
     cells = _cells(path_to_cells, networks, answers)

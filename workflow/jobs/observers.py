@@ -10,7 +10,7 @@ import torch
 
 from inputs.sources import NetworkSource
 from jobs import images, networks
-from jobs.occlusions import EXTREMES, NO_WINDOW, OK, SETS, UNITS
+from jobs.occlusions import EXTREMES, OK, SETS, UNITS
 from jobs.pictures import pixels, stimuli
 from jobs.trials import ASKED, TRIALS
 from readout import StudyError, baselines, cuts, observers
@@ -260,7 +260,7 @@ class _Task:
 def _tasks(path_to_sets: str) -> list[_Task]:
     """A task per unit and image set, in their order: base images are the queries."""
     by_set: dict[tuple[int, int], dict[tuple[str, str], list[str]]] = {}
-    for row in parquet.read(path_to_sets, SETS, optional=NO_WINDOW).to_pylist():
+    for row in parquet.read(path_to_sets, SETS).to_pylist():
         found = by_set.setdefault((row["unit"], row["set"]), {})
         found.setdefault((row["side"], row["role"]), []).append(row["source"])
     tasks = []
