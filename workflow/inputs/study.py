@@ -560,8 +560,8 @@ class Study:
         targets = self._targets_with(chosen["targets"], "occlusion.targets")
         if task["refine"] and not 2 * task["refine"] <= task["stride"]:
             raise StudyError(
-                f"occlusion.refine: {task['refine']} is no closer than occlusion.stride, {task['stride']}; take at most "
-                "half of it, or null"
+                f"occlusion.refine: {task['refine']} is no closer than occlusion.stride, {task['stride']}; take at "
+                "most half of it, or null"
             )
         count = task["bin"] * (task["references"] + 1)
         rests = {c: max(0, self.data.counts[c] - self.config["images"]["study"]) for c in self.labels}
