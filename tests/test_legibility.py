@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from matplotlib import pyplot as plt
 
+from jobs import figures as figures_job
 from jobs import legibility as job
 from jobs import tables
 from readout import StudyError, bridge, figures, legibility, legibility_figures, legibility_page
@@ -809,6 +810,26 @@ def test_the_figure_of_cells_shows_the_grid_with_selectivity_upwards(judged):
     assert first.images[0].norm.vmin + first.images[0].norm.vmax == pytest.approx(1)
     titles = {axis.get_title() for axis in figure.axes}
     assert {"people, natural", "patch hand, natural", "prior, none"} <= titles
+
+
+@pytest.mark.usefixtures("drawn")
+def test_the_figure_of_cells_has_room_for_cells_without_trials(judged, tmp_path):
+    """Of a grid of 3 by 5 the strongest bins have no trial; trials of s1m0 and s0m2 alone are in the right places."""
+    table = judged[2]
+    rows = pick(table, "cell", network="one", observer="patch_hand", condition="natural")
+    rows = rows[rows["part"].isin(["s1m0", "s0m2"])]
+    drawn = legibility_figures.cells(rows, ["one"], bins=(3, 5)).axes[0]
+    shown = np.ma.filled(drawn.images[0].get_array(), np.nan)
+    assert shown.shape == (3, 5)
+    assert np.argwhere(np.isfinite(shown)).tolist() == [[0, 2], [1, 0]]
+    assert shown[1, 0] == rows.loc[rows["part"] == "s1m0", "estimate"].item()
+    assert [text.get_text() for text in drawn.get_xticklabels()] == ["m0", "m1", "m2", "m3", "m4"]
+    # Through the job, which has 4 by 4 where it is given none.
+    path = str(tmp_path / "table.parquet")
+    parquet.write(path, rows.replace({np.nan: None}).to_dict("list"), job.SCHEMA)
+    for bins, shape in (([3, 5], (3, 5)), (None, (4, 4))):
+        drawn = figures_job.draw("legibility_cells", path, ["one"], "", bins=bins)
+        assert drawn.axes[0].images[0].get_array().shape == shape
 
 
 @pytest.mark.usefixtures("drawn")

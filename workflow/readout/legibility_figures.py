@@ -142,19 +142,21 @@ def accuracy(table: pd.DataFrame, networks: Sequence[str], untrained: Collection
     return figure
 
 
-def _grid(rows: pd.DataFrame) -> np.ndarray:
-    """Estimates as an array [selectivity, magnitude]; NaN where a cell has no trial."""
-    bins = rows["part"].str.extract(r"s(\d+)m(\d+)").astype(int).to_numpy()
-    values = np.full(bins.max(0) + 1, np.nan)
-    values[bins[:, 0], bins[:, 1]] = rows["estimate"]
+def _grid(rows: pd.DataFrame, bins: Sequence[int]) -> np.ndarray:
+    """Estimates as an array [selectivity, magnitude] of so many bins; NaN where a cell has no trial."""
+    places = rows["part"].str.extract(r"s(\d+)m(\d+)").astype(int).to_numpy()
+    values = np.full(tuple(bins), np.nan)
+    values[places[:, 0], places[:, 1]] = rows["estimate"]
     return values
 
 
-def cells(table: pd.DataFrame, networks: Sequence[str], untrained: Collection[str] = ()) -> Figure:
+def cells(
+    table: pd.DataFrame, networks: Sequence[str], untrained: Collection[str] = (), bins: Sequence[int] = (4, 4)
+) -> Figure:
     """Accuracy over the grid of cells: networks down, observers across, in condition natural and of the prior in none.
 
     Where a study has not natural references, its first condition stands for them. Selectivity grows upwards, magnitude
-    to the right; white is chance.
+    to the right; white is chance. `bins` are how many of selectivity and of magnitude the study's grids have.
     """
     rows = table[table["what"] == "cell"]
     shown = _ordered(set(rows["condition"]) - {NONE}, ("natural", *CONDITIONS))
@@ -182,7 +184,7 @@ def cells(table: pd.DataFrame, networks: Sequence[str], untrained: Collection[st
             if not len(own):
                 continue
             axis.set_axis_on()
-            values = _grid(own)
+            values = _grid(own, bins)
             image = axis.imshow(values, origin="lower", cmap="PuOr_r", vmin=CHANCE - reach, vmax=CHANCE + reach)
             for (s, m), value in np.ndenumerate(values):
                 if np.isfinite(value):
