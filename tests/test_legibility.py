@@ -56,7 +56,7 @@ def test_published_counts_print_as_in_the_paper():
     ]
     assert [each.people for each in PUBLISHED.values()] == [602, 600, 606, 592, 540]
     assert [each.experts for each in PUBLISHED.values()] == [249, 262, 243, 251, 225]
-    assert list(PUBLISHED) == ["synthetic", "natural", "mixed", "blur", "none"]
+    assert list(PUBLISHED) == list(legibility.DISPLAYED) == ["synthetic", "natural", "mixed", "blur", "none"]
     # 50 sessions whose deviation is the .136 that section 4.2 works out for synthetic: 2 x .136 / sqrt(50).
     assert PUBLISHED["synthetic"].people_sem2 == pytest.approx(2 * 0.136 / math.sqrt(50), abs=2e-4)
     # What showing any explanation adds.
@@ -310,10 +310,15 @@ def test_people_gain_over_people():
     assert gain == pytest.approx(0.75 - 0.5)
 
 
+def variance_of(deviation, right, sets, conditions=1):
+    """Of a unit's value: that between units, and that of answers to image sets in each condition."""
+    return deviation**2 + conditions * right * (1 - right) / sets
+
+
 def test_power_as_in_the_specification():
     """s_u = .15, p = 2/3, ten sets: 12 units a group have a standard error of .086 and detect .24, 48 .12; .07 takes about
     143 units a group, and a gain, whose answers count twice, about 214."""
-    variance = legibility.variance_of(0.15, 2 / 3, 10)
+    variance = variance_of(0.15, 2 / 3, 10)
     assert variance == pytest.approx(0.0225 + 0.02222, abs=1e-5)
     for count, error, detected in ((12, 0.086, 0.24), (48, 0.043, 0.12)):
         se = math.sqrt(2 * variance / count)
@@ -321,7 +326,7 @@ def test_power_as_in_the_specification():
         assert legibility.detectable(se, 0.95) == pytest.approx(detected, abs=5e-3)
     # 143.3 and 214.5, and units are whole.
     assert legibility.needed(variance, 0.07, 0.95, groups=2) == 144
-    assert legibility.needed(legibility.variance_of(0.15, 2 / 3, 10, conditions=2), 0.07, 0.95, groups=2) == 215
+    assert legibility.needed(variance_of(0.15, 2 / 3, 10, conditions=2), 0.07, 0.95, groups=2) == 215
     # By t with 22 degrees of freedom, 2.0739 and .8583.
     found = legibility.power(variance, [12, 12], 0.95)
     assert found.detectable == pytest.approx(0.08633 * (2.0739 + 0.8583), abs=1e-4)
