@@ -747,6 +747,7 @@ def test_verdicts_are_by_the_interventions_of_the_study(tmp_path, interventions,
         why = "the study ablates neither by zero nor by mean"
         assert set(verdicts["status"]) == {bridge.NOT_ESTIMABLE} and set(verdicts["reason"]) == {why}
         assert why in page and "above 0 with its whole interval" in page
+        assert "No contrast of A and P has the units" not in page
     assert "no network has a gap to lose" not in page
     # By default both are judged, and without one of them there is no verdict.
     job.judge(**given)
