@@ -153,7 +153,7 @@ def test_a_contrast_by_hand():
     found = bridge.contrast(gains(of_cells, values), of_cells, "zero")
     assert found.status == bridge.OK
     assert found.estimate.value[0] == pytest.approx(0.25)
-    assert (found.units, found.in_a, found.in_p, found.cells_a, found.cells_p, found.trials) == (8, 4, 4, 2, 2, 32)
+    assert (found.units, found.in_a, found.in_p, found.trials) == (8, 4, 4, 32)
     # Variance of A: .5, .3, .2, .2 about .3 is .02; of P: .1, -.1, .1, .1 about .05 is .01; each over 4.
     assert found.estimate.variance[0] == pytest.approx((0.02 + 0.01) / 4)
     # Over cells: (.4 - .3)^2 x 2 / 1 / 2 and (0 - .05)^2 x 2 / 1 / 2.
@@ -182,7 +182,7 @@ def test_grids_are_compared_within():
         bridge.contrast(own[own["layer"] == name], of_cells, "zero").estimate.value[0] for name in ("conv1", "conv2")
     ]
     assert found.estimate.value[0] == pytest.approx(np.mean(by_layer))
-    assert (found.cells_a, found.cells_p) == (4, 4)
+    assert (found.in_a, found.in_p) == (8, 8)
     # With one cell of P gone from a layer its share is other, and what it adds to all gains is still nothing.
     fewer = [each[~((each["layer"] == "conv1") & (each["cell"] == "s1m1"))] for each in (own, shifted)]
     one, other = (bridge.contrast(each, of_cells, "zero").estimate.value[0] for each in fewer)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from matplotlib import pyplot as plt
 
+from jobs import figures as figures_job
 from jobs import legibility as job
 from jobs import tables
 from readout import StudyError, bridge, figures, legibility, legibility_figures, legibility_page
@@ -55,7 +56,7 @@ def test_published_counts_print_as_in_the_paper():
     ]
     assert [each.people for each in PUBLISHED.values()] == [602, 600, 606, 592, 540]
     assert [each.experts for each in PUBLISHED.values()] == [249, 262, 243, 251, 225]
-    assert list(PUBLISHED) == ["synthetic", "natural", "mixed", "blur", "none"]
+    assert list(PUBLISHED) == list(legibility.DISPLAYED) == ["synthetic", "natural", "mixed", "blur", "none"]
     # 50 sessions whose deviation is the .136 that section 4.2 works out for synthetic: 2 x .136 / sqrt(50).
     assert PUBLISHED["synthetic"].people_sem2 == pytest.approx(2 * 0.136 / math.sqrt(50), abs=2e-4)
     # What showing any explanation adds.
@@ -309,10 +310,15 @@ def test_people_gain_over_people():
     assert gain == pytest.approx(0.75 - 0.5)
 
 
+def variance_of(deviation, right, sets, conditions=1):
+    """Of a unit's value: that between units, and that of answers to image sets in each condition."""
+    return deviation**2 + conditions * right * (1 - right) / sets
+
+
 def test_power_as_in_the_specification():
     """s_u = .15, p = 2/3, ten sets: 12 units a group have a standard error of .086 and detect .24, 48 .12; .07 takes about
     143 units a group, and a gain, whose answers count twice, about 214."""
-    variance = legibility.variance_of(0.15, 2 / 3, 10)
+    variance = variance_of(0.15, 2 / 3, 10)
     assert variance == pytest.approx(0.0225 + 0.02222, abs=1e-5)
     for count, error, detected in ((12, 0.086, 0.24), (48, 0.043, 0.12)):
         se = math.sqrt(2 * variance / count)
@@ -320,7 +326,7 @@ def test_power_as_in_the_specification():
         assert legibility.detectable(se, 0.95) == pytest.approx(detected, abs=5e-3)
     # 143.3 and 214.5, and units are whole.
     assert legibility.needed(variance, 0.07, 0.95, groups=2) == 144
-    assert legibility.needed(legibility.variance_of(0.15, 2 / 3, 10, conditions=2), 0.07, 0.95, groups=2) == 215
+    assert legibility.needed(variance_of(0.15, 2 / 3, 10, conditions=2), 0.07, 0.95, groups=2) == 215
     # By t with 22 degrees of freedom, 2.0739 and .8583.
     found = legibility.power(variance, [12, 12], 0.95)
     assert found.detectable == pytest.approx(0.08633 * (2.0739 + 0.8583), abs=1e-4)
@@ -742,6 +748,7 @@ def test_verdicts_are_by_the_interventions_of_the_study(tmp_path, interventions,
         why = "the study ablates neither by zero nor by mean"
         assert set(verdicts["status"]) == {bridge.NOT_ESTIMABLE} and set(verdicts["reason"]) == {why}
         assert why in page and "above 0 with its whole interval" in page
+        assert "No contrast of A and P has the units" not in page
     assert "no network has a gap to lose" not in page
     # By default both are judged, and without one of them there is no verdict.
     job.judge(**given)
@@ -810,6 +817,26 @@ def test_the_figure_of_cells_shows_the_grid_with_selectivity_upwards(judged):
     assert first.images[0].norm.vmin + first.images[0].norm.vmax == pytest.approx(1)
     titles = {axis.get_title() for axis in figure.axes}
     assert {"people, natural", "patch hand, natural", "prior, none"} <= titles
+
+
+@pytest.mark.usefixtures("drawn")
+def test_the_figure_of_cells_has_room_for_cells_without_trials(judged, tmp_path):
+    """Of a grid of 3 by 5 the strongest bins have no trial; trials of s1m0 and s0m2 alone are in the right places."""
+    table = judged[2]
+    rows = pick(table, "cell", network="one", observer="patch_hand", condition="natural")
+    rows = rows[rows["part"].isin(["s1m0", "s0m2"])]
+    drawn = legibility_figures.cells(rows, ["one"], bins=(3, 5)).axes[0]
+    shown = np.ma.filled(drawn.images[0].get_array(), np.nan)
+    assert shown.shape == (3, 5)
+    assert np.argwhere(np.isfinite(shown)).tolist() == [[0, 2], [1, 0]]
+    assert shown[1, 0] == rows.loc[rows["part"] == "s1m0", "estimate"].item()
+    assert [text.get_text() for text in drawn.get_xticklabels()] == ["m0", "m1", "m2", "m3", "m4"]
+    # Through the job, which has 4 by 4 where it is given none.
+    path = str(tmp_path / "table.parquet")
+    parquet.write(path, rows.replace({np.nan: None}).to_dict("list"), job.SCHEMA)
+    for bins, shape in (([3, 5], (3, 5)), (None, (4, 4))):
+        drawn = figures_job.draw("legibility_cells", path, ["one"], "", bins=bins)
+        assert drawn.axes[0].images[0].get_array().shape == shape
 
 
 @pytest.mark.usefixtures("drawn")

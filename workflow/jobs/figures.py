@@ -24,12 +24,14 @@ def draw(
     labels: Mapping[str, str] | None = None,
     path_to_cells: str | None = None,
     path_to_stimuli: str | None = None,
+    bins: Sequence[int] | None = None,
 ) -> Figure:
     """Draw the figure `figure1`, `figure2` (of one network), another or a supplement from its table.
 
     `untrained` are those among the networks that are controls; `path_to_groups` is the table of groups, None where a
     study has no controls; `labels` are what measures of importance are called;
-    `path_to_cells` is the table of cells and `path_to_stimuli` that of pictures, for figures of the occlusion task.
+    `path_to_cells` is the table of cells and `path_to_stimuli` that of pictures, for figures of the occlusion task;
+    `bins` are how many of selectivity and of magnitude a grid has, for that of cells.
     """
     figures.style()
     table = parquet.read(path_to_table).to_pandas(ignore_metadata=True)
@@ -57,7 +59,7 @@ def draw(
     if figure == "legibility":
         return legibility_figures.accuracy(table, networks, untrained)
     if figure == "legibility_cells":
-        return legibility_figures.cells(table, networks, untrained)
+        return legibility_figures.cells(table, networks, untrained, **({} if bins is None else {"bins": bins}))
     if figure == "legibility_gain":
         cells = parquet.read(path_to_cells).to_pandas(ignore_metadata=True)
         return legibility_figures.gain(table, cells, networks, untrained)

@@ -68,7 +68,6 @@ LEFT_OUT = {
     "units": pa.schema([("status", pa.string())]),
     "extremes": pa.schema([("valid", pa.bool_()), ("reason", pa.string())]),
 }
-
 VISUALISATIONS = pa.schema(
     [("unit", pa.int32()), ("batch", pa.string()), ("png", pa.binary()), ("status", pa.string())]
 )

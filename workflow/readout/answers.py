@@ -14,11 +14,11 @@ from typing import Literal
 import numpy as np
 
 from readout import StudyError
+from readout.conditions import CONDITIONS
 
 Side = Literal["left", "right"]
 
 FORMAT, VERSION = "occlusion-answers", 1
-CONDITIONS = ("none", "natural", "synthetic", "mixed", "blur")
 BUTTONS: tuple[tuple[Side, int], ...] = (
     ("left", 3),
     ("left", 2),

@@ -23,7 +23,7 @@ INTERVENTIONS = ("zero", "mean")
 """Those whose ablation effect makes the groups, where a study has them."""
 OK, NOT_ESTIMABLE = "ok", "not estimable"
 LEAST = 2
-"""Units in each of A and P; simulations bear the intervals out from there on (docs/occlusion.analysis.md)."""
+"""Units in each of A and P; simulations bear the intervals out from there on (docs/legibility.md)."""
 PERMUTATIONS = 1999
 NOTHING = 1e-9
 """What rounding leaves of zero among leverages, whose scale is 1."""
@@ -135,8 +135,6 @@ class Result:
     trials: int = 0
     in_a: int = 0
     in_p: int = 0
-    cells_a: int = 0
-    cells_p: int = 0
 
 
 def _codes(frame: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
@@ -194,7 +192,6 @@ def contrast(
         "trials": int(chosen["trials"].sum()),
         "in_a": in_a,
         "in_p": in_p,
-        **{f"cells_{name}": int(chosen.loc[chosen[name], [*GRID, "cell"]].drop_duplicates().shape[0]) for name in "ap"},
     }
     if min(in_a, in_p) < LEAST:
         return Result(NOT_ESTIMABLE, "too few units: A or P has one alone", **about)

@@ -8,7 +8,7 @@ unit.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import combinations_with_replacement
 from typing import NamedTuple
@@ -18,14 +18,15 @@ import pandas as pd
 from scipy import stats
 
 from readout import inference
+from readout.conditions import CONDITIONS
 from readout.inference import FISHER, PLAIN, Estimate, Scale
 
 UNIT = ["network", "layer", "unit"]
 """What tells units apart, whichever target they were drawn for."""
 PERSON, PRIOR, NONE = "person", "prior", "none"
 """The observer that is people, the one that sees no references, and the condition without references."""
-CONDITIONS = ("synthetic", "natural", "mixed", "blur", NONE)
-"""In the order in which the paper shows them."""
+DISPLAYED = ("synthetic", *(name for name in CONDITIONS if name not in ("synthetic", NONE)), NONE)
+"""The conditions in the order in which the paper shows them."""
 EFFECT = 0.07
 """What showing any explanation adds to the accuracy of people as published: .67 less .60."""
 POWER = 0.8
@@ -377,14 +378,6 @@ class Power(NamedTuple):
     needed: int
 
 
-def variance_of(deviation: float, right: float, sets: int, conditions: int = 1) -> float:
-    """Variance of a unit's value: that between units, and that of answers to `sets` image sets in each condition.
-
-    `deviation` is the standard deviation of what units would be with endless sets, `right` the share of right answers.
-    """
-    return deviation**2 + conditions * right * (1 - right) / sets
-
-
 def detectable(error: float, confidence: float, df: float = math.inf) -> float:
     """The true difference that an interval with this standard error tells from zero in `POWER` of studies."""
     t = stats.t if math.isfinite(df) else stats.norm
@@ -413,12 +406,3 @@ def power(variance: float, counts: Sequence[int], confidence: float) -> Power | 
         detectable(error, confidence, df),
         needed(variance, EFFECT, confidence, len(counts)),
     )
-
-
-def counted(trials: pd.DataFrame) -> Mapping[str, int]:
-    """How many units, image sets of units, and answers there are."""
-    return {
-        "units": trials[UNIT].drop_duplicates().shape[0],
-        "sets": trials[[*UNIT, "set"]].drop_duplicates().shape[0],
-        "trials": len(trials),
-    }

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from readout import bridge
 from readout.figures import CONTROL, message
-from readout.legibility import CONDITIONS, EXPERTS, NONE, PEOPLE, PERSON, PRIOR, PUBLISHED
+from readout.legibility import DISPLAYED, EXPERTS, NONE, PEOPLE, PERSON, PRIOR, PUBLISHED
 from readout.verdicts import POOLED
 
 COLOURS = {
@@ -67,7 +67,7 @@ def _places(count: int) -> np.ndarray:
 
 def _published(axes: Axes) -> None:
     """People and experts with 2 SEM over participants, as in the paper's figure 5."""
-    conditions = [name for name in CONDITIONS if name in PUBLISHED]
+    conditions = [name for name in DISPLAYED if name in PUBLISHED]
     for y, (count, error, trials) in enumerate(
         (("people", "people_sem2", PEOPLE), ("experts", "experts_sem2", EXPERTS))
     ):
@@ -116,7 +116,7 @@ def accuracy(table: pd.DataFrame, networks: Sequence[str], untrained: Collection
     figure, axes = plt.subplots(len(heights), 1, figsize=size, sharex=True, height_ratios=heights, layout="constrained")
     _published(axes[0])
     axes[0].set_title("published: GoogLeNet, 18 channels, 2 SEM over participants", loc="left", fontsize=9)
-    conditions = _ordered(set(rows["condition"]), CONDITIONS)
+    conditions = _ordered(set(rows["condition"]), DISPLAYED)
     for name, axis in zip(names, axes[1:], strict=True):
         own = rows[rows["network"] == name]
         _accuracies(axis, own, observers[name], conditions)
@@ -134,7 +134,7 @@ def accuracy(table: pd.DataFrame, networks: Sequence[str], untrained: Collection
     low = min(0.4, float(np.nanmin(rows[["low", "estimate"]].to_numpy())) - 0.02)
     axes[0].set_xlim(max(0.0, low), 1.0)
     axes[-1].set_xlabel("accuracy (dashed: chance)", fontsize=8)
-    shown = _ordered({*conditions, *PUBLISHED}, CONDITIONS)
+    shown = _ordered({*conditions, *PUBLISHED}, DISPLAYED)
     entries = [Line2D([], [], color=COLOURS[name], marker="o", markersize=4, label=name) for name in shown]
     if PERSON in set(rows["observer"]):
         entries.append(Line2D([], [], color="0.3", marker="|", linestyle="", label="2 SEM over\nsessions"))
@@ -142,22 +142,24 @@ def accuracy(table: pd.DataFrame, networks: Sequence[str], untrained: Collection
     return figure
 
 
-def _grid(rows: pd.DataFrame) -> np.ndarray:
-    """Estimates as an array [selectivity, magnitude]; NaN where a cell has no trial."""
-    bins = rows["part"].str.extract(r"s(\d+)m(\d+)").astype(int).to_numpy()
-    values = np.full(bins.max(0) + 1, np.nan)
-    values[bins[:, 0], bins[:, 1]] = rows["estimate"]
+def _grid(rows: pd.DataFrame, bins: Sequence[int]) -> np.ndarray:
+    """Estimates as an array [selectivity, magnitude] of so many bins; NaN where a cell has no trial."""
+    places = rows["part"].str.extract(r"s(\d+)m(\d+)").astype(int).to_numpy()
+    values = np.full(tuple(bins), np.nan)
+    values[places[:, 0], places[:, 1]] = rows["estimate"]
     return values
 
 
-def cells(table: pd.DataFrame, networks: Sequence[str], untrained: Collection[str] = ()) -> Figure:
+def cells(
+    table: pd.DataFrame, networks: Sequence[str], untrained: Collection[str] = (), bins: Sequence[int] = (4, 4)
+) -> Figure:
     """Accuracy over the grid of cells: networks down, observers across, in condition natural and of the prior in none.
 
     Where a study has not natural references, its first condition stands for them. Selectivity grows upwards, magnitude
-    to the right; white is chance.
+    to the right; white is chance. `bins` are how many of selectivity and of magnitude the study's grids have.
     """
     rows = table[table["what"] == "cell"]
-    shown = _ordered(set(rows["condition"]) - {NONE}, ("natural", *CONDITIONS))
+    shown = _ordered(set(rows["condition"]) - {NONE}, ("natural", *DISPLAYED))
     if not len(rows) or not shown:
         return message("no observer has answered a trial with references")
     seen = rows[rows["condition"] == shown[0]]
@@ -182,7 +184,7 @@ def cells(table: pd.DataFrame, networks: Sequence[str], untrained: Collection[st
             if not len(own):
                 continue
             axis.set_axis_on()
-            values = _grid(own)
+            values = _grid(own, bins)
             image = axis.imshow(values, origin="lower", cmap="PuOr_r", vmin=CHANCE - reach, vmax=CHANCE + reach)
             for (s, m), value in np.ndenumerate(values):
                 if np.isfinite(value):
@@ -234,7 +236,7 @@ def gain(
     patches = sorted((name for name in known if name.startswith("patch")), key=lambda name: "relative" not in name)
     observer = observer or (PERSON if PERSON in known else (patches or known)[0])
     there = set(rows.loc[rows["observer"] == observer, "condition"])
-    condition = condition or _ordered(there, ("natural", *CONDITIONS))[0]
+    condition = condition or _ordered(there, ("natural", *DISPLAYED))[0]
     shown = "mean" if of_cells[bridge.loss("mean")].notna().any() else "zero"
     axes_of = [(bridge.loss(shown), f"separation loss under {shown}"), (bridge.PROBE, "probe AUROC")]
     points = _cells_with_gain(table, bridge.with_groups(of_cells, shown), observer, condition)

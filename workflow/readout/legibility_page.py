@@ -117,7 +117,10 @@ def _power(rows: _Rows) -> str:
 
 def _summary(rows: _Rows) -> str:
     """The range of what the contrasts could detect."""
-    known = [row for row in rows.of("power", part="contrast") if not missing(row["detectable"])]
+    contrasts = rows.of("power", part="contrast")
+    known = [row for row in contrasts if not missing(row["detectable"])]
+    if not contrasts:
+        return ""
     if not known:
         return "<p>No contrast of A and P has the units that a statement of its power takes.</p>\n"
     found, units = ([row[name] for row in known] for name in ("detectable", "needed"))

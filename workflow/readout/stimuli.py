@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from readout.conditions import CONDITIONS
 from readout.figures import message
+from readout.legibility import NONE
 
 UNITS = 4
 """Rows of a sheet."""
@@ -57,7 +58,7 @@ def sheet(trials: pd.DataFrame, pictures: Mapping[str, np.ndarray], title: str) 
     """
     if not len(trials):
         return message(f"{title}: there are no trials, as no image set of a unit has a right answer".removeprefix(": "))
-    conditions = [name for name in CONDITIONS if name != "none" and name in set(trials["condition"])]
+    conditions = [name for name in CONDITIONS if name != NONE and name in set(trials["condition"])]
     rows = chosen(trials)
     columns = len(QUERIES) + len(conditions)
     figure, grid = plt.subplots(
