@@ -878,6 +878,36 @@ def test_exchanged_queries_of_the_table(step):
     assert np.array_equal(after.loc[own, "correct"], 1 - before.loc[own, "correct"])
 
 
+def test_a_trial_without_visualisations_has_no_row(step):
+    """All pictures of unit 2 failed: its synthetic trials are left out, and all other rows are as many as before."""
+    for row in step.rows["trials"]:
+        if row["condition"] == "blur":
+            row["condition"] = "synthetic"
+            if row["unit"] == 2:
+                row["references"] = []
+    found, _ = step.run(siblings=False)
+    counts = found.groupby(["unit", "condition"]).size().unstack(fill_value=0)
+    observers_with = sum("sibling" not in name for name in WITH)
+    assert counts["synthetic"].tolist() == [n * SETS_OF_A_UNIT * observers_with for n in (1, 1, 0, 1)]
+    assert counts["natural"].tolist() == [SETS_OF_A_UNIT * observers_with] * 4
+    assert counts["none"].tolist() == [SETS_OF_A_UNIT * len(WITHOUT)] * 4
+
+
+def test_a_condition_of_one_unit_alone_has_no_relative_observer(step):
+    """The others have theirs."""
+    for row in step.rows["trials"]:
+        if row["condition"] == "blur":
+            row["condition"] = "synthetic"
+            if row["unit"]:
+                row["references"] = []
+    found, _ = step.run(siblings=False)
+    relative = found[found["observer"].str.contains("relative")]
+    assert set(relative["condition"]) == {"natural"}
+    assert set(found.loc[found["condition"] == "synthetic", "observer"]) == {
+        f"{kind}_{name}" for kind in ("whole", "patch") for name in ("hand", "ssim")
+    }
+
+
 def test_units_of_one_channel_do_not_teach_each_other(step):
     """Where all units are of one channel, the prior knows nothing, and there is no other unit to be relative to."""
     for row in step.rows["units"]:
@@ -923,6 +953,10 @@ def without_references(step):
     step.rows["trials"][1]["references"] = []
 
 
+def with_references(step):
+    step.rows["trials"][0]["references"] = step.rows["trials"][1]["references"]
+
+
 def lost_stimulus(step):
     lost = step.rows["trials"][0]["base"]
     step.rows["stimuli"] = [row for row in step.rows["stimuli"] if row["stimulus"] != lost]
@@ -936,6 +970,7 @@ def other_picture(step):
     ("change", "file", "message"),
     [
         (without_references, "trials", "trial 00natural of condition natural has 0 references"),
+        (with_references, "trials", "trial 00none of condition none has 9 references"),
         (lost_stimulus, "stimuli", "picture [0-9a-f]{16} is missing"),
         (other_picture, "stimuli", "picture [0-9a-f]{16} is another than its name"),
         (drop("extremes", unit=1, set=1), "extremes", "unit 1, set 1 is missing"),

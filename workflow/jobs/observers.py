@@ -70,8 +70,13 @@ class _Trials:
         return _Trials(*([column[i] for i in chosen] for column in (self.rows, self.seen, self.extremes)))
 
     def of(self, with_references: bool) -> "_Trials":
-        """Those whose condition has references, or has none."""
-        return self.at([i for i, row in enumerate(self.rows) if (row["condition"] != NONE) == with_references])
+        """Those with references, or those whose condition has none.
+
+        A trial whose visualisations all failed is in neither.
+        """
+        if with_references:
+            return self.at([i for i, row in enumerate(self.rows) if row["references"]])
+        return self.at([i for i, row in enumerate(self.rows) if row["condition"] == NONE])
 
 
 def _trials(path_to_trials: str, path_to_extremes: str, path_to_units: str) -> _Trials:
@@ -91,7 +96,8 @@ def _trials(path_to_trials: str, path_to_extremes: str, path_to_units: str) -> _
             )
         if row["unit"] not in channels:
             raise StudyError(f"{path_to_units}: unit {row['unit']} is missing; {parquet.again(path_to_units)}")
-        if (row["condition"] != NONE) != bool(row["references"]):
+        # Of a unit none of whose visualisations is finite there is nothing to show.
+        if (row["condition"] != NONE) != bool(row["references"]) and row["condition"] != "synthetic":
             raise StudyError(
                 f"{path_to_trials}: trial {row['trial']} of condition {row['condition']} has {len(row['references'])} "
                 f"references; {parquet.again(path_to_trials)}"
