@@ -577,12 +577,19 @@ def saved(picture):
     return content.getvalue()
 
 
+MAIN = ("pale", "conv1", "a")
+
+
 class Step:
-    """Tables of two image sets of each planted unit, as the steps before write them, and the step's own."""
+    """Tables of two image sets of each planted unit, as the steps before write them, and the step's own.
+
+    All units are of one grid, whose tables are `rows`; `grids` are those of all grids.
+    """
 
     def __init__(self, tmp, planted):
         pictures, trials, _ = planted
         self.tmp, self.rows = tmp, {name: [] for name in TABLES}
+        self.grids = {MAIN: self.rows}
         (tmp / "data" / "a").mkdir(parents=True)
         stimuli, photographs = {}, {}
 
@@ -648,16 +655,34 @@ class Step:
         opened = ImageSource("folder", str(tmp / "data"), transform)
         self.sources = [NetworkSource("pale", 3, f"random-{seed}", opened) for seed in (0, 1)]
 
+    def path(self, grid, name):
+        """Of a table of a grid."""
+        return self.tmp / "of" / "-".join(grid) / f"{name}.parquet"
+
+    def split(self, grids):
+        """A grid for each unit, in which it is number 0 of channel 0."""
+        self.grids = {}
+        for unit, grid in enumerate(grids):
+            found = {
+                name: [dict(row) for row in rows if row.get("unit", unit) == unit] for name, rows in self.rows.items()
+            }
+            for row in (row for name, rows in found.items() if name != "stimuli" for row in rows):
+                row |= {"unit": 0} | ({"channel": 0} if "channel" in row else {})
+            for row in found["trials"]:
+                row |= dict(zip(("network", "layer", "class_id"), grid, strict=True))
+            self.grids[grid] = found
+
     def run(self, siblings=True, read=True, **given):
         """Tables of the step: observers, and interpretability."""
-        for name, rows in self.rows.items():
-            parquet.write(self.tmp / f"{name}.parquet", rows, TABLES[name])
+        for grid, tables in self.grids.items():
+            for name, rows in tables.items():
+                parquet.write(self.path(grid, name), rows, TABLES[name])
         written = {f"path_to_{name}": str(self.tmp / f"{name}.parquet") for name in ("observers", "interpretability")}
         self.said = job.observe(
             **written,
-            **{f"path_to_{name}": str(self.tmp / f"{name}.parquet") for name in TABLES},
+            **{f"paths_to_{name}": {grid: str(self.path(grid, name)) for grid in self.grids} for name in TABLES},
             **{"siblings": {"again": self.sources[1]} if siblings else {}, "source": self.sources[0]}
-            | {"device": "cpu", "seed": 0, "network": "pale", "layer": "conv1", "class_id": "a"}
+            | {"device": "cpu", "seed": 0}
             | given,
         )
         if not read:
@@ -786,6 +811,127 @@ def test_probabilities_of_the_base_images_class_by_hand(monkeypatch):
     assert found == pytest.approx(expit((np.array([[100, 50]]) / 255 - 0.5) / 0.25), abs=1e-6)
 
 
+LAYERS = [("pale", f"conv{i}", "a") for i in range(1, 5)]
+
+
+def test_units_of_other_layers_teach_as_those_of_one_do(step):
+    """One unit a grid, each of which is number 0 of channel 0: all numbers are as if they were of one grid."""
+    before = step.run()
+    step.split(LAYERS)
+    after = step.run()
+    for one, many in zip(before, after, strict=True):
+        assert many["layer"].tolist() == [f"conv{unit + 1}" for unit in one["unit"]]
+        assert (many["unit"] == 0).all()
+        # A coin is another unit's.
+        told = [each[each["observer"] != "coin"] if "observer" in each else each for each in (one, many)]
+        pd.testing.assert_frame_equal(*(each.drop(columns=["layer", "unit"]) for each in told))
+    assert (before[0].loc[before[0]["observer"] == "prior", "p"] != 0.5).all()
+
+
+def test_a_unit_in_two_targets_is_one_unit(step):
+    """Four targets of one layer, in each channel 0: nobody is left to learn from, though scores are by target."""
+    step.split([("pale", "conv1", target) for target in "abcd"])
+    found, scores = step.run(siblings=False)
+    assert (found.loc[found["observer"] == "prior", ["p", "correct"]] == 0.5).all(axis=None)
+    assert not found["observer"].str.contains("relative").any()
+    assert scores[["class_id", "unit", "tasks"]].drop_duplicates().to_numpy().tolist() == [
+        [target, 0, SETS_OF_A_UNIT] for target in "abcd"
+    ]
+    assert scores["cell"].tolist() == [f"s0m{i}" for i in range(4) for _ in range(2)]
+
+
+def test_two_units_in_two_targets_are_two(step, planted):
+    """conv1 has one unit in both targets, conv2 another: others are those of the other layer alone."""
+    step.split([("pale", layer, target) for layer in ("conv1", "conv2") for target in "ab"])
+    for grid, tables in step.grids.items():
+        for name, rows in tables.items():
+            parquet.write(step.path(grid, name), rows, TABLES[name])
+    paths = [{grid: str(step.path(grid, name)) for grid in step.grids} for name in ("trials", "extremes", "units")]
+    found = job._trials(*paths, job._units(paths[-1]))
+    assert list(dict.fromkeys(trial.unit for trial in found.seen)) == [("conv1", 0), ("conv2", 0)]
+    natural = found.at([i for i, row in enumerate(found.rows) if row["condition"] == "natural"]).seen
+    of_layer = {
+        unit: {name for t in natural if t.unit == unit for name in t.references} for unit in {t.unit for t in natural}
+    }
+    generator = np.random.default_rng(0)
+    for trial in [*observers.with_others(natural, generator), *observers.re_paired(natural, generator)]:
+        (rest,) = (names for unit, names in of_layer.items() if unit != trial.unit)
+        assert set(trial.others or trial.references) <= rest
+
+
+def test_order_of_grids_changes_nothing(step):
+    step.split(LAYERS)
+    before = step.run(siblings=False)
+    step.grids = dict(reversed(step.grids.items()))
+    for one, other in zip(before, step.run(siblings=False), strict=True):
+        pd.testing.assert_frame_equal(one, other)
+
+
+def test_a_grid_without_trials_is_left_out_of_a_network(step):
+    """The others have the rows that they have without it, but for what is drawn of other units."""
+    step.split(LAYERS)
+    for name in ("trials", "stimuli", "extremes"):
+        step.grids[LAYERS[1]][name] = []
+    found, scores = step.run(siblings=False)
+    assert found["layer"].unique().tolist() == ["conv1", "conv3", "conv4"]
+    assert scores["layer"].unique().tolist() == ["conv1", "conv2", "conv3", "conv4"]
+    del step.grids[LAYERS[1]]
+    without, _ = step.run(siblings=False)
+    pd.testing.assert_frame_equal(found, without)
+
+
+def test_a_network_without_trials_has_empty_tables(step):
+    step.split(LAYERS)
+    for tables in step.grids.values():
+        tables |= {"trials": [], "stimuli": [], "extremes": []}
+        tables["units"][0]["status"] = "constant over the pool"
+    step.run(siblings=False, read=False)
+    assert step.said == "0 observers, 0 trials"
+    for name, schema in (("observers", job.SCHEMA), ("interpretability", job.INTERPRETABILITY)):
+        table = parquet.read(step.tmp / f"{name}.parquet")
+        assert not table.num_rows
+        assert table.schema.names == schema.names
+
+
+def test_grids_share_the_features_of_equal_pictures(step, monkeypatch):
+    """The same tables in a second layer: no picture, window or patch is looked at once more."""
+    seen = []
+
+    def features(pictures):
+        seen.append(len(pictures))
+        return observers.hand(pictures)
+
+    monkeypatch.setattr(observers, "HAND", replace(HAND, features=features))
+    step.run(siblings=False)
+    once = sum(seen)
+    step.grids = dict.fromkeys(LAYERS[:2], step.rows)
+    seen.clear()
+    step.run(siblings=False)
+    assert once > 0
+    assert sum(seen) == once
+
+
+def test_pictures_are_decoded_when_they_are_seen(monkeypatch):
+    """And forgotten, the first one first, where they are many."""
+    monkeypatch.setattr(job, "DECODED", 1)
+    seen = []
+    monkeypatch.setattr(job, "pixels", lambda png: seen.append(png) or pictures.pixels(png))
+    given = {"red": flat(255, 0, 0), "blue": flat(0, 0, 255)}
+    found = job._Pictures({name: saved(picture) for name, picture in given.items()})
+    assert (list(found), len(found), seen) == (["red", "blue"], 2, [])
+    for name in ("red", "red", "blue", "red"):
+        assert np.array_equal(found[name], given[name])
+    assert len(seen) == 3
+
+
+def test_a_broken_grid_is_refused_by_its_own_files(step):
+    step.split(LAYERS)
+    step.grids[LAYERS[2]]["extremes"].pop()
+    with pytest.raises(StudyError, match="unit 0, set 1 is missing") as refused:
+        step.run(siblings=False)
+    assert f"{step.path(LAYERS[2], 'extremes')}: " in str(refused.value)
+
+
 def test_a_grid_without_trials_has_tables_without_rows(step):
     """And units that never vary have no score."""
     for name in ("trials", "stimuli", "extremes"):
@@ -878,6 +1024,36 @@ def test_exchanged_queries_of_the_table(step):
     assert np.array_equal(after.loc[own, "correct"], 1 - before.loc[own, "correct"])
 
 
+def test_a_trial_without_visualisations_has_no_row(step):
+    """All pictures of unit 2 failed: its synthetic trials are left out, and all other rows are as many as before."""
+    for row in step.rows["trials"]:
+        if row["condition"] == "blur":
+            row["condition"] = "synthetic"
+            if row["unit"] == 2:
+                row["references"] = []
+    found, _ = step.run(siblings=False)
+    counts = found.groupby(["unit", "condition"]).size().unstack(fill_value=0)
+    observers_with = sum("sibling" not in name for name in WITH)
+    assert counts["synthetic"].tolist() == [n * SETS_OF_A_UNIT * observers_with for n in (1, 1, 0, 1)]
+    assert counts["natural"].tolist() == [SETS_OF_A_UNIT * observers_with] * 4
+    assert counts["none"].tolist() == [SETS_OF_A_UNIT * len(WITHOUT)] * 4
+
+
+def test_a_condition_of_one_unit_alone_has_no_relative_observer(step):
+    """The others have theirs."""
+    for row in step.rows["trials"]:
+        if row["condition"] == "blur":
+            row["condition"] = "synthetic"
+            if row["unit"]:
+                row["references"] = []
+    found, _ = step.run(siblings=False)
+    relative = found[found["observer"].str.contains("relative")]
+    assert set(relative["condition"]) == {"natural"}
+    assert set(found.loc[found["condition"] == "synthetic", "observer"]) == {
+        f"{kind}_{name}" for kind in ("whole", "patch") for name in ("hand", "ssim")
+    }
+
+
 def test_units_of_one_channel_do_not_teach_each_other(step):
     """Where all units are of one channel, the prior knows nothing, and there is no other unit to be relative to."""
     for row in step.rows["units"]:
@@ -923,6 +1099,10 @@ def without_references(step):
     step.rows["trials"][1]["references"] = []
 
 
+def with_references(step):
+    step.rows["trials"][0]["references"] = step.rows["trials"][1]["references"]
+
+
 def lost_stimulus(step):
     lost = step.rows["trials"][0]["base"]
     step.rows["stimuli"] = [row for row in step.rows["stimuli"] if row["stimulus"] != lost]
@@ -936,6 +1116,7 @@ def other_picture(step):
     ("change", "file", "message"),
     [
         (without_references, "trials", "trial 00natural of condition natural has 0 references"),
+        (with_references, "trials", "trial 00none of condition none has 9 references"),
         (lost_stimulus, "stimuli", "picture [0-9a-f]{16} is missing"),
         (other_picture, "stimuli", "picture [0-9a-f]{16} is another than its name"),
         (drop("extremes", unit=1, set=1), "extremes", "unit 1, set 1 is missing"),
@@ -954,6 +1135,6 @@ def test_tables_that_do_not_fit_are_refused_by_name(step, change, file, message)
     change(step)
     with pytest.raises(StudyError, match=message) as refused:
         step.run(siblings=False)
-    assert f"{step.tmp / file}.parquet: " in str(refused.value)
+    assert f"{step.path(MAIN, file)}: " in str(refused.value)
     assert "make it again: snakemake" in str(refused.value)
     assert not (step.tmp / "observers.parquet").exists()

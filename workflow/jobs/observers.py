@@ -1,8 +1,9 @@
-"""Step `observers`: what baselines and machine observers choose in the trials of a (network, layer, target)."""
+"""Step `observers`: what baselines and machine observers choose in the trials of a network."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -43,18 +44,33 @@ INTERPRETABILITY = pa.schema(
     ]
 )
 """A row per unit and similarity; a task per image set."""
+Grid = tuple[str, str, str]
+"""Network, layer and target. A unit's number says which it is within its grid alone."""
 NONE = "none"
 """The condition without references, in which baselines, prior, coin and oracle have their rows."""
 PRIOR = ("centre", "variance", "saliency_sr")
 """Baselines whose differences the prior observer combines."""
 BATCH = 64
-"""Images in one pass of the network that says how probable a class is."""
+"""Images in one pass of the network that says how probable a class is, and photographs that are read at once."""
+DECODED = 4096
+"""Pictures that are kept decoded: of 16 units in 5 conditions all are, and of large studies they take 0.6 GB."""
 
 
-def _decoded(path_to_stimuli: str, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """The stimuli of these names, uint8 [3, H, W]."""
-    found = stimuli(path_to_stimuli, names)
-    return {name: pixels(png).transpose(2, 0, 1) for name, png in found.items()}
+class _Pictures(Mapping[str, np.ndarray]):
+    """Pictures by name, uint8 [3, H, W], which are kept as PNGs."""
+
+    def __init__(self, pngs: Mapping[str, bytes]):
+        self._pngs = pngs
+        self._decoded = lru_cache(DECODED)(lambda name: pixels(pngs[name]).transpose(2, 0, 1))
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._decoded(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._pngs)
+
+    def __len__(self) -> int:
+        return len(self._pngs)
 
 
 @dataclass(frozen=True)
@@ -70,47 +86,91 @@ class _Trials:
         return _Trials(*([column[i] for i in chosen] for column in (self.rows, self.seen, self.extremes)))
 
     def of(self, with_references: bool) -> "_Trials":
-        """Those whose condition has references, or has none."""
-        return self.at([i for i, row in enumerate(self.rows) if (row["condition"] != NONE) == with_references])
+        """Those with references, or those whose condition has none.
+
+        A trial whose visualisations all failed is in neither.
+        """
+        if with_references:
+            return self.at([i for i, row in enumerate(self.rows) if row["references"]])
+        return self.at([i for i, row in enumerate(self.rows) if row["condition"] == NONE])
 
 
-def _trials(path_to_trials: str, path_to_extremes: str, path_to_units: str) -> _Trials:
-    """The trials, ordered by unit, image set and condition."""
-    rows = parquet.read(path_to_trials, TRIALS, empty=True).to_pylist()
-    rows.sort(key=lambda row: (row["unit"], row["set"], row["condition"], row["trial"]))
-    table = parquet.read(path_to_extremes, EXTREMES, optional=["relative_difference"], empty=True).to_pylist()
-    by_set = {(row["unit"], row["set"]): row for row in table}
-    channels = {row["unit"]: row["channel"] for row in parquet.read(path_to_units, UNITS).to_pylist()}
-    seen, extremes = [], []
-    for row in rows:
-        at = by_set.get((row["unit"], row["set"]))
-        if at is None:
-            raise StudyError(
-                f"{path_to_extremes}: unit {row['unit']}, set {row['set']} is missing; "
-                f"{parquet.again(path_to_extremes)}"
+def _at(grid: Grid) -> dict[str, str]:
+    """The columns that say which grid a row is of."""
+    return dict(zip(("network", "layer", "class_id"), grid, strict=True))
+
+
+def _same(grid: Grid, unit: Mapping) -> tuple[str, int]:
+    """What makes units one and the same to observers: the layer and the channel, whatever the target."""
+    # ASSUME: units of one channel are one unit to the observers: they look for the same at other places.
+    return grid[1], unit["channel"]
+
+
+def _units(paths_to_units: Mapping[Grid, str]) -> dict[Grid, dict[int, dict]]:
+    """Rows of `units.parquet` by grid and number."""
+    return {
+        grid: {row["unit"]: row for row in parquet.read(path, UNITS).to_pylist()}
+        for grid, path in paths_to_units.items()
+    }
+
+
+def _trials(
+    paths_to_trials: Mapping[Grid, str],
+    paths_to_extremes: Mapping[Grid, str],
+    paths_to_units: Mapping[Grid, str],
+    units: Mapping[Grid, Mapping[int, dict]],
+) -> _Trials:
+    """The trials of all grids, ordered by grid, unit, image set and condition."""
+    found = _Trials([], [], [])
+    for grid in sorted(paths_to_trials):
+        path_to_trials, path_to_extremes = paths_to_trials[grid], paths_to_extremes[grid]
+        rows = parquet.read(path_to_trials, TRIALS, empty=True).to_pylist()
+        rows.sort(key=lambda row: (row["unit"], row["set"], row["condition"], row["trial"]))
+        table = parquet.read(path_to_extremes, EXTREMES, optional=["relative_difference"], empty=True).to_pylist()
+        by_set = {(row["unit"], row["set"]): row for row in table}
+        for row in rows:
+            at = by_set.get((row["unit"], row["set"]))
+            if at is None:
+                raise StudyError(
+                    f"{path_to_extremes}: unit {row['unit']}, set {row['set']} is missing; "
+                    f"{parquet.again(path_to_extremes)}"
+                )
+            if row["unit"] not in units[grid]:
+                path = paths_to_units[grid]
+                raise StudyError(f"{path}: unit {row['unit']} is missing; {parquet.again(path)}")
+            # Of a unit none of whose visualisations is finite there is nothing to show.
+            if (row["condition"] != NONE) != bool(row["references"]) and row["condition"] != "synthetic":
+                raise StudyError(
+                    f"{path_to_trials}: trial {row['trial']} of condition {row['condition']} has "
+                    f"{len(row['references'])} references; {parquet.again(path_to_trials)}"
+                )
+            found.rows.append(row | _at(grid))
+            found.extremes.append(at)
+            found.seen.append(
+                Trial(
+                    unit=_same(grid, units[grid][row["unit"]]),
+                    base=row["base"],
+                    max=row["max"],
+                    min=row["min"],
+                    max_at=(at["max_top"], at["max_left"]),
+                    min_at=(at["min_top"], at["min_left"]),
+                    side=at["size"],
+                    references=tuple(row["references"]),
+                )
             )
-        if row["unit"] not in channels:
-            raise StudyError(f"{path_to_units}: unit {row['unit']} is missing; {parquet.again(path_to_units)}")
-        if (row["condition"] != NONE) != bool(row["references"]):
-            raise StudyError(
-                f"{path_to_trials}: trial {row['trial']} of condition {row['condition']} has {len(row['references'])} "
-                f"references; {parquet.again(path_to_trials)}"
-            )
-        seen.append(
-            Trial(
-                # ASSUME: units of one channel are one unit to the observers: they look for the same at other places.
-                unit=channels[row["unit"]],
-                base=row["base"],
-                max=row["max"],
-                min=row["min"],
-                max_at=(at["max_top"], at["max_left"]),
-                min_at=(at["min_top"], at["min_left"]),
-                side=at["size"],
-                references=tuple(row["references"]),
-            )
-        )
-        extremes.append(at)
-    return _Trials(rows, seen, extremes)
+    return found
+
+
+def _shown(trials: _Trials, paths_to_stimuli: Mapping[Grid, str]) -> _Pictures:
+    """The pictures of all trials. Names say what they hold, so that grids share them."""
+    names: dict[Grid, set[str]] = {}
+    for row in trials.rows:
+        of_grid = names.setdefault((row["network"], row["layer"], row["class_id"]), set())
+        of_grid.update((row["base"], row["max"], row["min"], *row["references"]))
+    pngs: dict[str, bytes] = {}
+    for grid, of_grid in names.items():
+        pngs |= stimuli(paths_to_stimuli[grid], sorted(of_grid))
+    return _Pictures(pngs)
 
 
 def _answers(trials: _Trials, observer: str, p: np.ndarray, correct: np.ndarray) -> Iterator[dict]:
@@ -128,16 +188,21 @@ def _values(trials: _Trials, pictures: Mapping[str, np.ndarray]) -> dict[str, np
 
     Times the baseline's direction, so that the larger value is chosen.
     """
-    bases = {trial.base: pictures[trial.base] / 255 for trial in trials.seen}
-    maps = {name: baselines.saliency_map(image) for name, image in bases.items()}
-    found: dict[str, list] = {name: [] for name in PRIOR}
-    for trial in trials.seen:
-        image = bases[trial.base]
-        squares = trial.max_at, trial.min_at
-        found["centre"].append([baselines.centre(at, trial.side, image.shape[1:]) for at in squares])
-        found["variance"].append([baselines.variance(image, at, trial.side) for at in squares])
-        found["saliency_sr"].append([baselines.saliency(maps[trial.base], at, trial.side) for at in squares])
-    return {name: baselines.DIRECTION[name] * np.array(values) for name, values in found.items()}
+    by_base: dict[str, list[int]] = {}
+    for i, trial in enumerate(trials.seen):
+        by_base.setdefault(trial.base, []).append(i)
+    found = {name: np.empty((len(trials.seen), 2)) for name in PRIOR}
+    # One image after the other: all at once would take much memory.
+    for base, of_base in by_base.items():
+        image = pictures[base] / 255
+        salient = baselines.saliency_map(image)
+        for i in of_base:
+            trial = trials.seen[i]
+            squares = trial.max_at, trial.min_at
+            found["centre"][i] = [baselines.centre(at, trial.side, image.shape[1:]) for at in squares]
+            found["variance"][i] = [baselines.variance(image, at, trial.side) for at in squares]
+            found["saliency_sr"][i] = [baselines.saliency(salient, at, trial.side) for at in squares]
+    return {name: baselines.DIRECTION[name] * values for name, values in found.items()}
 
 
 @torch.inference_mode()
@@ -252,28 +317,41 @@ def _with_references(
 class _Task:
     """A two-alternative task of a unit: names of images, the maximal and the minimal ones."""
 
+    grid: Grid
     unit: int
+    same: tuple[str, int]
     queries: tuple[str, str]
     references: tuple[tuple[str, ...], tuple[str, ...]]
 
 
-def _tasks(path_to_sets: str) -> list[_Task]:
-    """A task per unit and image set, in their order: base images are the queries."""
-    by_set: dict[tuple[int, int], dict[tuple[str, str], list[str]]] = {}
-    for row in parquet.read(path_to_sets, SETS).to_pylist():
-        found = by_set.setdefault((row["unit"], row["set"]), {})
-        found.setdefault((row["side"], row["role"]), []).append(row["source"])
+def _tasks(
+    paths_to_sets: Mapping[Grid, str], paths_to_units: Mapping[Grid, str], units: Mapping[Grid, Mapping[int, dict]]
+) -> list[_Task]:
+    """A task per unit that varies and image set, ordered by grid, unit and set: base images are the queries."""
     tasks = []
-    for (unit, number), found in sorted(by_set.items()):
-        for side in ("top", "bottom"):
-            if len(found.get((side, "base"), [])) != 1 or not found.get((side, "reference")):
-                raise StudyError(
-                    f"{path_to_sets}: unit {unit}, set {number} needs one base image and references on the {side} "
-                    f"side; {parquet.again(path_to_sets)}"
-                )
-        queries = tuple(found[side, "base"][0] for side in ("top", "bottom"))
-        references = tuple(tuple(found[side, "reference"]) for side in ("top", "bottom"))
-        tasks.append(_Task(unit, queries, references))
+    for grid in sorted(paths_to_sets):
+        path = paths_to_sets[grid]
+        by_set: dict[tuple[int, int], dict[tuple[str, str], list[str]]] = {}
+        for row in parquet.read(path, SETS).to_pylist():
+            found = by_set.setdefault((row["unit"], row["set"]), {})
+            found.setdefault((row["side"], row["role"]), []).append(row["source"])
+        unknown = sorted({unit for unit, _ in by_set} - units[grid].keys())
+        if unknown:
+            raise StudyError(
+                f"{paths_to_units[grid]}: unit {unknown[0]} is missing; {parquet.again(paths_to_units[grid])}"
+            )
+        for (unit, number), found in sorted(by_set.items()):
+            for side in ("top", "bottom"):
+                if len(found.get((side, "base"), [])) != 1 or not found.get((side, "reference")):
+                    raise StudyError(
+                        f"{path}: unit {unit}, set {number} needs one base image and references on the {side} side; "
+                        f"{parquet.again(path)}"
+                    )
+            # Nothing can be read of a unit that never varies.
+            if units[grid][unit]["status"] == OK:
+                queries = tuple(found[side, "base"][0] for side in ("top", "bottom"))
+                references = tuple(tuple(found[side, "reference"]) for side in ("top", "bottom"))
+                tasks.append(_Task(grid, unit, _same(grid, units[grid][unit]), queries, references))
     return tasks
 
 
@@ -282,21 +360,32 @@ def _photographs(tasks: Sequence[_Task], source: NetworkSource) -> dict[str, np.
     prepared = networks.prepared(source)
     names = sorted({name for task in tasks for group in (task.queries, *task.references) for name in group})
     mean, std = (torch.tensor(prepared.transform[name]).view(3, 1, 1) for name in ("mean", "std"))
-    shown = ((images.load(names, prepared) * std + mean) * 255).round().clamp(0, 255)
-    return dict(zip(names, shown.to(torch.uint8).numpy(), strict=True))
+    found = {}
+    for start in range(0, len(names), BATCH):
+        some = names[start : start + BATCH]
+        shown = ((images.load(some, prepared) * std + mean) * 255).round().clamp(0, 255)
+        found |= dict(zip(some, shown.to(torch.uint8).numpy(), strict=True))
+    return found
 
 
 def _interpretability(
-    tasks: Sequence[_Task], source: NetworkSource, similarities: Sequence[Similarity], seed: int
+    tasks: Sequence[_Task],
+    units: Mapping[Grid, Mapping[int, dict]],
+    source: NetworkSource,
+    similarities: Sequence[Similarity],
+    seed: int,
 ) -> Iterator[dict]:
-    """Unit, similarity and scores."""
+    """Rows of `INTERPRETABILITY`."""
     if not tasks:
         return
     pictures = _photographs(tasks, source)
-    units = np.array([task.unit for task in tasks])
+    by_unit: dict[tuple[Grid, int], list[int]] = {}
+    for i, task in enumerate(tasks):
+        by_unit.setdefault((task.grid, task.unit), []).append(i)
+    same = observers.numbered([task.same for task in tasks])
     generator = np.random.default_rng(seed)
     # References of another unit, or of any where there is one alone.
-    drawn = [generator.choice(np.flatnonzero(units != unit) if (units != unit).any() else len(units)) for unit in units]
+    drawn = [generator.choice(np.flatnonzero(same != one) if (same != one).any() else len(same)) for one in same]
     for similarity in similarities:
         gallery = Gallery(similarity, pictures)
         found = np.array([observers.task_evidence(gallery, task.queries, task.references) for task in tasks])
@@ -309,15 +398,16 @@ def _interpretability(
                     for task, i in zip(tasks, drawn, strict=True)
                 ]
             )
-        for unit in np.unique(units):
-            score, hard = observers.interpretability(found[units == unit], temperature)
-            yield {
-                "unit": int(unit),
+        for (grid, unit), own in by_unit.items():
+            score, hard = observers.interpretability(found[own], temperature)
+            yield _at(grid) | {
+                "cell": units[grid][unit]["cell"],
+                "unit": unit,
                 "similarity": similarity.name,
                 "score": score,
                 "hard_score": hard,
                 "temperature": temperature,
-                "tasks": int((units == unit).sum()),
+                "tasks": len(own),
             }
 
 
@@ -325,28 +415,27 @@ def observe(
     *,
     path_to_observers: str,
     path_to_interpretability: str,
-    path_to_trials: str,
-    path_to_stimuli: str,
-    path_to_extremes: str,
-    path_to_sets: str,
-    path_to_units: str,
-    network: str,
-    layer: str,
-    class_id: str,
+    paths_to_trials: Mapping[Grid, str],
+    paths_to_stimuli: Mapping[Grid, str],
+    paths_to_extremes: Mapping[Grid, str],
+    paths_to_sets: Mapping[Grid, str],
+    paths_to_units: Mapping[Grid, str],
     siblings: Mapping[str, NetworkSource],
     source: NetworkSource,
     device: str,
     seed: int,
     made: str | None = None,
 ) -> str:
-    """Write what each observer chooses in the trials, and the machine interpretability score of each unit.
+    """Write what each observer chooses in a network's trials, and the machine interpretability score of each unit.
 
-    `siblings` are networks by name with the model of `source` and other weights; the observers compare by their
-    features, too. Rows of observers without references are in condition none alone: the queries are the same in all.
+    Files are by (network, layer, target), all of one network. What an observer knows of other units, and its
+    temperature, are of all of them. `siblings` are networks by name with the model of `source` and other weights; the
+    observers compare by their features, too. Rows of observers without references are in condition none alone: the
+    queries are the same in all.
     """
-    trials = _trials(path_to_trials, path_to_extremes, path_to_units)
-    names = {name for trial in trials.seen for name in (trial.base, trial.max, trial.min, *trial.references)}
-    pictures = _decoded(path_to_stimuli, sorted(names))
+    units = _units(paths_to_units)
+    trials = _trials(paths_to_trials, paths_to_extremes, paths_to_units, units)
+    pictures = _shown(trials, paths_to_stimuli)
     similarities = [observers.HAND, observers.SSIM, *(sibling(name, each, device) for name, each in siblings.items())]
     rows = []
     plain, explained = trials.of(with_references=False), trials.of(with_references=True)
@@ -354,18 +443,10 @@ def observe(
         rows += _without_references(plain, pictures, source, device, seed)
     if explained.rows:
         rows += _with_references(explained, pictures, similarities, seed)
-    rows.sort(key=lambda row: (row["unit"], row["set"], row["condition"], row["observer"]))
-    tasks = _tasks(path_to_sets)
-    units = {row["unit"]: row for row in parquet.read(path_to_units, UNITS).to_pylist()}
-    unknown = sorted({task.unit for task in tasks} - units.keys())
-    if unknown:
-        raise StudyError(f"{path_to_units}: unit {unknown[0]} is missing; {parquet.again(path_to_units)}")
-    # Nothing can be read of a unit that never varies.
-    tasks = [task for task in tasks if units[task.unit]["status"] == OK]
-    cells = {unit: row["cell"] for unit, row in units.items()}
-    at = {"network": network, "layer": layer, "class_id": class_id}
-    scores = [at | {"cell": cells[row["unit"]]} | row for row in _interpretability(tasks, source, similarities, seed)]
-    scores.sort(key=lambda row: (row["unit"], row["similarity"]))
+    rows.sort(key=lambda row: [row[name] for name in ("layer", "class_id", "unit", "set", "condition", "observer")])
+    tasks = _tasks(paths_to_sets, paths_to_units, units)
+    scores = list(_interpretability(tasks, units, source, similarities, seed))
+    scores.sort(key=lambda row: [row[name] for name in ("layer", "class_id", "unit", "similarity")])
     parquet.write(path_to_observers, rows, SCHEMA, made)
     parquet.write(path_to_interpretability, scores, INTERPRETABILITY, made)
     return f"{len({row['observer'] for row in rows})} observers, {len(trials.rows)} trials"

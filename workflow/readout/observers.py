@@ -254,7 +254,7 @@ def preference(kind: str, gallery: Gallery, trial: Trial, references: Sequence[s
     return float(evidence(*KINDS[kind](gallery, trial, references)))
 
 
-def _numbered(units: Sequence[Hashable]) -> np.ndarray:
+def numbered(units: Sequence[Hashable]) -> np.ndarray:
     """Units by number, in the order in which they come [N]."""
     numbers = {unit: i for i, unit in enumerate(dict.fromkeys(units))}
     return np.array([numbers[unit] for unit in units], int)
@@ -265,7 +265,7 @@ def re_paired(trials: Sequence[Trial], generator: np.random.Generator) -> list[T
 
     Where all are of one unit, with those of any trial.
     """
-    units = _numbered([trial.unit for trial in trials])
+    units = numbered([trial.unit for trial in trials])
     found = []
     for i, trial in enumerate(trials):
         others = np.flatnonzero(units != units[i])
@@ -354,7 +354,7 @@ def prior(differences: np.ndarray, units: Sequence[Hashable]) -> np.ndarray:
 
     0 where there is no other unit.
     """
-    of = _numbered(units)
+    of = numbered(units)
     found = np.empty(len(of))
     for unit in np.unique(of):
         own = of == unit
