@@ -230,7 +230,7 @@ def _looks(layer: Layer, load: Callable[[Sequence[str]], torch.Tensor], names: S
     maps = torch.cat(maps).float().cpu().numpy()
     return {
         "sparsity": float(baselines.sparsity(maps).mean()),
-        "contrast": float(baselines.local_contrast(maps, scale_free=True).mean()),
+        "contrast": float(baselines.local_contrast(maps).mean()),
     }
 
 
