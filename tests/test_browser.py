@@ -159,7 +159,7 @@ def test_a_whole_session(study, tmp_path, condition, task, by_keys, size):
     folder, path_to_key, best = study
     given, path, shown, log, requests = _whole(study, tmp_path, condition, task, by_keys, size)
     assert log == []
-    assert len(requests) > 5 * UNITS
+    assert len(requests) > 4 * UNITS
     assert [asked for asked in requests if not asked.startswith((folder.as_uri(), "blob:null/"))] == []
 
     text = path.read_text(encoding="utf-8")

@@ -180,7 +180,7 @@ def sample(
     """Rows of drawn units: so many of each cell, or of the whole layer, or fewer where there are fewer.
 
     `area` is the number of positions of a channel. A channel has the number of its first unit, and is of one cell
-    alone. The seed and the rest of `at` decide the draw, with the target where cells are of units.
+    alone. The seed and the rest of `at` decide the draw, and the target where it is of cells, which are the target's.
     """
     named = {unit: cell for cell, of_cell in cells.items() for unit in of_cell.tolist()}
     if channels:
@@ -193,7 +193,8 @@ def sample(
     rows = []
     for part, members in parts.items():
         # The first of one order: when more are asked for, those drawn before stay.
-        drawn = _generator(*at, target, part).permutation(members)[:units].tolist() if members else []
+        of = (target, part) if per == "cell" else ()
+        drawn = _generator(*at, *of).permutation(members)[:units].tolist() if members else []
         for draw, unit in enumerate(drawn):
             row = {"cell": named[unit], "draw": draw, "unit": unit, "channel": unit // area}
             rows.append(row | {"weight": len(members) / len(drawn)})
