@@ -17,7 +17,7 @@ from jobs.trials import ASKED, TRIALS
 from readout import StudyError, baselines, cuts, observers
 from readout.observers import Gallery, Similarity, Trial
 from readout.tracing import is_layer
-from runtime import parquet
+from runtime import parquet, process
 
 SCHEMA = pa.schema(
     [
@@ -52,6 +52,8 @@ PRIOR = ("centre", "variance", "saliency_sr")
 """Baselines whose differences the prior observer combines."""
 BATCH = 64
 """Images in one pass of the network that says how probable a class is, and photographs that are read at once."""
+RETURNS = 8
+"""Trials after which free memory goes back to the system."""
 DECODED = 4096
 """Pictures that are kept decoded: of 16 units in 5 conditions all are, and of large studies they take 0.6 GB."""
 
@@ -282,8 +284,13 @@ def _preferences(
     kind: str, gallery: Gallery, trials: Sequence[Trial], references: Iterable[Sequence[str]]
 ) -> np.ndarray:
     """Evidence of an observer of `observers.KINDS` in trials, from the references that are given for each [trials]."""
-    pairs = zip(trials, references, strict=True)
-    return np.array([observers.preference(kind, gallery, trial, names) for trial, names in pairs])
+    found = []
+    for trial, names in zip(trials, references, strict=True):
+        found.append(observers.preference(kind, gallery, trial, names))
+        # Features that are kept lie between what large pictures took and left, which would add up.
+        if len(found) % RETURNS == 0:
+            process.give_back()
+    return np.array(found)
 
 
 def _with_references(
