@@ -699,6 +699,19 @@ def test_observers_that_check_the_tables_agree_with_nobody(tmp_path):
     assert "coin" not in {*agreed["observer"], *agreed["part"]}
 
 
+def test_a_study_without_any_trial_says_so(tmp_path):
+    """A network's table of observers may be empty; where all are there is nothing to judge."""
+    trials, cells = simulate(people=0, networks=("one", "two"), layers=("conv1",))
+    given = write(tmp_path, trials, cells)
+    parquet.write(given["paths_to_observers"]["two"], [], job.ANSWERS)
+    job.judge(**given)
+    parquet.write(given["paths_to_observers"]["one"], [], job.ANSWERS)
+    with pytest.raises(
+        StudyError, match=r"no image set of any unit has a right answer; draw more \(occlusion\.units\)"
+    ):
+        job.judge(**given)
+
+
 def test_the_same_tables_give_the_same_bytes(tmp_path):
     trials, cells = simulate(people=0, networks=("one",), layers=("conv1",))
     given = write(tmp_path, trials, cells)
