@@ -125,6 +125,7 @@ def test_a_cell_is_noted_before_it_begins(project, reference):
     assert noted(project, "incomplete")
 
 
+@pytest.mark.slow
 def test_a_run_that_is_told_to_end_does_so(project, reference):
     """SIGTERM, as `kill` and Slurm send it, comes while the main thread holds the scheduler's lock.
 
@@ -167,6 +168,7 @@ def test_a_second_run_refuses(project, reference):
     assert reference.differences(project, reference.names) == []
 
 
+@pytest.mark.slow
 def test_of_two_runs_in_the_same_moment_one_refuses(project, reference):
     """Both have passed Snakemake's lock; the other ends as an undisturbed run does."""
     undo(project, *AFTER_CELLS)

@@ -14,7 +14,7 @@ from readout import answers
 from runtime import code, parquet, provenance
 from workflow import ROOT, TINY, ran
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 TASK = {"sets": 3, "bin": 3, "references": 5, "visualisations": {"batch": 2, "steps": 3}}
 AT = {"network": "alexnet", "layer": "conv5", "class_id": "0", "cell": "s3m3"}

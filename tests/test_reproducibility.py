@@ -16,6 +16,7 @@ from workflow import Project
 CLASSES = ("a", "b")
 
 
+@pytest.mark.slow
 @pytest.mark.workflow
 def test_from_scratch_on_one_core_with_the_classes_in_another_order(finished, tmp_path):
     """Every table equals that of the first run, which had two cores."""

@@ -657,6 +657,7 @@ def test_one_figure_as_a_target(project):
     assert figure.stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_table_cut_short_is_named_and_nothing_else_is_lost(project):
     """The message says how to make it again, and that mends it."""
     victim = project.results / "ablations" / "alexnet" / "dense1" / "0" / "s1m1.parquet"
