@@ -75,6 +75,25 @@ def test_a_layer_added_is_made_for_the_network_and_not_by_its_own_job(project):
     assert "Nothing to be done" in project.run(done, *PROFILE, "--executor", "local")
 
 
+@pytest.mark.slow
+def test_trials_are_made_in_the_jobs_of_layers_and_observers_after_them(project):
+    """The pool by the first job; a network's observers see the trials of all of its layers, and so come last."""
+    task = {"sets": 2, "bin": 2, "references": 5, "visualisations": {"batch": 2, "steps": 2}}
+    project.write(TINY | {"occlusion": task})
+    local = (*PROFILE, "--executor", "local")
+    project.run("results/tiny/cluster/layers/alexnet/conv5.done", *local)
+    assert (project.results / "occlusions" / "pool.parquet").exists()
+    grid = "alexnet/conv5/0"
+    assert len(list((project.results / "visualisations" / grid).glob("*.parquet"))) == 16
+    assert (project.results / "trials" / grid / "trials.parquet").exists()
+    assert not (project.results / "observers").exists()
+    project.run(*local)
+    assert (project.results / "observers" / "alexnet" / "observers.parquet").exists()
+    assert (project.results / "legibility.html").exists()
+    # A run without the cluster finds nothing to do.
+    assert project.planned() == {}
+
+
 def test_a_run_refuses_beside_jobs_that_outlived_theirs(project):
     """They write the same files."""
     with part(project.results, "layers/alexnet/dense1") as job:
