@@ -80,7 +80,7 @@ def test_the_window_of_highest_activation():
 
     def scanned(batch):
         batches = [slice(i, i + batch) for i in range(0, len(at), batch)]
-        return occluders.scan(lambda x: activation(x).numpy(), blur.windows, image, at, 12, batches)
+        return occluders.scan(lambda x: activation(x).numpy(), blur.opening(image, 12), at, batches)
 
     found = scanned(4)
     # At (0, 16) as at (0, 0) no stripe is sharp; (0, 0) comes first.

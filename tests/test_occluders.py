@@ -18,7 +18,7 @@ def brightness(x: torch.Tensor) -> np.ndarray:
 def scanned(activation, image, side, stride=1, order=None):
     at = squares.positions(image.shape[-1], side, stride)
     at = at if order is None else at[order]
-    values = occluders.scan(activation, occluders.occlude, image, at, side, [slice(0, 4), slice(4, len(at))])
+    values = occluders.scan(activation, occluders.occluding(image, side), at, [slice(0, 4), slice(4, len(at))])
     base = activation(image[None])[0]
     return at, values, [occluders.extremes(values[:, i], base[i], at, side) for i in range(values.shape[1])]
 
@@ -263,7 +263,7 @@ def test_a_scan_takes_windows_as_it_takes_occluders():
     image = torch.zeros(3, 12, 12)
     image[:, 3, 8] = 1
     at = squares.positions(12, 3, 1)
-    values = occluders.scan(lambda x: x.amax((1, 2, 3)).numpy()[:, None], blur.windows, image, at, 3, [slice(None)])
+    values = occluders.scan(lambda x: x.amax((1, 2, 3)).numpy()[:, None], blur.opening(image, 3), at, [slice(None)])
     best = at[values[:, 0].argmax()]
     # The first window that holds the bright pixel leaves it as bright as it is.
     assert best.tolist() == [1, 6]

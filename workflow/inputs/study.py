@@ -19,7 +19,7 @@ import yaml
 from inputs import datasets, weights
 from inputs.sources import ImageSource, NetworkSource
 from readout import StudyError, cells, groups, layer_names, planted, squares
-from readout.conditions import MIXED
+from readout.conditions import MIXED, SYNTHETIC
 from runtime import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -540,7 +540,7 @@ class Study:
             raise StudyError(f"occlusion.networks: {', '.join(unknown)} is none of {', '.join(self.networks)}")
         if "none" not in task["conditions"]:
             raise StudyError("occlusion.conditions: none is what the others are compared with; add it")
-        pictured = [name for name in ("synthetic", "mixed") if name in task["conditions"]]
+        pictured = [name for name in SYNTHETIC if name in task["conditions"]]
         if pictured and not task["visualisations"]:
             raise StudyError(
                 f"occlusion.conditions: {pictured[0]} shows feature visualisations; give occlusion.visualisations its "

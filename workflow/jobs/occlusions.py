@@ -13,7 +13,7 @@ from inputs import datasets
 from inputs.sources import NetworkSource
 from jobs import groups, images, networks
 from readout import StudyError, baselines, occluders, squares
-from readout.blur import windows
+from readout.blur import opening
 from readout.cuts import cut, cut_before
 from runtime import parquet, process
 
@@ -207,14 +207,19 @@ def _over(layer: Layer, load: Callable[[Sequence[str]], torch.Tensor], names: Se
     return torch.cat(parts).float().cpu().numpy()
 
 
-def _listed(unit: int, activations: np.ndarray, pool: Mapping[str, np.ndarray], cut, draw: Sequence) -> list[dict]:
+def _listed(
+    unit: int, activations: np.ndarray, pool: Mapping[str, np.ndarray], counts: Sequence[int], draw: Sequence
+) -> list[dict]:
     """The rows of a unit's image sets, by its activations over the pool [images].
 
-    `cut` are the arguments of `occluders.image_sets`; `draw` decides which images share a set.
+    `counts` are the sets, images a bin and references of `occluders.image_sets`; `draw` decides which images share a
+    set.
     """
     rows = []
     for side, sign in SIDES.items():
-        for number, found in enumerate(occluders.image_sets(sign * activations, *cut, _generator(*draw, unit, side))):
+        for number, found in enumerate(
+            occluders.image_sets(sign * activations, *counts, _generator(*draw, unit, side))
+        ):
             bins = [*range(len(found.references)), len(found.references)]
             members = zip(bins, [*found.references, found.base], [*found.reference_ranks, found.base_rank], strict=True)
             for b, image, rank in members:
@@ -243,15 +248,13 @@ def _by_image(rows: Iterable[dict]) -> dict[str, list[dict]]:
     return found
 
 
-def _over_positions(
-    layer: Layer, hide: Callable, image: torch.Tensor, at: np.ndarray, size: int, units: Sequence[int]
-) -> np.ndarray:
-    """Activations [positions, units], float32, of images that `hide` makes of one [3, H, W]."""
+def _over_positions(layer: Layer, hide: occluders.Hide, at: np.ndarray, units: Sequence[int]) -> np.ndarray:
+    """Activations [positions, units], float32, of the images that `hide` makes."""
 
     def activations(x: torch.Tensor) -> np.ndarray:
         return layer.chosen(layer.value(x), units).float().cpu().numpy()
 
-    return occluders.scan(activations, hide, image, at, size, layer.batches(len(at)))
+    return occluders.scan(activations, hide, at, layer.batches(len(at)))
 
 
 def _extremes(
@@ -262,8 +265,8 @@ def _extremes(
     With `refine`, positions around both extremes of a unit are tried by this stride, too.
     """
     width = image.shape[-1]
-    grid = squares.positions(width, size, stride)
-    values = _over_positions(layer, occluders.occlude, image, grid, size, units)
+    grid, hide = squares.positions(width, size, stride), occluders.occluding(image, size)
+    values = _over_positions(layer, hide, grid, units)
     base = layer.chosen(layer.value(image[None]), units)[0].tolist()
     for i, unit in enumerate(units):
         at, of_unit = grid, values[:, i]
@@ -274,7 +277,7 @@ def _extremes(
             tried = {tuple(position) for position in at.tolist()}
             more = [each for each in np.unique(np.concatenate(closer), axis=0).tolist() if tuple(each) not in tried]
             if more:
-                further = _over_positions(layer, occluders.occlude, image, np.array(more), size, [unit])
+                further = _over_positions(layer, hide, np.array(more), [unit])
                 at, of_unit = np.concatenate([at, more]), np.concatenate([of_unit, further[:, 0]])
                 # The first among equals is the first in the order of rows.
                 order = np.lexsort((at[:, 1], at[:, 0]))
@@ -420,8 +423,8 @@ def look(
     places = squares.covering(width, size, blur)
     shown, found = _shown(path_to_units, path_to_sets, "reference"), {}
     for name, rows in _by_image(shown).items():
-        image = images.load([name], prepared)[0]
-        values = _over_positions(at, windows, image, places, size, [row["unit"] for row in rows])
+        hide = opening(images.load([name], prepared)[0], size)
+        values = _over_positions(at, hide, places, [row["unit"] for row in rows])
         for row, of_unit in zip(rows, values.T, strict=True):
             best = int(of_unit.argmax())
             top, left = places[best].tolist()

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torchvision.transforms import functional
 
-from readout.occluders import inside
+from readout.occluders import Hide, inside
 
 KERNEL, SIGMA = 21 / 224, 3.5 / 224
 """Side of the Gaussian kernel and its standard deviation, as shares of the image's width."""
@@ -33,4 +33,10 @@ def windows(image: torch.Tensor, at: np.ndarray, side: int) -> torch.Tensor:
     at: top and left of the squares [n, 2]. The blur is of the whole image, so that near a window it holds what the
     window shows. It commutes with the normalisation of a channel: the image may be in [0, 1] or as the network sees it.
     """
-    return torch.where(inside(image, at, side), image, blurred(image))
+    return opening(image, side)(at)
+
+
+def opening(image: torch.Tensor, side: int) -> Hide:
+    """`windows` of one image, which is blurred once for all positions."""
+    soft = blurred(image)
+    return lambda at: torch.where(inside(image, at, side), image, soft)

@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from readout import StudyError
 from readout.squares import overlap
 
+Hide = Callable[[np.ndarray], torch.Tensor]
+"""Takes positions [n, 2] to the copies of one image that these make [n, C, H, W]."""
 LEAST_RANGE = 1e-6
 """Differences of activation that are none: as a share of the base image's, or of 1 where that is less."""
 
@@ -25,10 +27,19 @@ def occlude(image: torch.Tensor, at: np.ndarray, side: int) -> torch.Tensor:
     at: top and left of the squares [n, 2]. Returns [n, C, H, W]. A mean commutes with the normalisation of a channel,
     so the image may be in [0, 1] or as the network sees it.
     """
-    top, left = torch.from_numpy(np.asarray(at)).to(image.device).long().T
+    return occluding(image, side)(at)
+
+
+def occluding(image: torch.Tensor, side: int) -> Hide:
+    """`occlude` of one image, whose means are taken once for all positions."""
     # In float64: the mean of equal pixels is that pixel.
-    means = F.avg_pool2d(image.double(), side, 1)[:, top, left].T.to(image.dtype)
-    return torch.where(inside(image, at, side), means[:, :, None, None], image)
+    means = F.avg_pool2d(image.double(), side, 1).to(image.dtype)
+
+    def hide(at: np.ndarray) -> torch.Tensor:
+        top, left = torch.from_numpy(np.asarray(at)).to(image.device).long().T
+        return torch.where(inside(image, at, side), means[:, top, left].T[:, :, None, None], image)
+
+    return hide
 
 
 def inside(image: torch.Tensor, at: np.ndarray, side: int) -> torch.Tensor:
@@ -41,19 +52,14 @@ def inside(image: torch.Tensor, at: np.ndarray, side: int) -> torch.Tensor:
 
 
 def scan(
-    activation: Callable[[torch.Tensor], np.ndarray],
-    hide: Callable[[torch.Tensor, np.ndarray, int], torch.Tensor],
-    image: torch.Tensor,
-    at: np.ndarray,
-    side: int,
-    batches: Iterable[slice],
+    activation: Callable[[torch.Tensor], np.ndarray], hide: Hide, at: np.ndarray, batches: Iterable[slice]
 ) -> np.ndarray:
     """Activations of units for every position of a square [positions, units].
 
-    `hide` makes the images of some positions, as `occlude` does; `activation` takes images [N, C, H, W] to activations
-    [N, units]; the positions go through both by `batches`.
+    `hide` makes the images of some positions, as `occluding` gives it for an image; `activation` takes images
+    [N, C, H, W] to activations [N, units]; the positions go through both by `batches`.
     """
-    return np.concatenate([activation(hide(image, at[batch], side)) for batch in batches])
+    return np.concatenate([activation(hide(at[batch])) for batch in batches])
 
 
 @dataclass(frozen=True)

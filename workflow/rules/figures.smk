@@ -264,8 +264,7 @@ rule stimuli:
     run:
         from runtime import subprocesses
 
-        files = {name: path for name, path in input.items()}
-        subprocesses.run("jobs.figures", {**params.settings, **files, "paths": list(output)}, log[0])
+        subprocesses.run("jobs.figures", {**params.settings, **input, "paths": list(output)}, log[0])
 
 
 use rule figure2 as legibility_figure with:
@@ -310,7 +309,7 @@ use rule figure2 as legibility_cells with:
         code=digest("figures"),
 
 
-rule legibility_gain:
+use rule stimuli as legibility_gain with:
     input:
         path_to_table=rules.legibility.output.path_to_legibility,
         path_to_cells=rules.tables.output[0],
@@ -327,11 +326,6 @@ rule legibility_gain:
     params:
         settings={"figure": "legibility_gain", "networks": OCCLUDED, "title": "", "untrained": UNTRAINED},
         code=digest("figures"),
-    run:
-        from runtime import subprocesses
-
-        files = {name: path for name, path in input.items()}
-        subprocesses.run("jobs.figures", {**params.settings, **files, "paths": list(output)}, log[0])
 
 
 # All figures of the study.

@@ -11,7 +11,7 @@ rule legibility:
         extremes=lambda w: of_task(rules.occlusions.output.path_to_extremes),
         visualisations=lambda w: all_pictured(),
         path_to_cells=rules.tables.output[0],
-        # What people answered, where `make ingest` has put it.
+        # What people answered, where `python -m commands.ingest` has put it.
         responses=lambda w: [path for path in [RESPONSES] if os.path.exists(path)],
     output:
         path_to_legibility=f"{R}/legibility.parquet",

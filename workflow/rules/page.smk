@@ -1,5 +1,5 @@
 # The occlusion task as a page for people: a folder that works from a disk. Asked for by name (`snakemake page`), it is no
-# part of the study, and `make ingest` reads what people answered.
+# part of the study, and `python -m commands.ingest` reads what people answered.
 
 
 rule page:
