@@ -24,7 +24,7 @@ def draw(
     labels: Mapping[str, str] | None = None,
     path_to_cells: str | None = None,
     path_to_stimuli: str | None = None,
-    bins: Sequence[int] = (4, 4),
+    bins: Sequence[int] | None = None,
 ) -> Figure:
     """Draw the figure `figure1`, `figure2` (of one network), another or a supplement from its table.
 
@@ -59,7 +59,7 @@ def draw(
     if figure == "legibility":
         return legibility_figures.accuracy(table, networks, untrained)
     if figure == "legibility_cells":
-        return legibility_figures.cells(table, networks, untrained, bins)
+        return legibility_figures.cells(table, networks, untrained, **({} if bins is None else {"bins": bins}))
     if figure == "legibility_gain":
         cells = parquet.read(path_to_cells).to_pandas(ignore_metadata=True)
         return legibility_figures.gain(table, cells, networks, untrained)
