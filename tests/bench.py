@@ -144,7 +144,7 @@ def make_tasks(model: str, found: Sequence[layers.Layer], count: int) -> list[Ta
         of_unit = torch.empty(layer.units, dtype=torch.int64)
         for cell, members in enumerate(units):
             of_unit[torch.from_numpy(members)] = cell
-        shape = (layer.units,) if layer.name.startswith("dense") else (layer.channels, layer.height, layer.width)
+        shape = layer.shape
         of_unit = of_unit.view(1, *shape)
         call = Counter(other.module for other in found[: layer.depth])[layer.module]
         tasks.append(Task(layer, call, units, of_unit, torch.stack([of_unit == cell for cell in range(len(CELLS))])))

@@ -172,7 +172,7 @@ def test_where_tiles_are_used(model, count, random_network):
 @mkl
 @pytest.mark.parametrize(("device", "used"), [("cpu", True), ("openvino", False)])
 def test_tiles_are_for_torch_on_the_cpu(device, used):
-    source = NetworkSource("alexnet", 10, "random-0", ImageSource("digits", None, None))
+    source = NetworkSource("alexnet", 10, "random-0", ImageSource("digits", None, {"crop": 224}))
     traced = job.engine(source, device=device)
     assert any(isinstance(module, engine.Winograd) for module in traced.modules()) == used
 

@@ -482,7 +482,7 @@ def test_recorded_activations_are_ordinary(toy, toy_target):
 def test_weights_have_gradients_in_training_alone(images):
     """The engine's have none; a network built for training has its own weights, whose gradients are on."""
     traced = networks_job.engine(
-        NetworkSource("small_resnet", 10, "random-0", ImageSource("digits", None, None)), device="cpu"
+        NetworkSource("small_resnet", 10, "random-0", ImageSource("digits", None, {"crop": 32})), device="cpu"
     )
     weights = dict(traced.named_parameters())
     assert weights

@@ -15,6 +15,7 @@ from conftest import through_jobs
 from inputs.study import Study
 from jobs import groups, images, occlusions
 from readout import StudyError, models
+from readout.layers import Channels
 from workflow import ROOT
 
 SETS, BIN, REFERENCES, SIDE = 2, 3, 5, 6
@@ -119,10 +120,13 @@ def test_a_data_set_that_is_studied_whole_has_no_pool(study, tmp_path):
 
 # ---- units
 
+FOURS, TENS = Channels(25, (2, 2), last=False), Channels(8, (2, 5), last=False)
+"""Channels of four and of ten places."""
+
 
 def test_units_are_drawn_from_their_cells():
     cells = {"s0m0": np.arange(40), "s0m1": np.arange(40, 42), "s1m0": np.arange(50, 90)}
-    rows = occlusions.sample(cells, 3, "cell", 4, False, "t", 0, "net")
+    rows = occlusions.sample(cells, 3, "cell", FOURS, False, "t", 0, "net")
     assert [row["cell"] for row in rows] == ["s0m0"] * 3 + ["s0m1"] * 2 + ["s1m0"] * 3
     for row in rows:
         assert row["unit"] in cells[row["cell"]]
@@ -131,44 +135,44 @@ def test_units_are_drawn_from_their_cells():
         assert row["weight"] == (1 if row["cell"] == "s0m1" else 40 / 3)
     assert len({row["unit"] for row in rows}) == len(rows)
     # A cell's units depend on no other cell, and more units leave those drawn before as they are.
-    more = occlusions.sample(cells | {"s0m1": np.arange(42, 50)}, 5, "cell", 4, False, "t", 0, "net")
+    more = occlusions.sample(cells | {"s0m1": np.arange(42, 50)}, 5, "cell", FOURS, False, "t", 0, "net")
     assert [row["unit"] for row in more if row["cell"] == "s0m0"][:3] == [row["unit"] for row in rows[:3]]
-    other = occlusions.sample(cells, 3, "cell", 4, False, "t", 1, "net")
+    other = occlusions.sample(cells, 3, "cell", FOURS, False, "t", 1, "net")
     assert [row["unit"] for row in other] != [row["unit"] for row in rows]
 
 
 def test_units_are_drawn_from_a_whole_layer():
     cells = {"s0m0": np.arange(0, 90), "s0m1": np.arange(90, 100)}
-    rows = occlusions.sample(cells, 20, "layer", 4, False, "t", 0)
+    rows = occlusions.sample(cells, 20, "layer", FOURS, False, "t", 0)
     assert len({row["unit"] for row in rows}) == 20
     for row in rows:
         assert row["unit"] in cells[row["cell"]]
         assert row["weight"] == 5
     # Nine in ten are of the large cell, however the cells are cut.
     assert 14 <= sum(row["cell"] == "s0m0" for row in rows) < 20
-    again = occlusions.sample({"s0m0": np.arange(100)}, 20, "layer", 4, False, "t", 0)
+    again = occlusions.sample({"s0m0": np.arange(100)}, 20, "layer", FOURS, False, "t", 0)
     assert [row["unit"] for row in again] == [row["unit"] for row in rows]
 
 
 def test_a_channel_is_of_one_cell_the_same_for_all_targets():
     """Of eight channels of ten units, over two cells: each by its first unit, in the cell of one of its units."""
     cells = {"s0m0": np.arange(0, 80, 2), "s0m1": np.arange(1, 80, 2)}
-    rows = occlusions.sample(cells, 8, "cell", 10, True, "t", 0)
+    rows = occlusions.sample(cells, 8, "cell", TENS, True, "t", 0)
     assert sorted(row["channel"] for row in rows) == list(range(8))
     assert all(row["unit"] == 10 * row["channel"] for row in rows)
     by_cell = {cell: sorted(row["channel"] for row in rows if row["cell"] == cell) for cell in cells}
     # No cell takes all, and which has which does not depend on the order of the cells or on the target.
     assert all(by_cell.values())
     for order in (cells, dict(reversed(cells.items()))):
-        again = occlusions.sample(order, 8, "cell", 10, True, "other", 0)
+        again = occlusions.sample(order, 8, "cell", TENS, True, "other", 0)
         assert {cell: sorted(r["channel"] for r in again if r["cell"] == cell) for cell in cells} == by_cell
     # More units leave those drawn before as they are.
-    fewer = occlusions.sample(cells, 2, "cell", 10, True, "t", 0)
+    fewer = occlusions.sample(cells, 2, "cell", TENS, True, "t", 0)
     assert {(row["cell"], row["unit"]) for row in fewer} < {(row["cell"], row["unit"]) for row in rows}
     for row in fewer:
         assert row["weight"] == len(by_cell[row["cell"]]) / 2
     # Of scalars, a channel may give several.
-    assert len({row["channel"] for row in occlusions.sample(cells, 20, "cell", 10, False, "t", 0)}) < 40
+    assert len({row["channel"] for row in occlusions.sample(cells, 20, "cell", TENS, False, "t", 0)}) < 40
 
 
 @pytest.mark.parametrize("kind", ["unit", "channel"])

@@ -732,7 +732,7 @@ def group(tmp_path):
         columns[f"cell_fold{f}"] = np.where(np.isin(np.arange(12), units), "s1m0", "s0m0")
     parquet.write(file["cells"], columns, cells_job.FOLDS_SCHEMA)
     layers = [
-        {"layer": name, "node": name, "module": name, "depth": i, "channels": units, "height": 1, "width": 1}
+        {"layer": name, "node": name, "module": name, "depth": i, "axes": "features", "shape": [units]}
         | {"units": units}
         for i, (name, units) in enumerate({"l": 12, "small": 8, "smaller": 4}.items())
     ]

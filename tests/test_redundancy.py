@@ -429,7 +429,7 @@ def test_a_layer_of_other_units_is_refused(made):
     """As it may be where the table of layers is of another network."""
     study = made("sum")
     rows = parquet.read(study.layers).to_pylist()
-    rows[1] |= {"units": 5, "channels": 5}
+    rows[1] |= {"units": 5, "axes": "features", "shape": [5]}
     parquet.write(study.layers, rows, networks.LAYERS)
     with pytest.raises(StudyError, match=r"layers\.parquet: \w+ has other units; make it again"):
         run(study)

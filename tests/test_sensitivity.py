@@ -199,7 +199,7 @@ def test_what_the_study_cannot_have_itself_does_not_hinder_it(config):
 def layers(path, units):
     """A table of layers with so many units each."""
     rows = [
-        {"layer": n, "node": n, "module": n, "depth": i, "channels": u, "height": 1, "width": 1, "units": u}
+        {"layer": n, "node": n, "module": n, "depth": i, "axes": "features", "shape": [u], "units": u}
         for i, (n, u) in enumerate(units.items())
     ]
     parquet.write(path, rows, networks.LAYERS)

@@ -141,7 +141,7 @@ def test_classes_may_be_written_as_numbers(config):
         (["device"], "gpu", ["device", "cpu, cuda, auto, openvino"]),
         (["study"], "../up", ["study", "letters, digits"]),
         (["images", "study"], 3, ["images.study", "10"]),
-        (["networks", 0, "model"], "alexnot", ["alexnot are not known beforehand", "list them", "small_alexnet"]),
+        (["networks", 0, "model"], "alexnot", ["shipped: there are none for alexnot", "small_alexnet"]),
         (["networks", 0, "layers"], ["conv9"], ["alexnet", "no layer conv9", "conv1, conv2"]),
         (["networks", 0, "layers"], 8, ["alexnet", "8", "7 layers"]),
         (["networks", 0, "classes"], ["0", "ten"], ["alexnet", "no class ten", "0, 1, 2"]),
@@ -238,7 +238,7 @@ def test_imagenettes_study_needs_no_files(config):
     [
         ({"weights": "random"}, ["alexnet", "transform is missing"]),
         ({"weights": "imagenet.pth"}, ["imagenet.pth: no such file, nor a name of torchvision's"]),
-        ({"model": "googlenet"}, ["layers: all: the layers of googlenet are not known", "make layers MODEL=googlenet"]),
+        ({"model": "alexnot"}, ["model alexnot: neither the study nor torchvision has it; did you mean alexnet"]),
         ({"model": "vgg16", "layers": "blocks"}, ["blocks: vgg16 has none"]),
         ({"outputs": 100}, ["class n01910747: output 107, but alexnet has 100 outputs"]),
         ({"outputs": 1001}, ["outputs: 1001, but torchvision's weights have 1000"]),
@@ -246,7 +246,7 @@ def test_imagenettes_study_needs_no_files(config):
         ({"weights": "shipped-0123456789abcdef"}, ["shipped-0123456789abcdef: write shipped"]),
         ({"classes": ["n01440764", "n04147183"]}, ["no class n01440764"]),
         ({"layers": ["../up"]}, ["alexnet has no layer ../up"]),
-        ({"model": "googlenet", "layers": ["a/b"]}, ["layer 'a/b'", "rename it"]),
+        ({"model": "googlenet", "layers": ["a/b"]}, ["googlenet has no layer a/b", "inception3a.branch1.bn"]),
     ],
 )
 def test_mistakes_with_published_networks(config, imagenet, changes, words):

@@ -180,7 +180,8 @@ def sample(
     """Rows of drawn units: so many of each cell, or of the whole layer, or fewer where there are fewer.
 
     `of` are the channels of the layer. With `channels` these are drawn; each has the number of its first unit, and is
-    of one cell alone. The seed and the rest of `at` decide the draw, and the target where it is of cells, which are the target's.
+    of one cell alone. The seed and the rest of `at` decide the draw, and the target where it is of cells, which are the
+    target's.
     """
     named = {unit: cell for cell, of_cell in cells.items() for unit in of_cell.tolist()}
     if channels:

@@ -96,7 +96,7 @@ class _Network:
         return activation
 
     def activation(self, place: int) -> Activation:
-        """Of a unit (its place in the layer's order) behind the non-linearity, or of a channel (its number) before it."""
+        """Of a unit (its place in the layer's order) behind the non-linearity, or of a channel (its number) before."""
         return self._at(place, self.before if self.unit == "channel" else self.behind)
 
     def synthesised(self, place: int, **settings) -> Result:

@@ -214,12 +214,17 @@ def _studied(node: fx.Node) -> bool:
     return by_image(node) and value.floating and math.prod(value.shape[1:]) > 0
 
 
+def _modules(network: nn.Module) -> dict[str, nn.Module]:
+    """The modules of a network by path; one that is held in two places has two."""
+    return dict(network.named_modules(remove_duplicate=False))
+
+
 def _layers(network: nn.Module, traced: fx.GraphModule, image: torch.Tensor) -> dict[fx.Node, str]:
     """The non-linearities of a graph by their names, in the order of execution; the graph is measured."""
     if not all(map(is_measured, traced.graph.nodes)):
         measure(traced, image)
     nodes = [node for node in traced.graph.nodes if is_layer(traced, node) and _studied(node)]
-    return dict(zip(nodes, _unique(_readable(traced, nodes, dict(network.named_modules()))), strict=True))
+    return dict(zip(nodes, _unique(_readable(traced, nodes, _modules(network))), strict=True))
 
 
 def _others(traced: fx.GraphModule, layers: Collection[str]) -> dict[str, fx.Node]:
@@ -236,7 +241,7 @@ def find(network: nn.Module, traced: fx.GraphModule, image: torch.Tensor, also: 
     """
     named = _layers(network, traced, image)
     more = _others(traced, named.values())
-    blocks = _blocks(traced, list(named), dict(network.named_modules()))
+    blocks = _blocks(traced, list(named), _modules(network))
     named |= {more[name]: name for name in also if name in more and more[name] not in named}
     found = []
     for node in traced.graph.nodes:
@@ -250,7 +255,7 @@ def find(network: nn.Module, traced: fx.GraphModule, image: torch.Tensor, also: 
 def names(network: nn.Module, traced: fx.GraphModule, image: torch.Tensor) -> list[Named]:
     """All that a configuration may list of a traced network, in the order of execution."""
     named = _layers(network, traced, image)
-    blocks = _blocks(traced, list(named), dict(network.named_modules()))
+    blocks = _blocks(traced, list(named), _modules(network))
     order = {node: i for i, node in enumerate(traced.graph.nodes)}
     found = [(node, Named(name, name, blocks.get(node))) for node, name in named.items()]
     found += [(node, Named(name, named.get(node), None)) for name, node in _others(traced, named.values()).items()]

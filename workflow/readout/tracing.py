@@ -114,7 +114,7 @@ def _untraceable(network: nn.Module, error: Exception) -> str:
     """What cannot be traced, and in which line of a network's code."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(LIBRARIES)]
     of_network = [f for f in frames if Path(f.filename) != Path(__file__)]
-    where = f"{of_network[-1].filename}, line {of_network[-1].lineno}: {of_network[-1].line}: " if of_network else ""
+    where = f"{of_network[-1].filename}, line {of_network[-1].lineno} ({of_network[-1].line}): " if of_network else ""
     said = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return f"{type(network).__name__}: cannot be traced: {where}{said}"
 
@@ -146,12 +146,14 @@ def trace(
     where the network cannot be traced, with the line at fault.
     """
     network.eval()
-    for module in network.modules():
-        if getattr(module, "inplace", False):
-            module.inplace = False
+    overwriting = [module for module in network.modules() if getattr(module, "inplace", False)]
+    for module in overwriting:
+        module.inplace = False
     try:
         traced = _recorded(network)
     except Exception as error:
+        for module in overwriting:
+            module.inplace = True
         if image is None:
             raise error if isinstance(error, StudyError) else StudyError(_untraceable(network, error)) from error
         traced = _loaded(export(network, image), image.device)
@@ -187,7 +189,14 @@ def is_layer(network: fx.GraphModule, node: fx.Node) -> bool:
         return isinstance(network.get_submodule(node.target), MODULES)
     if node.op == "call_method":
         return node.target in METHODS
-    return node.op == "call_function" and any(node.target in alike for alike in FUNCTIONS.values())
+    if node.op != "call_function":
+        return False
+    return any(node.target in alike for alike in FUNCTIONS.values()) or _is_relu6(node)
+
+
+def _is_relu6(node: fx.Node) -> bool:
+    """Whether a node is a ReLU6, which torch's module writes as a tanh of straight lines from 0 to 6."""
+    return node.target in FUNCTIONS["relu6"] or (node.target is ATEN.hardtanh.default and node.args[1:] == (0.0, 6.0))
 
 
 def rectifier(network: fx.GraphModule, node: fx.Node) -> Callable[[torch.Tensor], torch.Tensor] | None:
@@ -195,7 +204,7 @@ def rectifier(network: fx.GraphModule, node: fx.Node) -> Callable[[torch.Tensor]
     if not is_layer(network, node):
         return None
     module = network.get_submodule(node.target) if node.op == "call_module" else None
-    if isinstance(module, nn.ReLU6) or node.target in FUNCTIONS["relu6"]:
+    if isinstance(module, nn.ReLU6) or _is_relu6(node):
         return F.relu6
     return F.relu if isinstance(module, nn.ReLU) or node.target in (*FUNCTIONS["relu"], "relu") else None
 

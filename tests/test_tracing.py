@@ -1,0 +1,480 @@
+"""Tracing: networks of any kind as graphs, their non-linearities, what is cut where, and the axes of their layers."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from readout import StudyError, ablations, activations, cuts, gradients, layers, tracing
+from readout.layers import Channels
+
+
+def seeded(build):
+    torch.manual_seed(0)
+    return build().eval()
+
+
+def pictures(count=3, size=8):
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
+class Simple(nn.Module):
+    """A convolution, a non-linearity, a dense layer."""
+
+    def __init__(self, act, branch=False):
+        super().__init__()
+        self.conv, self.act, self.dense = nn.Conv2d(3, 4, 3, padding=1), act, nn.Linear(4 * 8 * 8, 5)
+        self.branch = branch
+
+    def forward(self, x):
+        x = self.conv(x)
+        # torch.fx cannot decide it; torch.export can.
+        if self.branch and x.mean(0).shape != x.shape[1:]:
+            raise ValueError("no images")
+        x = self.act(x)
+        return self.dense(x.flatten(1))
+
+
+class Both(Simple):
+    """The same, with what torch.fx cannot follow: a part of a tensor is overwritten."""
+
+    def forward(self, x):
+        x = self.conv(x)
+        x[:, 0] = 0
+        return self.dense(self.act(x).flatten(1))
+
+
+# As its users write it, and plainly.
+ACTIVATIONS = {
+    "nn.ReLU": (nn.ReLU(), torch.relu),
+    "nn.ReLU6": (nn.ReLU6(inplace=True), lambda x: x.clamp(0, 6)),
+    "nn.LeakyReLU": (nn.LeakyReLU(0.2, inplace=True), lambda x: torch.where(x > 0, x, 0.2 * x)),
+    "nn.PReLU": (nn.PReLU(), lambda x: torch.where(x > 0, x, 0.25 * x)),
+    "nn.ELU": (nn.ELU(inplace=True), lambda x: torch.where(x > 0, x, x.exp() - 1)),
+    "nn.SELU": (nn.SELU(inplace=True), torch.selu),
+    "nn.SiLU": (nn.SiLU(inplace=True), lambda x: x * x.sigmoid()),
+    "nn.GELU": (nn.GELU(), lambda x: x * (1 + torch.erf(x / 2**0.5)) / 2),
+    "nn.Mish": (nn.Mish(inplace=True), lambda x: x * torch.tanh(F.softplus(x))),
+    "nn.Hardswish": (nn.Hardswish(inplace=True), lambda x: x * (x + 3).clamp(0, 6) / 6),
+    "nn.Softplus": (nn.Softplus(), lambda x: (1 + x.exp()).log()),
+    "F.leaky_relu": (lambda x: F.leaky_relu(x, 0.2), lambda x: torch.where(x > 0, x, 0.2 * x)),
+    "F.leaky_relu_": (lambda x: F.leaky_relu_(x, 0.2), lambda x: torch.where(x > 0, x, 0.2 * x)),
+    "F.elu inplace": (lambda x: F.elu(x, inplace=True), lambda x: torch.where(x > 0, x, x.exp() - 1)),
+    "torch.selu_": (torch.selu_, torch.selu),
+    "F.silu inplace": (lambda x: F.silu(x, inplace=True), lambda x: x * x.sigmoid()),
+    "F.gelu tanh": (lambda x: F.gelu(x, approximate="tanh"), lambda x: F.gelu(x, approximate="tanh")),
+    "F.mish": (F.mish, lambda x: x * torch.tanh(F.softplus(x))),
+    "F.hardswish inplace": (lambda x: F.hardswish(x, inplace=True), lambda x: x * (x + 3).clamp(0, 6) / 6),
+    "F.softplus": (F.softplus, lambda x: (1 + x.exp()).log()),
+    "x.relu()": (lambda x: x.relu(), torch.relu),
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("kind", [Simple, Both])
+def test_every_kind_of_non_linearity_is_a_layer(name, kind):
+    """By either way of tracing: found once, kept as it is computed, and the scores are the network's own."""
+    act, plain = ACTIVATIONS[name]
+    network = seeded(lambda: kind(copy.deepcopy(act)))
+    x = pictures()
+    with torch.inference_mode():
+        expected, before = network(x), network.conv(x)
+        if kind is Both:
+            before[:, 0] = 0
+    traced = tracing.trace(network, x[:1])
+    (found,) = layers.find(network, traced, x[:1])
+    kept = []
+    torch.testing.assert_close(activations.record(traced, x, [found.node], lambda n, v: kept.append(v)), expected)
+    torch.testing.assert_close(kept[0], plain(before))
+    assert found.shape == (4, 8, 8)
+    parts = cuts.cut(traced, found.node)
+    with torch.inference_mode():
+        alive = parts.prefix(x)
+        torch.testing.assert_close(parts.tail(*alive), expected)
+        torch.testing.assert_close(alive[0], kept[0])
+
+
+@pytest.mark.parametrize("gate", [nn.Sigmoid(), nn.Hardsigmoid(), nn.Tanh(), nn.Softmax(1), nn.Identity()])
+def test_gates_are_no_layers(gate):
+    network = seeded(lambda: Simple(gate))
+    assert layers.find(network, tracing.trace(network, pictures(1)), pictures(1)) == []
+
+
+def test_what_torch_fx_cannot_follow_goes_by_torch_export():
+    """The two give the same scores; only the second has torch's own operations for nodes."""
+    network = seeded(lambda: Both(nn.ReLU()))
+    with pytest.raises(StudyError, match=r"Both: cannot be traced: .*test_tracing\.py, line \d+ \(x\[:, 0\] = 0\): "):
+        tracing.trace(network)
+    traced = tracing.trace(network, pictures(1))
+    assert not any(node.op == "call_module" for node in traced.graph.nodes)
+    # For any number of images, and the scores alone.
+    for count in (1, 2, 5):
+        with torch.inference_mode():
+            torch.testing.assert_close(traced(pictures(count)), network(pictures(count)))
+
+
+@pytest.mark.parametrize("way", ["module", "function", "method"])
+def test_an_in_place_statement_is_done_by_torch_export(way):
+    """Its result has no name, so that torch.fx would lose it."""
+
+    class Statement(Simple):
+        def forward(self, x):
+            x = self.conv(x)
+            if way == "module":
+                self.act(x)
+            elif way == "function":
+                F.relu(x, inplace=True)
+            else:
+                x.relu_()
+            return self.dense(x.flatten(1))
+
+    network = seeded(lambda: Statement(nn.ReLU(inplace=True)))
+    with torch.inference_mode():
+        expected = network(pictures())
+        assert not torch.equal(expected, network.dense(network.conv(pictures()).flatten(1)))
+    traced = tracing.trace(network, pictures(1))
+    assert len(layers.find(network, traced, pictures(1))) == 1
+    with torch.inference_mode():
+        torch.testing.assert_close(traced(pictures()), expected)
+        torch.testing.assert_close(network(pictures()), expected)
+
+
+def test_what_neither_can_follow_is_refused_with_its_line():
+    class Data(Simple):
+        def forward(self, x):
+            x = self.conv(x)
+            if x.sum() > 0:
+                x = x * 2
+            return self.dense(x.flatten(1))
+
+    with pytest.raises(
+        StudyError, match=r"Data: cannot be traced: .*test_tracing\.py, line \d+ \(if x\.sum\(\) > 0:\): "
+    ):
+        tracing.trace(seeded(lambda: Data(nn.ReLU())), pictures(1))
+
+
+# ---- a transformer
+
+
+class Attention(nn.Module):
+    """Attention of two heads over tokens [N, tokens, features], written out."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x):
+        count, tokens, width = x.shape
+        q, k, v = self.qkv(x).reshape(count, tokens, 3, 2, width // 2).permute(2, 0, 3, 1, 4).unbind(0)
+        weights = (q @ k.transpose(-2, -1) / (width // 2) ** 0.5).softmax(-1)
+        return self.out((weights @ v).transpose(1, 2).reshape(count, tokens, width))
+
+
+class Block(nn.Module):
+    """Attention, then two dense layers; a way around either."""
+
+    def __init__(self, width, act):
+        super().__init__()
+        self.norm1, self.attention, self.norm2 = nn.LayerNorm(width), Attention(width), nn.LayerNorm(width)
+        self.fc1, self.act, self.fc2 = nn.Linear(width, 2 * width), act, nn.Linear(2 * width, width)
+
+    def forward(self, x):
+        x = x + self.attention(self.norm1(x))
+        return x + self.fc2(self.act(self.fc1(self.norm2(x))))
+
+
+class Transformer(nn.Module):
+    """Three blocks over sixteen patches and a token for the class; one GELU, which all blocks call."""
+
+    def __init__(self, written=False):
+        super().__init__()
+        act = nn.GELU()
+        self.patches, self.token = nn.Conv2d(3, 8, 2, stride=2), nn.Parameter(torch.randn(1, 1, 8))
+        self.positions = nn.Parameter(torch.randn(1, 17, 8))
+        self.blocks = nn.ModuleList([Block(8, act) for _ in range(3)])
+        self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, 5)
+        self.written = written
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1)
+        # A size that is known before the layers and used behind them.
+        count = x.shape[0]
+        # The weights alone, before and behind.
+        positions = self.positions * 2
+        x = x + positions
+        for block in self.blocks:
+            x = block(x) + 0.1 * positions
+        if self.written:
+            x[:, 1] = 0
+        return self.head(self.norm(x)[:, 0].reshape(count, 8))
+
+
+@pytest.fixture(params=[False, True], ids=["fx", "export"])
+def transformer(request):
+    network = seeded(lambda: Transformer(request.param))
+    return network, tracing.trace(network, pictures(1))
+
+
+def test_a_module_that_is_called_thrice_is_three_layers(transformer):
+    network, traced = transformer
+    found = layers.find(network, traced, pictures(1))
+    # By fx one module has one path; torch.export knows by which it was called.
+    assert len({layer.name for layer in found}) == len(found) == 3
+    assert [layer.axes for layer in found] == [("tokens", "features")] * 3
+    assert [layer.shape for layer in found] == [(17, 16)] * 3
+    assert [layer.units for layer in found] == [17 * 16] * 3
+    assert [layer.block for layer in found] == ["blocks.0", "blocks.1", "blocks.2"]
+
+
+def _masked(network, x, units, at):
+    """The scores of the whole network where units of the `at`-th call of its GELU are zero, by a hook."""
+    calls = []
+
+    def hook(_module, _inputs, output):
+        calls.append(output)
+        if len(calls) == at + 1:
+            flat = output.flatten(1).clone()
+            flat[:, units] = 0
+            return flat.view_as(output)
+        return None
+
+    handle = network.blocks[0].act.register_forward_hook(hook)
+    with torch.inference_mode():
+        scores = network(x)
+    handle.remove()
+    return scores
+
+
+def test_ablations_in_a_transformer_are_those_of_the_whole_network(transformer):
+    """A tail that runs on fewer images than its prefix, with the tokens that other layers share."""
+    network, traced = transformer
+    x, units = pictures(4), np.arange(0, 17 * 16, 3)
+    for at, layer in enumerate(layers.find(network, traced, x[:1])):
+        expected = _masked(network, x, units, at)
+        with torch.inference_mode():
+            assert not torch.allclose(expected, network(x), atol=1e-3)
+            parts = cuts.cut(traced, layer.node)
+            alive = parts.prefix(x)
+            assert all(len(tensor) == len(x) for tensor in alive)
+            for some in (slice(0, 4), slice(1, 2), slice(2, 4)):
+                first, *rest = (tensor[some] for tensor in alive)
+                found = parts.tail(ablations.ablate(first, units, 0.0), *rest)
+                torch.testing.assert_close(found, expected[some])
+
+
+def test_gradients_in_a_transformer_are_those_of_the_whole_network(transformer):
+    network, traced = transformer
+    x = pictures(3)
+    for at, layer in enumerate(layers.find(network, traced, x[:1])):
+        kept = []
+        hook = network.blocks[0].act.register_forward_hook(lambda m, i, output, kept=kept: kept.append(output))
+        score = network(x)[:, 2].sum()
+        hook.remove()
+        (expected,) = torch.autograd.grad(score, kept[at])
+        parts = cuts.cut(traced, layer.node)
+        with torch.no_grad():
+            alive = parts.prefix(x)
+        found = gradients.of_scores(parts.tail, alive, lambda scores: scores[:, 2])
+        torch.testing.assert_close(found, expected)
+
+
+def test_modules_and_nodes_are_layers_by_name(transformer):
+    """The output of a block and of one of its parts, in the order of execution; not what has no row for an image."""
+    network, traced = transformer
+    image = pictures(1)
+    named = {each.name: each for each in layers.names(network, traced, image)}
+    assert named["blocks.1"].layer is None
+    found = layers.find(network, traced, image, ["blocks.1", "blocks.1.attention", "patches"])
+    chosen = [layer for layer in found if layer.name in ("blocks.1", "blocks.1.attention", "patches")]
+    assert [(layer.name, layer.shape) for layer in chosen] == [
+        ("patches", (8, 4, 4)),
+        ("blocks.1.attention", (17, 8)),
+        ("blocks.1", (17, 8)),
+    ]
+    assert [layer.depth for layer in found] == list(range(6))
+    assert chosen[0].axes == ("channels", "height", "width")
+    with torch.inference_mode():
+        parts = cuts.cut(traced, chosen[1].node)
+        x = pictures(2)
+        plain = network.blocks[1].attention(network.blocks[1].norm1(_upto(network, x, 1)))
+        torch.testing.assert_close(parts.prefix(x)[0], plain)
+    # The token, expanded, has a row for each image; the positions have one for all.
+    shapes = {node.name: node.meta["measured"][0] for node in traced.graph.nodes}
+    assert not any(getattr(shapes.get(name), "shape", (0,))[0] == 1 for name in named)
+    # A name of a layer under another: the module that calls the GELU in its block.
+    aliases = [each for each in named.values() if each.layer not in (None, each.name)]
+    assert all(each.layer in named for each in aliases) and aliases
+
+
+def _upto(network, x, block):
+    x = network.patches(x).flatten(2).transpose(1, 2)
+    x = torch.cat([network.token.expand(len(x), -1, -1), x], 1) + network.positions * 2
+    for each in network.blocks[:block]:
+        x = each(x) + 0.1 * network.positions * 2
+    return x
+
+
+# ---- cuts
+
+
+class Split(nn.Module):
+    """Two halves of the channels, one of which goes around the non-linearity; odd things by `way`."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.conv, self.dense, self.way = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4 * 8 * 8, 5), way
+
+    def forward(self, x):
+        x = self.conv(x)
+        one, two = x.chunk(2, 1)
+        count, turned = x.shape[0], x.transpose(0, 1)
+        more = count + 1
+        one = F.relu(one)
+        if self.way == "turned":
+            two = turned[2:].transpose(0, 1)
+        if self.way == "count":
+            two = two * more
+        return self.dense(torch.cat([one, two], 1).reshape(count, -1))
+
+
+def test_halves_of_a_tensor_are_kept_apart():
+    """A split gives several tensors at once; behind the cut one of them is needed, and the number of images."""
+    network = seeded(lambda: Split("plain"))
+    traced = tracing.trace(network, pictures(1))
+    (layer,) = layers.find(network, traced, pictures(1))
+    parts = cuts.cut(traced, layer.node)
+    x = pictures(3)
+    with torch.inference_mode():
+        alive = parts.prefix(x)
+        assert [tuple(tensor.shape) for tensor in alive] == [(3, 2, 8, 8), (3, 2, 8, 8)]
+        torch.testing.assert_close(parts.tail(*alive), network(x))
+        torch.testing.assert_close(parts.tail(*(tensor[1:] for tensor in alive)), network(x[1:]))
+
+
+@pytest.mark.parametrize(
+    ("way", "words"),
+    [
+        (
+            "turned",
+            r"relu: the network reads transpose behind it, which has no row for each image; choose another layer",
+        ),
+        ("count", r"add: depends on the number of images, so that no part of the network can run alone"),
+    ],
+)
+def test_what_cannot_be_cut_is_refused(way, words):
+    """Before anything runs, and by the cut itself."""
+    network = seeded(lambda: Split(way))
+    traced = tracing.trace(network, pictures(1))
+    (layer,) = layers.find(network, traced, pictures(1))
+    for function in (cuts.check, cuts.cut):
+        with pytest.raises(StudyError, match=words):
+            function(traced, layer.node)
+
+
+def test_a_graph_is_measured_without_the_work_or_with_it(monkeypatch):
+    """Where shapes cannot be had without values, the graph is run."""
+    network = seeded(lambda: Transformer())
+    shapes = [node.meta["measured"] for node in tracing.trace(network, pictures(1)).graph.nodes]
+
+    def fail(*_, **__):
+        raise RuntimeError("no shapes without values")
+
+    monkeypatch.setattr(tracing.FakeTensorMode, "from_tensor", fail)
+    assert [node.meta["measured"] for node in tracing.trace(network, pictures(1)).graph.nodes] == shapes
+
+
+# ---- names, axes and blocks
+
+
+class Last(nn.Module):
+    """Maps whose channels are the last axis, as in ConvNeXt, then the first again."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc, self.back = nn.Conv2d(3, 6, 1), nn.Linear(6, 7), nn.Conv2d(7, 2, 1)
+        self.dense = nn.Linear(2 * 64, 5)
+
+    def forward(self, x):
+        x = F.gelu(self.fc(self.conv(x).permute(0, 2, 3, 1)))
+        x = F.relu(self.back(x.permute(0, 3, 1, 2)))
+        return self.dense(F.silu(x).flatten(1))
+
+
+def test_axes_say_where_the_channels_are():
+    network = seeded(Last)
+    found = layers.find(network, tracing.trace(network, pictures(1)), pictures(1))
+    assert [(layer.name, layer.axes, layer.shape) for layer in found] == [
+        ("dense1", ("height", "width", "channels"), (8, 8, 7)),
+        ("conv1", ("channels", "height", "width"), (2, 8, 8)),
+        ("conv2", ("channels", "height", "width"), (2, 8, 8)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "at"),
+    [
+        (("channels", "height", "width"), (3, 2, 4), 0),
+        (("height", "width", "channels"), (2, 4, 3), 2),
+        (("tokens", "features"), (5, 3), 1),
+        (("features",), (6,), 0),
+    ],
+)
+def test_channels_are_the_units_that_differ_in_place_alone(axes, shape, at):
+    """By plain indices: where an axis is moved to the front, its index is the channel and the rest are the places."""
+    channels = Channels.of(axes, list(shape))
+    number = np.arange(np.prod(shape)).reshape(shape)
+    plain = np.moveaxis(number, at, 0).reshape(shape[at], -1)
+    assert (channels.count, channels.area) == plain.shape
+    for channel, units in enumerate(plain):
+        for place, unit in enumerate(units):
+            assert channels.of_unit(unit) == channel
+            assert channels.unit(channel, place) == unit
+    value = torch.randn(2, *shape)
+    apart = channels.apart(value)
+    assert torch.equal(apart, value.flatten(1)[:, torch.from_numpy(plain)])
+
+
+def test_where_no_axis_is_of_channels_each_unit_is_one():
+    channels = Channels.of(("axis0", "axis1", "axis2", "axis3"), (2, 3, 4, 5))
+    assert (channels.count, channels.area, channels.of_unit(17), channels.unit(17)) == (120, 1, 17, 17)
+
+
+def test_blocks_are_what_joins_branches():
+    """A residual block without a change of size adds, one with it does not, and is a block of the same class."""
+
+    class Residual(nn.Module):
+        def __init__(self, inputs, outputs):
+            super().__init__()
+            self.conv1, self.conv2 = nn.Conv2d(inputs, outputs, 1), nn.Conv2d(outputs, outputs, 1)
+            self.same = inputs == outputs
+
+        def forward(self, x):
+            y = F.gelu(self.conv2(F.gelu(self.conv1(x))))
+            return x + y if self.same else y
+
+    class Stage(nn.Sequential):
+        pass
+
+    class Whole(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Sequential(nn.Conv2d(3, 4, 1), nn.GELU())
+            self.stages = nn.Sequential(Stage(Residual(4, 4), Residual(4, 6)), Stage(Residual(6, 6)))
+            self.head = nn.Linear(6 * 64, 5)
+
+        def forward(self, x):
+            return self.head(self.stages(self.stem(x)).flatten(1))
+
+    network = seeded(Whole)
+    found = layers.find(network, tracing.trace(network, pictures(1)), pictures(1))
+    assert [layer.block for layer in found] == [
+        None,
+        *["stages.0.0"] * 2,
+        *["stages.0.1"] * 2,
+        *["stages.1.0"] * 2,
+    ]
+    assert [layer.name for layer in found][:3] == ["stem.1", "stages.0.0.conv1", "stages.0.0.conv2"]
