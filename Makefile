@@ -65,10 +65,12 @@ weights: $(ENVIRONMENT)
 		--configfile workflow/studies/seeds.yaml -- $(SHIPPED:%=results/seeds/networks/%/weights.pt)
 	PYTHONPATH=workflow $(VENV)/bin/python -m commands.ship results/seeds workflow/studies/seeds.yaml $(SHIPPED)
 
-# The layers of a network as a configuration lists them: make layers MODEL=googlenet SIZE=224
+# The layers of a network as a configuration lists them: make layers MODEL=googlenet SIZE=224 OUTPUTS=1000 SELECT=blocks
 SIZE ?= 224
+OUTPUTS ?= 1000
+SELECT ?= all
 layers: $(ENVIRONMENT)
-	@PYTHONPATH=workflow $(VENV)/bin/python -m commands.layers $(MODEL) --size $(SIZE)
+	@PYTHONPATH=workflow $(VENV)/bin/python -m commands.layers "$(MODEL)" --size $(SIZE) --outputs $(OUTPUTS) --select "$(SELECT)"
 
 # What the retired held-out probe read on noise, beside the cross-fitted one; a minute.
 leak: $(ENVIRONMENT)

@@ -8,6 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from inputs import builders
+from inputs.sources import ImageSource, NetworkSource
+from jobs import networks as job
 from readout import StudyError, ablations, activations, cuts, gradients, layers, tracing
 from readout.layers import Channels
 
@@ -114,6 +117,9 @@ def test_what_torch_fx_cannot_follow_goes_by_torch_export():
     for count in (1, 2, 5):
         with torch.inference_mode():
             torch.testing.assert_close(traced(pictures(count)), network(pictures(count)))
+            # However they lie in memory.
+            last = pictures(count).contiguous(memory_format=torch.channels_last)
+            torch.testing.assert_close(traced(last), network(pictures(count)))
 
 
 @pytest.mark.parametrize("way", ["module", "function", "method"])
@@ -478,3 +484,64 @@ def test_blocks_are_what_joins_branches():
         *["stages.1.0"] * 2,
     ]
     assert [layer.name for layer in found][:3] == ["stem.1", "stages.0.0.conv1", "stages.0.0.conv2"]
+
+
+# ---- through the job
+
+WRITTEN = """
+import torch
+from torch import nn
+
+
+class Written(nn.Module):
+    def __init__(self, outputs):
+        super().__init__()
+        self.conv, self.act, self.dense = nn.Conv2d(3, 4, 3, padding=1), nn.GELU(), nn.Linear(4 * 64, outputs)
+
+    def forward(self, x):
+        x = self.conv(x)
+        x[:, 0] = 0
+        return self.dense(self.act(x).flatten(1))
+"""
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A network that torch.export alone can trace, as a study names it."""
+    (tmp_path / "written.py").write_text(WRITTEN)
+    model = f"{tmp_path}/written.py:Written"
+    transform = {"resize": None, "crop": 8, "mean": [0.5] * 3, "std": [0.5] * 3}
+    return NetworkSource(model, 5, "random-3", ImageSource("digits", None, transform), builders.digest(model))
+
+
+def test_torch_export_runs_in_a_process_of_its_own(written, monkeypatch):
+    """It would switch kernels off under the other jobs of this one; the scores are those of the network itself."""
+
+    def fail(*_):
+        raise AssertionError("in this process")
+
+    monkeypatch.setattr(tracing, "exported", fail)
+    traced = job.engine(written, device="cpu")
+    with torch.inference_mode():
+        torch.testing.assert_close(traced(pictures()), job.network(written)(pictures()))
+    assert not any(parameter.requires_grad for parameter in traced.parameters())
+
+
+def test_its_layers_are_listed_with_their_axes(written, tmp_path):
+    """A node by its name among them, in the order of execution."""
+    chosen = ["act", "conv"]
+    job.list_layers(str(tmp_path / "layers.parquet"), source=written, chosen=chosen, cells=16, device="cpu")
+    rows = job.layer_nodes(str(tmp_path / "layers.parquet"), chosen)
+    assert [(row["layer"], row["axes"], row["shape"], row["units"]) for row in rows.values()] == [
+        ("conv", "channels x height x width", [4, 8, 8], 256),
+        ("act", "channels x height x width", [4, 8, 8], 256),
+    ]
+
+
+def test_what_the_other_process_says_is_told(written, tmp_path):
+    """With the line, and nothing of the process."""
+    (tmp_path / "written.py").write_text(WRITTEN.replace("x[:, 0] = 0", "x[:, 0] = 0 if x.sum() > 0 else 1"))
+    with pytest.raises(
+        StudyError, match=r"^Written: cannot be traced: .*written\.py, line 13 \(x\[:, 0\] = 0 if .*\): [^\n]*$"
+    ):
+        job.engine(written, device="cpu")

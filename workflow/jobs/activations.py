@@ -36,7 +36,7 @@ DTYPES = {"float32": pa.float32(), "float16": pa.float16()}
 
 
 def schema(units: int, dtype: str) -> pa.Schema:
-    """Schema of the activations of one layer, for images of one class; units in C, H, W order."""
+    """Schema of the activations of one layer, for images of one class; units in the order of the layer's axes."""
     # Not nullable: otherwise every unit takes a mark of its own, and reading a fifth more time.
     unit = pa.field("element", DTYPES[dtype], nullable=False)
     return pa.schema(

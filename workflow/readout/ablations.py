@@ -14,7 +14,7 @@ class Intervention(Protocol):
     name: str
 
     def replace(self, activation: torch.Tensor, units: np.ndarray, images: slice | np.ndarray) -> torch.Tensor:
-        """A copy of `activation` [N, ...] with the units (flat indices in C, H, W order) replaced, in the same layout.
+        """A copy of `activation` [N, ...] with the units (places in the layer's order) replaced, in the same layout.
 
         `images` are the places of the N images among all that are ablated.
         """
@@ -33,9 +33,9 @@ def _kept(activation: torch.Tensor, units: np.ndarray) -> torch.Tensor:
 
 
 def ablate(activation: torch.Tensor, units: np.ndarray, value: float | np.ndarray) -> torch.Tensor:
-    """A copy of `activation` [N, ...] in which the units (flat indices in C, H, W order) are `value` in every image.
+    """A copy of `activation` [N, ...] in which the units (places in the layer's order) are `value` in every image.
 
-    `value` is a number or, in C, H, W order, one for each unit of the layer [units of the layer].
+    `value` is a number or, in that order, one for each unit of the layer [units of the layer].
 
     Out of place, and by factors 0 and 1 in the activation's own memory layout: writing through `flatten` would change
     nothing where the memory is channels-last, since `flatten` copies there, and `masked_fill` leaves another layout,

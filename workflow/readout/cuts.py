@@ -61,7 +61,7 @@ def _several(node: fx.Node) -> bool:
 
 def _times(first: torch.Tensor, factor: int) -> int:
     """So many rows for each image of `first` [N, ...]."""
-    return len(first) * factor
+    return first.shape[0] * factor
 
 
 def _size(tail: fx.Graph, first: fx.Node, few: object, more: object, name: str) -> object:

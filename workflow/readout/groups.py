@@ -25,7 +25,7 @@ Kind = Literal[
 
 @dataclass(frozen=True)
 class Group:
-    """A named set of units: flat indices in C, H, W order, ascending [members], of a layer with `layer_units`."""
+    """A named set of units: places in the layer's order, ascending [members], of a layer with `layer_units`."""
 
     name: str
     kind: Kind

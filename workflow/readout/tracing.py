@@ -128,6 +128,9 @@ def _loaded(content: bytes, device: torch.device) -> fx.GraphModule:
         if node.op == "output":
             break
         copies[node] = graph.node_copy(node, copies.__getitem__)
+        # It was looked at with images as they lie in memory; others may lie otherwise, and then have to be copied.
+        if node.target is ATEN.view.default:
+            copies[node].target = ATEN.reshape.default
     returned = tree_leaves(node.args)
     graph.output(copies[returned[0]] if len(returned) == 1 else tuple(copies[each] for each in returned))
     return fx.GraphModule(module, graph)
