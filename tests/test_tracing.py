@@ -148,6 +148,37 @@ def test_an_in_place_statement_is_done_by_torch_export(way):
         torch.testing.assert_close(network(pictures()), expected)
 
 
+@pytest.mark.parametrize("way", ["module", "function", "method", "function_"])
+def test_what_is_overwritten_and_read_again_is_done_by_torch_export(way):
+    """The network adds the ReLU's output to itself, since that lies where its input was."""
+
+    class Again(Simple):
+        def forward(self, x):
+            x = self.conv(x)
+            if way == "module":
+                y = self.act(x)
+            elif way == "function":
+                y = F.relu(x, inplace=True)
+            else:
+                y = x.relu_() if way == "method" else torch.relu_(x)
+            return self.dense((x + y).flatten(1))
+
+    network = seeded(lambda: Again(nn.ReLU(inplace=True)))
+    with torch.inference_mode():
+        expected = network(pictures())
+        torch.testing.assert_close(expected, network.dense(2 * network.conv(pictures()).relu().flatten(1)))
+    traced = tracing.trace(network, pictures(1))
+    (layer,) = layers.find(network, traced, pictures(1))
+    parts = cuts.cut(traced, layer.node)
+    with torch.inference_mode():
+        alive = parts.prefix(pictures())
+        torch.testing.assert_close(parts.tail(*alive), expected)
+        # Both terms are the layer.
+        torch.testing.assert_close(parts.tail(alive[0] * 0, *alive[1:]), network.dense.bias.expand(3, -1))
+    with pytest.raises(StudyError, match="overwrites what is read again"):
+        tracing.trace(network)
+
+
 def test_what_neither_can_follow_is_refused_with_its_line():
     class Data(Simple):
         def forward(self, x):

@@ -9,7 +9,7 @@ import sysconfig
 import threading
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,16 +149,16 @@ def trace(
     where the network cannot be traced, with the line at fault.
     """
     network.eval()
-    overwriting = [module for module in network.modules() if getattr(module, "inplace", False)]
-    for module in overwriting:
+    overwriting = {path: module for path, module in network.named_modules() if getattr(module, "inplace", False)}
+    for module in overwriting.values():
         module.inplace = False
     try:
-        traced = _recorded(network)
+        traced = _recorded(network, overwriting)
     except Exception as error:
-        for module in overwriting:
+        for module in overwriting.values():
             module.inplace = True
         if image is None:
-            raise error if isinstance(error, StudyError) else StudyError(_untraceable(network, error)) from error
+            raise StudyError(_untraceable(network, error)) from error
         traced = _loaded(export(network, image), image.device)
     for node in reversed(traced.graph.nodes):
         # Of shapes, which are the same for all images of a study.
@@ -168,18 +168,27 @@ def trace(
     return traced if image is None else measure(traced, image)
 
 
-def _recorded(network: nn.Module) -> fx.GraphModule:
-    """The graph by torch.fx; an error of any kind where it cannot follow the network."""
+def _recorded(network: nn.Module, overwriting: Collection[str]) -> fx.GraphModule:
+    """The graph by torch.fx; an error of any kind where it cannot follow the network.
+
+    `overwriting` are the paths of modules that work in place when the network is left as it is.
+    """
     with _tracing:
         traced = fx.GraphModule(network, _Tracer().trace(network))
-    for node in traced.graph.nodes:
+    order = {node: i for i, node in enumerate(traced.graph.nodes)}
+    for node in order:
         method, function = node.op == "call_method", node.op == "call_function"
-        overwrites = method and node.target.endswith("_") and not node.target.endswith("__")
-        overwrites |= function and node.target in OUT_OF_PLACE
-        if not node.users and (overwrites or is_layer(traced, node)):
-            # The graph cannot tell that the operation changes what later nodes read.
-            raise StudyError(f"{node.name}: an in-place operation whose result is not used cannot be traced; assign it")
-        if overwrites:
+        renamed = method and node.target.endswith("_") and not node.target.endswith("__")
+        renamed |= function and node.target in OUT_OF_PLACE
+        in_place = (
+            renamed or bool(node.kwargs.get("inplace")) or (node.op == "call_module" and node.target in overwriting)
+        )
+        if in_place and any(order[user] > order[node] for user in node.all_input_nodes[0].users):
+            # The graph does not say that they read what the operation has left there.
+            raise StudyError(f"{node.name}: overwrites what is read again; assign its result to a name of its own")
+        if not node.users and (in_place or is_layer(traced, node)):
+            raise StudyError(f"{node.name}: an in-place operation whose result is not used; assign it")
+        if renamed:
             node.target = node.target.removesuffix("_") if method else OUT_OF_PLACE[node.target]
         elif node.kwargs.get("inplace"):
             node.kwargs = {**node.kwargs, "inplace": False}
