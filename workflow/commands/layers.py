@@ -3,25 +3,42 @@
 import argparse
 import sys
 
+import torch
+
+from inputs import builders
+from inputs.sources import ImageSource, NetworkSource
 from jobs import networks
-from readout import StudyError
-from readout.models import build
+from readout import StudyError, layer_names, layers, tracing
 
 
 def main() -> None:
     """Trace the network with random weights, which need no download."""
     parser = argparse.ArgumentParser(prog="make layers", description=__doc__)
-    parser.add_argument("model", help="a model of the study, or a classification network of torchvision")
+    parser.add_argument("model", help="a model of the study, of torchvision, timm:NAME, or FILE.py:BUILDER")
     parser.add_argument("--size", type=int, default=224, help="side of the images in pixels (default 224)")
+    parser.add_argument("--outputs", type=int, default=1000, help="outputs of the network (default 1000)")
+    parser.add_argument("--select", default="all", help="all, blocks, a number, or a pattern such as 'block*.out'")
     given = parser.parse_args()
     try:
-        found = networks.find_layers(build(given.model, outputs=1000, seed=0), given.size)
+        show(given.model, given.size, given.outputs, int(given.select) if given.select.isdigit() else given.select)
     except StudyError as error:
         sys.exit(f"error: {error}")
-    print(f"# {given.model} at {given.size} pixels: {len(found)} layers, {sum(layer.units for layer in found):,} units")
+
+
+def show(model: str, size: int, outputs: int, choice: str | int) -> None:
+    """Print the chosen layers of a network, with their axes, shapes and units."""
+    of_user = builders.digest(model) if builders.is_builder(model) else None
+    source = NetworkSource(model, outputs, None, ImageSource("", None, {"crop": size}), of_user)
+    network, image = networks.network(source), torch.zeros(1, 3, size, size)
+    traced = tracing.trace(network, image)
+    networks.check_scores(source, network, traced)
+    names = layers.names(network, traced, image)
+    chosen = layer_names.select(model, choice, lambda: names)
+    found = [layer for layer in layers.find(network, traced, image, chosen) if layer.name in chosen]
+    print(f"# {model} at {size} pixels: {len(found)} layers, {sum(layer.units for layer in found):,} units")
     print("layers:")
     for layer in found:
-        print(f"  - {layer.name}  # {layer.channels} x {layer.height} x {layer.width}")
+        print(f"  - {layer.name}  # {networks.AXES.join(layer.axes)}: {networks.AXES.join(map(str, layer.shape))}")
 
 
 if __name__ == "__main__":

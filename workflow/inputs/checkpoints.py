@@ -1,4 +1,4 @@
-"""Weights of networks from files, and from torchvision, which downloads them."""
+"""Networks with their weights: drawn, from files, or from torchvision, timm or a builder of the user's."""
 
 import zipfile
 from pathlib import Path
@@ -8,13 +8,59 @@ import torch
 from torch import nn
 from torchvision import models as torchvision_models
 
-from inputs import conversions
+from inputs import builders, conversions
 from readout import StudyError, models
+from readout.layer_names import TIMM
+
+
+def build(model: str, outputs: int, seed: int) -> nn.Module:
+    """The model with random weights that depend on `seed` alone, or those that its builder gives after it is set."""
+    if not builders.is_builder(model):
+        return models.build(model, outputs, seed)
+    with models.drawing(seed):
+        return builders.build(model, outputs)
+
+
+def own(model: str, outputs: int) -> nn.Module:
+    """The model with its own weights: those that its builder gives, or timm's, which timm may download."""
+    if builders.is_builder(model):
+        return build(model, outputs, seed=0)
+    import timm
+
+    name, config = _of_timm(model)
+    if config.num_classes != outputs:
+        raise StudyError(
+            f"weights own: {model}: timm's have {config.num_classes} outputs, and the network {outputs}; set `outputs` "
+            f"to {config.num_classes}, and images.labels to the places of the classes among them"
+        )
+    try:
+        # Building draws random weights before it loads the published ones.
+        with models.drawing(0):
+            return timm.create_model(name, pretrained=True).eval()
+    except Exception as error:
+        # The hub's client meets a missing network with many kinds of errors.
+        raise StudyError(
+            f"weights own: {model}: {config.hf_hub_id or config.url} cannot be had ({type(error).__name__}); let timm "
+            "download it on a machine with a network and copy the cache of Hugging Face (HF_HOME), or give a file of "
+            "weights"
+        ) from error
+
+
+def _of_timm(model: str):
+    """The name of a model of timm, and how its weights of that name were made."""
+    import timm
+
+    name = model.removeprefix(TIMM)
+    models.check_timm(name)
+    config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    if config is None or not config.has_weights:
+        raise StudyError(f"weights own: {model}: timm has none; give a file of weights, or train it here")
+    return name, config
 
 
 def _published(model: str, name: str) -> torchvision_models.WeightsEnum:
     """Torchvision's weights of that name, with or without the name of their class before it."""
-    if model in models.BUILDERS:
+    if model in models.BUILDERS or builders.is_builder(model) or model.startswith(TIMM):
         raise StudyError(f"weights {name}: torchvision has none for {model}; give a file of weights")
     models.check_torchvision(model)
     known = torchvision_models.get_model_weights(model)
@@ -27,7 +73,9 @@ def _published(model: str, name: str) -> torchvision_models.WeightsEnum:
 
 
 def published_transform(model: str, name: str) -> dict:
-    """How images are prepared for published weights, as torchvision says; the arguments of `images.transform`."""
+    """How images are prepared for published weights, by torchvision or timm; the arguments of `images.transform`."""
+    if model.startswith(TIMM):
+        return _transform_of_timm(model)
     preset = _published(model, name).transforms()
     return {
         "resize": preset.resize_size[0],
@@ -38,12 +86,34 @@ def published_transform(model: str, name: str) -> dict:
     }
 
 
+def _transform_of_timm(model: str) -> dict:
+    """How timm prepares images when it evaluates: scaled so that the crop is a share of them."""
+    from timm.data import resolve_data_config
+
+    _, config = _of_timm(model)
+    settings = resolve_data_config(pretrained_cfg=config.to_dict(), model=None)
+    channels, height, width = settings["input_size"]
+    if channels != 3 or height != width:
+        raise StudyError(
+            f"model {model}: takes images of {channels} x {height} x {width}, and not of 3 colours and square"
+        )
+    resize = int(height / settings["crop_pct"])
+    return {
+        # Squashed, and not cut, where timm says so.
+        "resize": [resize, resize] if settings["crop_mode"] == "squash" else resize,
+        "crop": height,
+        "mean": list(settings["mean"]),
+        "std": list(settings["std"]),
+        "interpolation": settings["interpolation"],
+    }
+
+
 def download(model: str, name: str) -> nn.Module:
     """The model with published weights, which torchvision downloads into TORCH_HOME and verifies."""
     weights = _published(model, name)
     try:
         # Building draws random weights before it loads the published ones.
-        with models.building, torch.random.fork_rng(devices=[]):
+        with models.drawing(0):
             return torchvision_models.get_model(model, weights=weights, progress=False).eval()
     except (OSError, RuntimeError) as error:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
@@ -97,7 +167,7 @@ def load(model: str, outputs: int, path: str | Path) -> nn.Module:
     state = dict(_state_dict(Path(path), model))
     if model in models.AUXILIARY:
         state = {key: value for key, value in state.items() if not key.startswith(models.AUXILIARY[model])}
-    network = models.build(model, outputs, seed=0)
+    network = build(model, outputs, seed=0)
     expected = network.state_dict()
     # Old files lack these counters, which act in training only.
     state |= {key: expected[key] for key in expected.keys() - state.keys() if key.endswith(".num_batches_tracked")}

@@ -21,13 +21,15 @@ class ImageSource:
 class NetworkSource:
     """What it takes to run a network: its architecture, its outputs, its weights, and the images that it wants.
 
-    `weights` is a file or a name (inputs/weights.py); None where they are yet to be trained.
+    `weights` is a file or a name (inputs/weights.py); None where they are yet to be trained. `builder` is a hash of the
+    builder's source where the architecture is the user's own.
     """
 
     model: str
     outputs: int
     weights: str | None
     images: ImageSource
+    builder: str | None = None
 
     @classmethod
     def of(cls, fields: Mapping) -> "NetworkSource":

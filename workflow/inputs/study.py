@@ -9,14 +9,14 @@ import os
 import sys
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import jsonschema
 import yaml
 
-from inputs import datasets, weights
+from inputs import builders, datasets, layers, weights
 from inputs.sources import ImageSource, NetworkSource
 from readout import StudyError, cells, groups, layer_names, planted, squares
 from readout.conditions import MIXED, SYNTHETIC
@@ -34,13 +34,14 @@ IMAGENET = 1000
 class Network:
     """One network of a study.
 
-    `weights` is a file, torchvision's name of its weights, `shipped-<hash>`, `random-<seed>`, `planted`, or None where
-    a rule trains the network by `training`; `transform` is None where torchvision says how to prepare the images of its
-    weights.
+    `builder` is a hash of the source of a model of the user's own. `weights` is a file, torchvision's name of its
+    weights, `shipped-<hash>`, `random-<seed>`, `planted`, `own`, or None where a rule trains the network by `training`;
+    `transform` is None where torchvision or timm says how to prepare the images of its weights.
     """
 
     name: str
     model: str
+    builder: str | None
     outputs: int
     weights: str | None
     training: Mapping
@@ -292,7 +293,7 @@ class Study:
             raise StudyError(f"networks: name {name!r}: its folder would have the name of a file; leave out the suffix")
         pool = self._chosen(entry["classes"], self.classes, f"networks: {name}: classes")
         targets = self._chosen(entry["targets"], pool, f"networks: {name}: targets")
-        outputs = entry.get("outputs", self._outputs(entry["weights"]))
+        outputs = entry.get("outputs", self._outputs(entry["model"], entry["weights"]))
         for class_id in pool:
             _check_name("class", class_id)
             if class_id not in self.labels:
@@ -303,12 +304,6 @@ class Study:
             raise StudyError(f"networks: {name}: classes: a target needs at least one other class to contrast it with")
         if entry["weights"] == weights.PLANTED or entry["model"] in planted.MODELS:
             self._check_planted(entry, outputs)
-        try:
-            chosen = layer_names.select(entry["model"], entry["layers"])
-        except StudyError as error:
-            raise StudyError(f"networks: {name}: {error}") from error
-        for layer in chosen:
-            _check_name("layer", layer)
         trained = isinstance(entry["weights"], Mapping)
         if entry["weights"] == weights.SHIPPED:
             known, made_for = weights.shipped()["models"], weights.shipped()["outputs"]
@@ -338,11 +333,12 @@ class Study:
         network = Network(
             name=name,
             model=entry["model"],
+            builder=builders.digest(entry["model"]) if builders.is_builder(entry["model"]) else None,
             outputs=outputs,
             weights=None if trained else self._weights(entry),
             training={"seed": self.seed, **entry["weights"]} if trained else {},
             transform=entry.get("transform"),
-            layers=chosen,
+            layers=(),
             classes=pool,
             targets=targets,
         )
@@ -350,11 +346,25 @@ class Study:
             raise StudyError(f"networks: {name}: weights: {network.file}: no such file, nor a name of torchvision's")
         if network.file and set(network.file) & set("{}"):
             raise StudyError(f"networks: {name}: weights: {network.file}: a path with {{ or }} is a pattern; rename it")
-        if network.transform is None and (trained or drawn or network.file):
+        of_timm = network.model.startswith(layer_names.TIMM)
+        if network.weights == weights.OWN and not (network.builder or of_timm):
             raise StudyError(
-                f"networks: {name}: transform is missing; only torchvision's own weights say how to prepare images"
+                f"networks: {name}: weights: own: only models of timm and builders of your own come with weights; give "
+                "a file, torchvision's name, or how to train it here"
             )
-        return network
+        if network.transform is None and (trained or drawn or network.file or network.builder):
+            raise StudyError(
+                f"networks: {name}: transform is missing; only torchvision's and timm's own weights say how to prepare "
+                "images"
+            )
+        try:
+            source = self.source(network)
+            chosen = layer_names.select(network.model, entry["layers"], lambda: layers.listed(source))
+        except StudyError as error:
+            raise StudyError(f"networks: {name}: {error}") from error
+        for layer in chosen:
+            _check_name("layer", layer)
+        return replace(network, layers=chosen)
 
     def _check_planted(self, entry: Mapping, outputs: int) -> None:
         """Refuse a planted network with anything but its own weights and images: its truth would be none."""
@@ -401,9 +411,10 @@ class Study:
         if given["labels"] is not None:
             raise StudyError(f"images.labels: shipped networks have their own; set it to null, {way_out}")
 
-    def _outputs(self, choice: str | Mapping) -> int:
+    def _outputs(self, model: str, choice: str | Mapping) -> int:
         """Number of outputs of a network: ImageNet's where it or its weights are, else as many as there are labels."""
-        published = isinstance(choice, str) and weights.PUBLISHED.fullmatch(choice)
+        of_timm = model.startswith(layer_names.TIMM) and choice == weights.OWN
+        published = of_timm or (isinstance(choice, str) and weights.PUBLISHED.fullmatch(choice))
         return (
             IMAGENET if published or self.dataset.startswith("imagenet") else max(self.labels.values(), default=0) + 1
         )
@@ -715,6 +726,7 @@ class Study:
             outputs=network.outputs,
             weights=network.weights or self.trained(network.name),
             images=ImageSource(**self.image_settings(), transform=network.transform),
+            builder=network.builder,
         )
 
     def image_settings(self) -> dict[str, str | None]:

@@ -17,6 +17,8 @@ SHIPPED = "shipped"
 """The weights of a small network that come with the project."""
 PLANTED = "planted"
 """Weights set by hand, of the planted networks alone."""
+OWN = "own"
+"""The weights that a network comes with: timm's of its name, or those that its builder gives."""
 STAMPED = re.compile(r"shipped-[0-9a-f]{16}")
 """The same with the beginning of the file's hash, by which other weights of that name are other settings."""
 
@@ -33,10 +35,10 @@ def stamped(model: str) -> str:
 
 
 def file(model: str, weights: str) -> str | None:
-    """The file that holds these weights of a model; None where they are torchvision's, drawn or set by hand."""
+    """The file that holds these weights of a model; None where they are published, drawn, set by hand or own."""
     if STAMPED.fullmatch(weights):
         path = FOLDER / f"{model}.safetensors"
         # Relative where it can be: Snakemake remembers the names of inputs, and a project may be moved.
         return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
-    without = weights == PLANTED or PUBLISHED.fullmatch(weights) or DRAWN.fullmatch(weights)
+    without = weights in (PLANTED, OWN) or PUBLISHED.fullmatch(weights) or DRAWN.fullmatch(weights)
     return None if without else weights

@@ -3,9 +3,14 @@
 import gc
 import io
 import itertools
+import json
+import math
+import tempfile
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +19,7 @@ import torch
 from inputs import checkpoints, weights
 from inputs.sources import ImageSource, NetworkSource
 from jobs import images
-from readout import StudyError, layers, models, planted, scores, tracing, training
+from readout import StudyError, cuts, layers, models, planted, scores, tracing, training
 from readout.engine import fold, hasten
 from runtime import cache, files, parquet, process, subprocesses
 
@@ -24,12 +29,13 @@ LAYERS = pa.schema(
         ("node", pa.string()),
         ("module", pa.string()),
         ("depth", pa.int32()),
-        ("channels", pa.int32()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
+        ("axes", pa.string()),
+        ("shape", pa.list_(pa.int32())),
         ("units", pa.int32()),
     ]
 )
+AXES = " x "
+"""Between the names of a layer's axes, in the order of its units."""
 TRUTH = pa.schema(
     [
         ("network", pa.string()),
@@ -62,30 +68,42 @@ def torch_device(choice: str) -> torch.device:
 
 
 def network(source: NetworkSource) -> torch.nn.Module:
-    """The network with weights from a file, from torchvision (`IMAGENET1K_V1`), drawn (`random-<seed>`) or planted."""
+    """The network with weights from a file, published, its own, drawn (`random-<seed>`), planted or yet untrained."""
+    if source.weights is None or source.weights == weights.PLANTED:
+        return checkpoints.build(source.model, source.outputs, seed=0)
     if file := weights.file(source.model, source.weights):
         return checkpoints.load(source.model, source.outputs, file)
-    if source.weights == weights.PLANTED:
-        return models.build(source.model, source.outputs, seed=0)
+    if source.weights == weights.OWN:
+        return checkpoints.own(source.model, source.outputs)
     if drawn := weights.DRAWN.fullmatch(source.weights):
-        return models.build(source.model, source.outputs, int(drawn[1]))
+        return checkpoints.build(source.model, source.outputs, int(drawn[1]))
     return checkpoints.download(source.model, source.weights)
 
 
 def prepared(source: NetworkSource) -> ImageSource:
-    """A network's images with their transform: as the config says, or as torchvision says of the network's weights."""
+    """A network's images with their transform: as the config says, or as the publisher of its weights does."""
     if source.images.transform is not None:
         return source.images
     return replace(source.images, transform=checkpoints.published_transform(source.model, source.weights))
 
 
-def find_layers(network: torch.nn.Module, size: int) -> list[layers.Layer]:
-    """All layers of a network for images of `size` pixels; StudyError where there is none."""
-    found = layers.find(network, tracing.trace(network), torch.zeros(1, 3, size, size))
+def _blank(source: NetworkSource) -> torch.Tensor:
+    """An image [1, 3, H, W] of the size that the network takes."""
+    size = prepared(source).transform["crop"]
+    return torch.zeros(1, 3, size, size)
+
+
+def find_layers(network: torch.nn.Module, size: int, also: Collection[str] = ()) -> list[layers.Layer]:
+    """All layers of a network for images of `size` pixels, and the nodes that `also` names; StudyError without any."""
+    image = torch.zeros(1, 3, size, size)
+    found = layers.find(network, tracing.trace(network, image), image, also)
     # Graphs refer to themselves: without this their weights stay until some later collection.
     gc.collect()
     if not found:
-        raise StudyError(f"{type(network).__name__}: has no ReLU or ReLU6, so there is no layer to study")
+        raise StudyError(
+            f"{type(network).__name__}: has none of the non-linearities of docs/networks.md, so there is no layer to "
+            "study by itself; list nodes or modules as layers"
+        )
     return found
 
 
@@ -94,6 +112,67 @@ def check_layers(model: str, known: Collection[str], chosen: Iterable[str]) -> N
     unknown = [name for name in chosen if name not in known]
     if unknown:
         raise StudyError(f"layers: {model} has no layer {', '.join(unknown)}; its layers are {', '.join(known)}")
+
+
+SEVERAL = 3
+"""Images with which a network is tried."""
+CLOSE = 1e-3
+"""Part of the largest score by which scores may differ that are equal but for rounding."""
+
+
+@torch.inference_mode()
+def check_scores(source: NetworkSource, network: torch.nn.Module, traced: torch.fx.GraphModule) -> None:
+    """Refuse a network whose scores are not those of an image alone, always the same, and one for each output."""
+    blank = _blank(source)
+    images = torch.randn(SEVERAL, *blank.shape[1:], generator=torch.Generator().manual_seed(0))
+    run = partial(_scores, source.model, network)
+    found = run(images, seed=0)
+    if not isinstance(found, torch.Tensor) or found.shape != (SEVERAL, source.outputs):
+        given = list(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+        raise StudyError(
+            f"model {source.model}: gives {given} for {SEVERAL} images, and scores are one tensor, "
+            f"[{SEVERAL}, {source.outputs}]; `outputs` says how many there are"
+        )
+    if not torch.isfinite(found).all():
+        raise StudyError(f"model {source.model}: a score is not finite; the network or its weights are broken")
+    close = partial(torch.allclose, rtol=0, atol=CLOSE * found.abs().max().item())
+    if not close(run(images, seed=1), found):
+        raise StudyError(
+            f"model {source.model}: draws random numbers in evaluation, so that a score is not one number; switch that "
+            "off where `training` is False"
+        )
+    if not close(run(images[:1], seed=0), found[:1]):
+        raise StudyError(
+            f"model {source.model}: the scores of an image depend on the others of its batch; use what is fixed in "
+            "evaluation, as a batch norm with running statistics"
+        )
+    if not close(traced(images), found):
+        raise StudyError(
+            f"model {source.model}: its traced graph gives other scores; it does more than a graph can say"
+        )
+
+
+def _scores(model: str, network: torch.nn.Module, images: torch.Tensor, seed: int) -> object:
+    """What the network gives, with torch's random numbers by a seed."""
+    try:
+        with models.drawing(seed):
+            return network(images)
+    except Exception as error:
+        raise StudyError(
+            f"model {model}: fails on images of {images.shape[-1]} pixels ({type(error).__name__}: {error}); "
+            "transform.crop is their size"
+        ) from error
+
+
+def _check_weights(source: NetworkSource, built: torch.nn.Module) -> None:
+    """Refuse a builder whose weights are others each time: every process builds the network anew."""
+    again = network(source).state_dict()
+    different = [key for key, value in built.state_dict().items() if not torch.equal(value, again[key])]
+    if different:
+        raise StudyError(
+            f"model {source.model}: {different[0]} has other values each time that the network is built; draw them by "
+            "torch's own generator, whose seed is set before"
+        )
 
 
 def list_layers(
@@ -111,9 +190,12 @@ def list_layers(
     the config asks for.
     """
     torch_device(device)
-    size = prepared(source).transform["crop"]
-    built = models.build(source.model, source.outputs, seed=0) if source.weights is None else network(source)
-    found = find_layers(built, size)
+    image, built = _blank(source), network(source)
+    traced = tracing.trace(built, image, export=_exported_apart(source))
+    check_scores(source, built, traced)
+    if source.builder:
+        _check_weights(source, built)
+    found = layers.find(built, traced, image, chosen)
     known = {layer.name: layer for layer in found}
     check_layers(source.model, known, chosen)
     small = [name for name in chosen if known[name].units < cells]
@@ -122,8 +204,15 @@ def list_layers(
             f"grid: {cells} cells need as many units, {source.model} has {known[small[0]].units} in {small[0]}; "
             "choose fewer bins or leave the layer out"
         )
-    rows = [asdict(layer) | {"layer": layer.name, "units": layer.units} for layer in found]
+    for name in chosen:
+        cuts.check(traced, known[name].node)
+    rows = [
+        asdict(layer) | {"layer": layer.name, "axes": AXES.join(layer.axes), "units": layer.units} for layer in found
+    ]
     parquet.write(path_to_layers, rows, LAYERS, made)
+    # Graphs refer to themselves: without this their weights stay until some later collection.
+    del traced
+    gc.collect()
     return f"{len(rows)} layers, {sum(layer.units for layer in found)} units"
 
 
@@ -182,7 +271,7 @@ def train(
         listed = images.rows(path_to_images, split=split)
         x = images.load(listed["source"], source.images)
         sets[split] = x.contiguous(memory_format=torch.channels_last), torch.tensor(listed["label"]).long()
-    network = models.build(source.model, source.outputs, recipe["seed"]).to(memory_format=torch.channels_last)
+    network = checkpoints.build(source.model, source.outputs, recipe["seed"]).to(memory_format=torch.channels_last)
     start = time.perf_counter()
     training.train(network, *sets["train"], **recipe)
     seconds = time.perf_counter() - start
@@ -206,7 +295,8 @@ def engine(source: NetworkSource, *, device: str) -> torch.fx.GraphModule:
 
     def make() -> torch.fx.GraphModule:
         where = torch_device(device)
-        traced = fold(tracing.trace(network(source)))
+        built = network(source).to(where)
+        traced = fold(tracing.trace(built, _blank(source).to(where), _exported_apart(source)))
         # Gradients are taken with respect to layers and images alone, never to the weights.
         traced.requires_grad_(False)
         # OpenVINO chooses its ways by itself, as the libraries of GPUs do.
@@ -215,8 +305,40 @@ def engine(source: NetworkSource, *, device: str) -> torch.fx.GraphModule:
         return traced.to(where, memory_format=torch.channels_last)
 
     file = weights.file(source.model, source.weights)
+    size = prepared(source).transform["crop"]
     key = cache.stamp(file) if file else source.weights
-    return cache.shared(("network", key, source.model, source.outputs, device), make)
+    return cache.shared(("network", key, source.model, source.builder, source.outputs, size, device), make)
+
+
+def _exported_apart(source: NetworkSource) -> Callable[[torch.nn.Module, torch.Tensor], bytes]:
+    """What `tracing.exported` does, in a process of its own, which builds the network again."""
+
+    def export(_network: torch.nn.Module, _image: torch.Tensor) -> bytes:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "graph.pt2")
+            subprocesses.run("jobs.networks", {"job": "export", "path_to_graph": str(path), "source": source})
+            return path.read_bytes()
+
+    return export
+
+
+def list_names(path_to_names: str, *, source: Mapping) -> None:
+    """Write what can be studied of a network, by name, as JSON: a list of the fields of `layer_names.Named`.
+
+    `source` has the fields of a `NetworkSource`; the weights matter only for the size of images that they say.
+    """
+    of = NetworkSource.of(source)
+    built, image = checkpoints.build(of.model, of.outputs, seed=0), _blank(of)
+    check_scores(of, built, traced := tracing.trace(built, image))
+    named = layers.names(built, traced, image)
+    with files.whole(path_to_names) as partial_file:
+        partial_file.write_text(json.dumps([asdict(each) for each in named]), encoding="utf-8")
+
+
+def export(path_to_graph: str, *, source: Mapping) -> None:
+    """Write the graph of a network that torch.fx cannot trace; `source` has the fields of a `NetworkSource`."""
+    of = NetworkSource.of(source)
+    Path(path_to_graph).write_bytes(tracing.exported(network(of).eval(), _blank(of)))
 
 
 def to_device(images: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -237,6 +359,11 @@ def batches(count: int, rows: Iterable[Mapping]) -> list[slice]:
     return [slice(*pair) for pair in itertools.pairwise(ends)]
 
 
+def channels(row: Mapping) -> layers.Channels:
+    """The channels of a layer, by its row of `layers.parquet`."""
+    return layers.Channels.of(row["axes"].split(AXES), row["shape"])
+
+
 def layer_nodes(
     path_to_layers: str, chosen: Iterable[str] = (), traced: torch.fx.GraphModule | None = None
 ) -> dict[str, dict]:
@@ -252,7 +379,8 @@ def layer_nodes(
         and found.keys() >= set(chosen)
         and (traced is None or nodes <= {node.name for node in traced.graph.nodes})
         and [row["depth"] for row in rows] == list(range(len(rows)))
-        and all(row["units"] == row["channels"] * row["height"] * row["width"] > 0 for row in rows)
+        and all(row["units"] == math.prod(row["shape"]) > 0 for row in rows)
+        and all(len(row["axes"].split(AXES)) == len(row["shape"]) for row in rows)
     ):
         raise StudyError(f"{path_to_layers}: the layers are not those of the network; {parquet.again(path_to_layers)}")
     return found
@@ -261,4 +389,4 @@ def layer_nodes(
 if __name__ == "__main__":
     process.prepare()
     torch.use_deterministic_algorithms(True)
-    subprocesses.main(train)
+    subprocesses.main(lambda job, **settings: {"train": train, "export": export, "names": list_names}[job](**settings))

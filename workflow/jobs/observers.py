@@ -15,6 +15,7 @@ from jobs.occlusions import EXTREMES, OK, SETS, UNITS
 from jobs.pictures import pixels, stimuli
 from jobs.trials import ASKED, TRIALS
 from readout import StudyError, baselines, cuts, observers
+from readout.layers import Channels, axes
 from readout.observers import Gallery, Similarity, Trial
 from readout.tracing import is_layer
 from runtime import parquet, process
@@ -233,14 +234,15 @@ def sibling(name: str, source: NetworkSource, device: str) -> Similarity:
     StudyError where the network has no layer.
     """
     traced, prepared = networks.engine(source, device=device), networks.prepared(source)
-    nodes = [node.name for node in traced.graph.nodes if is_layer(traced, node)]
+    nodes = [node for node in traced.graph.nodes if is_layer(traced, node)]
     if not nodes:
-        raise StudyError(f"observers: {name} has no ReLU or ReLU6 before its scores; leave it out")
-    prefix = cuts.cut(traced, nodes[-1]).prefix
+        raise StudyError(f"observers: {name} has no non-linearity before its scores; leave it out")
+    prefix = cuts.cut(traced, nodes[-1].name).prefix
+    channels = Channels.of(axes(traced, nodes[-1]), nodes[-1].meta["measured"][0].shape[1:])
     transform = prepared.transform
     return observers.of_network(
         f"sibling_{name}",
-        lambda x: prefix(x)[0],
+        lambda x: channels.apart(prefix(x)[0]).mean(2),
         size=transform["crop"],
         mean=transform["mean"],
         std=transform["std"],

@@ -15,6 +15,7 @@ from jobs import groups, images, networks
 from readout import StudyError, baselines, occluders, squares
 from readout.blur import opening
 from readout.cuts import cut, cut_before
+from readout.layers import Channels
 from runtime import parquet, process
 
 UNITS = pa.schema(
@@ -147,7 +148,7 @@ class Layer:
         self.channels = channels
         self.behind = cut(traced, self.row["node"]).prefix
         self.prefix = cut_before(traced, self.row["node"]).prefix if channels else self.behind
-        self.area = self.row["height"] * self.row["width"]
+        self.of_units = networks.channels(self.row)
 
     def value(self, x: torch.Tensor) -> torch.Tensor:
         return self.prefix(networks.to_device(x, self.device))[0]
@@ -155,15 +156,14 @@ class Layer:
     def chosen(self, value: torch.Tensor, units: Sequence[int]) -> torch.Tensor:
         """Activations [N, units] of scalar units, or the means over positions of the channels that hold these."""
         if self.channels:
-            # Dense layers have no positions, and each of their units is a channel.
-            maps = value.flatten(2).mean(2) if value.ndim > 2 else value
-            return maps[:, [unit // self.area for unit in units]]
+            return self.of_units.apart(value).mean(2)[:, [self.of_units.of_unit(unit) for unit in units]]
         return value.flatten(1)[:, list(units)]
 
     def maps(self, x: torch.Tensor, unit: int) -> torch.Tensor:
-        """The activation maps [N, height, width] of a unit's channel behind the non-linearity."""
-        value = self.behind(networks.to_device(x, self.device))[0]
-        return value.reshape(len(value), self.row["channels"], self.row["height"], -1)[:, unit // self.area]
+        """The activation maps of a unit's channel behind the non-linearity, [N, height, width], or [N, 1, tokens]."""
+        maps = self.of_units.apart(self.behind(networks.to_device(x, self.device))[0])
+        rows = self.of_units.places[0] if len(self.of_units.places) > 1 else 1
+        return maps[:, self.of_units.of_unit(unit)].reshape(len(maps), rows, -1)
 
     def batches(self, count: int) -> list[slice]:
         return networks.batches(count, self.rows.values())
@@ -175,28 +175,28 @@ def _generator(*parts: object) -> np.random.Generator:
 
 
 def sample(
-    cells: Mapping[str, np.ndarray], units: int, per: Per, area: int, channels: bool, target: str, *at: object
+    cells: Mapping[str, np.ndarray], units: int, per: Per, of: Channels, channels: bool, target: str, *at: object
 ) -> list[dict]:
     """Rows of drawn units: so many of each cell, or of the whole layer, or fewer where there are fewer.
 
-    `area` is the number of positions of a channel. A channel has the number of its first unit, and is of one cell
-    alone. The seed and the rest of `at` decide the draw, and the target where it is of cells, which are the target's.
+    `of` are the channels of the layer. With `channels` these are drawn; each has the number of its first unit, and is
+    of one cell alone. The seed and the rest of `at` decide the draw, and the target where it is of cells, which are the target's.
     """
     named = {unit: cell for cell, of_cell in cells.items() for unit in of_cell.tolist()}
     if channels:
         # ASSUME: a channel belongs to the cell of one of its units, the same for all targets, drawn by the seed.
-        places = _generator(*at, "channels").integers(area, size=len(named) // area)
-        named = {channel * area: named[channel * area + place] for channel, place in enumerate(places.tolist())}
+        places = _generator(*at, "channels").integers(of.area, size=of.count)
+        named = {of.unit(channel): named[of.unit(channel, place)] for channel, place in enumerate(places.tolist())}
     parts: dict[str, list[int]] = {cell: [] for cell in cells} if per == "cell" else {"": []}
     for unit in sorted(named):
         parts[named[unit] if per == "cell" else ""].append(unit)
     rows = []
     for part, members in parts.items():
         # The first of one order: when more are asked for, those drawn before stay.
-        of = (target, part) if per == "cell" else ()
-        drawn = _generator(*at, *of).permutation(members)[:units].tolist() if members else []
+        alone = (target, part) if per == "cell" else ()
+        drawn = _generator(*at, *alone).permutation(members)[:units].tolist() if members else []
         for draw, unit in enumerate(drawn):
-            row = {"cell": named[unit], "draw": draw, "unit": unit, "channel": unit // area}
+            row = {"cell": named[unit], "draw": draw, "unit": unit, "channel": of.of_unit(unit)}
             rows.append(row | {"weight": len(members) / len(drawn)})
     return rows
 
@@ -330,7 +330,7 @@ def draw(
     def load(names: Sequence[str]) -> torch.Tensor:
         return images.load(names, prepared)
 
-    drawn = sample(groups.units(path_to_cells), units, per, at.area, at.channels, class_id, seed, network, layer)
+    drawn = sample(groups.units(path_to_cells), units, per, at.of_units, at.channels, class_id, seed, network, layer)
     activations = _over(at, load, pool["source"], [row["unit"] for row in drawn])
     if not np.isfinite(activations).all():
         raise StudyError(f"{network} {layer}: an activation is not finite; the network or its weights are broken")

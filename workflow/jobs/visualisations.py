@@ -88,15 +88,15 @@ class _Network:
     def _at(self, place: int, prefix: Prefix) -> Activation:
         def activation(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             layer = prefix(networks.to_device(images, self.device))[0]
-            if self.unit == "channel" and layer.dim() > 2:
-                return layer.flatten(2).mean(2)[:, place], layer
+            if self.unit == "channel":
+                return networks.channels(self.row).apart(layer).mean(2)[:, place], layer
             # ASSUME: a unit stays where it is while pictures move; they show what drives it within that reach.
             return layer.flatten(1)[:, place], layer
 
         return activation
 
     def activation(self, place: int) -> Activation:
-        """Of a unit (its flat index in C, H, W) behind the non-linearity, or of a channel (its number) before it."""
+        """Of a unit (its place in the layer's order) behind the non-linearity, or of a channel (its number) before it."""
         return self._at(place, self.before if self.unit == "channel" else self.behind)
 
     def synthesised(self, place: int, **settings) -> Result:
@@ -162,9 +162,9 @@ def _rows(network: _Network, place: int, result: Result) -> list[dict]:
 def _units(path_to_units: str, cell: str, row: Mapping) -> list[dict]:
     """The sampled units of a cell, in order; none where a draw of the whole layer, or of channels, has taken none."""
     found = [each for each in parquet.read(path_to_units, UNITS).to_pylist() if each["cell"] == cell]
-    positions = row["height"] * row["width"]
+    channels = networks.channels(row)
     for each in found:
-        if not 0 <= each["unit"] < row["units"] or each["channel"] != each["unit"] // positions:
+        if not 0 <= each["unit"] < row["units"] or each["channel"] != channels.of_unit(each["unit"]):
             raise StudyError(
                 f"{path_to_units}: unit {each['unit']} of channel {each['channel']} is none of the {row['units']} of "
                 f"{row['layer']}; {parquet.again(path_to_units)}"

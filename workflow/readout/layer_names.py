@@ -1,12 +1,32 @@
-"""Names of the layers of the networks that the study knows, without importing torch.
+"""Names of the layers of the networks that the study knows, and a study's choice among names; without torch.
 
 The workflow has to know a network's layers before anything runs. `layers.find` derives the same names from the
-traced graph, and the run compares the two. Of any other network of torchvision a configuration lists the layers.
+traced graph, and the run compares the two. Of any other network they are found once, by tracing (inputs/layers.py).
 """
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from readout import StudyError
+
+MOST = 40
+"""Names that a message lists."""
+TIMM = "timm:"
+"""How the names of timm's models begin."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """A name by which a part of a network can be studied.
+
+    `layer` is the non-linearity that it stands for, None for any other node; `block` the block that this is in, if any.
+    """
+
+    name: str
+    layer: str | None
+    block: str | None
 
 
 def _chain(convolutions: int, dense: int) -> tuple[str, ...]:
@@ -42,10 +62,9 @@ KNOWN: dict[str, tuple[str, ...]] = {
 """Layers in the order of execution, by model."""
 
 
-def _blocks(known: Sequence[str]) -> tuple[str, ...]:
-    """The last layer of each block, and those outside of blocks."""
-    last = {name.split(".")[0]: name for name in known}
-    return tuple(last.values())
+def _listed(known: Sequence[str]) -> list[Named]:
+    """The names of a network that the study knows: `block3.out` is in `block3`."""
+    return [Named(name, name, name.split(".")[0] if "." in name else None) for name in known]
 
 
 def spread(names: Sequence[str], count: int) -> tuple[str, ...]:
@@ -55,32 +74,63 @@ def spread(names: Sequence[str], count: int) -> tuple[str, ...]:
     return tuple(names[round(i * (len(names) - 1) / (count - 1))] for i in range(count))
 
 
-def select(model: str, choice: str | int | Sequence[str]) -> tuple[str, ...]:
+def select(
+    model: str, choice: str | int | Sequence[str], listed: Callable[[], Sequence[Named]] | None = None
+) -> tuple[str, ...]:
     """The layers of `model` that a configuration chooses, in the order of execution.
 
-    `choice` is `all`, `blocks` (the stem, the last layer of each residual block, the head), a number (that many
-    layers, evenly spread from the first to the last) or a list of names. The layers of a model that is not in `KNOWN`
-    can only be listed; whether it has them, the traced graph tells.
+    `choice` is `all`, `blocks` (the last layer of each block, and those outside of blocks), a number (that many layers,
+    evenly spread from the first to the last), a pattern (`block*.out`), or a list of names and patterns. A pattern
+    chooses among the layers; any other node or module is chosen by its whole name. `listed` gives all names of a
+    network that is not in `KNOWN`, or other names than those there.
     """
-    if model not in KNOWN:
-        if isinstance(choice, str | int):
-            raise StudyError(
-                f"layers: {choice}: the layers of {model} are not known beforehand; list them "
-                f"(`make layers MODEL={model}` prints them), or take one of {', '.join(KNOWN)}"
-            )
-        return tuple(choice)
-    known = KNOWN[model]
-    if choice == "all":
-        return known
-    if choice == "blocks":
-        if len(_blocks(known)) == len(known):
-            raise StudyError(f"layers: blocks: {model} has none; take all, a number or a list of {', '.join(known)}")
-        return _blocks(known)
+    names = _listed(KNOWN[model]) if model in KNOWN else listed()
+    layers = [each.name for each in names if each.layer == each.name]
+    if choice in ("all", "blocks") or isinstance(choice, int):
+        if not layers:
+            raise StudyError(f"layers: {choice}: {model} has no layers by itself; list nodes or modules")
+        return tuple(layers) if choice == "all" else _some(model, choice, layers, names)
+    wanted = [choice] if isinstance(choice, str) else list(choice)
+    known = {each.name: each for each in names}
+    if listed and model in KNOWN and any(name not in known and not _is_pattern(name) for name in wanted):
+        names = listed()
+        known = {each.name: each for each in names}
+    chosen = {name for each in wanted for name in _matching(model, each, known, layers)}
+    return tuple(each.name for each in names if each.name in chosen)
+
+
+def _some(model: str, choice: str | int, layers: Sequence[str], names: Sequence[Named]) -> tuple[str, ...]:
+    """The last layers of blocks, or so many layers."""
     if isinstance(choice, int):
-        if not 1 <= choice <= len(known):
-            raise StudyError(f"layers: {choice}: {model} has {len(known)} layers; choose from 1 to {len(known)}")
-        return spread(known, choice)
-    unknown = [name for name in choice if name not in known]
-    if unknown:
-        raise StudyError(f"layers: {model} has no layer {', '.join(unknown)}; its layers are {', '.join(known)}")
-    return tuple(name for name in known if name in choice)
+        if not 1 <= choice <= len(layers):
+            raise StudyError(f"layers: {choice}: {model} has {len(layers)} layers; choose from 1 to {len(layers)}")
+        return spread(layers, choice)
+    last = {each.block or each.name: each.name for each in names if each.name == each.layer}
+    if not any(each.block for each in names):
+        raise StudyError(f"layers: blocks: {model} has none; take all, a number or a list of {_told(layers)}")
+    return tuple(name for name in layers if name in last.values())
+
+
+def _told(layers: Sequence[str]) -> str:
+    """The names in a message, or enough of them."""
+    more = f" and {len(layers) - MOST} more" if len(layers) > MOST else ""
+    return ", ".join(layers[:MOST]) + more
+
+
+def _is_pattern(name: str) -> bool:
+    return any(c in name for c in "*?[")
+
+
+def _matching(model: str, wanted: str, known: dict[str, Named], layers: Sequence[str]) -> list[str]:
+    """The names that one of a list stands for."""
+    if _is_pattern(wanted):
+        if not (found := [name for name in layers if fnmatchcase(name, wanted)]):
+            raise StudyError(f"layers: {wanted}: matches no layer of {model}; its layers are {_told(layers)}")
+        return found
+    if wanted not in known:
+        close = difflib.get_close_matches(wanted, known, n=1)
+        hint = f"; did you mean {close[0]}?" if close and close[0] not in layers else ""
+        raise StudyError(f"layers: {model} has no layer {wanted}; its layers are {_told(layers)}{hint}")
+    if known[wanted].layer not in (None, wanted):
+        raise StudyError(f"layers: {wanted}: is the layer {known[wanted].layer} of {model}; write that name")
+    return [wanted]

@@ -1,18 +1,70 @@
-"""Tracing: a network's graph, recorded by torch.fx, so that residual networks are handled like chains."""
+"""Tracing: a network's graph, so that networks of branches are handled like chains.
 
+`torch.fx` records the calls of the network's own modules. What it cannot follow, such as a condition on a tensor's
+values, `torch.export` runs with images; its graph is of torch's own operations.
+"""
+
+import io
+import sysconfig
 import threading
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.export.passes import move_to_device_pass
 from torch.nn import functional as F
+from torch.utils._pytree import tree_leaves, tree_map
 
 from readout import StudyError
 
-MODULES = (nn.ReLU, nn.ReLU6)
-FUNCTIONS = (F.relu, F.relu6, torch.relu, torch.relu_)
-METHODS = ("relu", "relu_")
+ATEN = torch.ops.aten
+MODULES = (
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.PReLU,
+    nn.ELU,
+    nn.SELU,
+    nn.SiLU,
+    nn.GELU,
+    nn.Mish,
+    nn.Hardswish,
+    nn.Softplus,
+)
+"""Non-linearities as modules. Gates are none: a sigmoid says how much of another value passes."""
+FUNCTIONS = {
+    "relu": (F.relu, torch.relu, ATEN.relu.default),
+    "relu6": (F.relu6, ATEN.relu6.default),
+    "leaky_relu": (F.leaky_relu, ATEN.leaky_relu.default),
+    "prelu": (F.prelu, torch.prelu, ATEN.prelu.default, ATEN._prelu_kernel.default),
+    "elu": (F.elu, ATEN.elu.default),
+    "selu": (F.selu, torch.selu, ATEN.selu.default),
+    "silu": (F.silu, ATEN.silu.default),
+    "gelu": (F.gelu, ATEN.gelu.default),
+    "mish": (F.mish, ATEN.mish.default),
+    "hardswish": (F.hardswish, ATEN.hardswish.default),
+    "softplus": (F.softplus, ATEN.softplus.default),
+}
+"""The same as functions, out of place."""
+METHODS = ("relu", "prelu")
+"""The same as methods of a tensor."""
+OUT_OF_PLACE = {
+    getattr(module, f"{name}_"): getattr(module, name)
+    for module in (torch, F)
+    for name in ("relu", "leaky_relu", "elu", "selu", "dropout", "sigmoid", "tanh", "clamp", "hardtanh")
+    if hasattr(module, f"{name}_") and hasattr(module, name)
+}
+"""Functions that overwrite what they are given, and those that do not."""
+ASSERTIONS = (torch._assert, ATEN._assert_scalar.default, ATEN._assert_tensor_metadata.default)
 
 _tracing = threading.Lock()
+LIBRARIES = tuple(sysconfig.get_path(name) + "/torch/" for name in ("purelib", "platlib"))
+"""Where torch's own code lies, in which no line of a network's is at fault."""
 
 
 class _Tracer(fx.Tracer):
@@ -37,29 +89,95 @@ class _Tracer(fx.Tracer):
         return super().getattr(attr, attr_val, parameter_proxy_cache)
 
 
-def trace(network: nn.Module) -> fx.GraphModule:
+def exported(network: nn.Module, image: torch.Tensor) -> bytes:
+    """The network's graph by `torch.export`, for any number of images like `image` [1, 3, H, W], with its weights.
+
+    It switches some of torch's kernels off in the whole process while it runs, so that in a process of several threads
+    others compute other last bits. StudyError with the line at fault where it cannot follow the network.
+    """
+    # Of one image torch.export makes a graph for one image.
+    batch = (image.expand(2, -1, -1, -1).contiguous(),)
+    content = io.BytesIO()
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            shapes = ({0: torch.export.Dim("images")},)
+            program = torch.export.export(network, batch, dynamic_shapes=shapes, strict=False)
+            # No decompositions: what overwrites a tensor becomes an operation that does not.
+            torch.export.save(program.run_decompositions({}), content)
+    except Exception as error:
+        raise StudyError(_untraceable(network, error)) from error
+    return content.getvalue()
+
+
+def _untraceable(network: nn.Module, error: Exception) -> str:
+    """What cannot be traced, and in which line of a network's code."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(LIBRARIES)]
+    of_network = [f for f in frames if Path(f.filename) != Path(__file__)]
+    where = f"{of_network[-1].filename}, line {of_network[-1].lineno}: {of_network[-1].line}: " if of_network else ""
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return f"{type(network).__name__}: cannot be traced: {where}{said}"
+
+
+def _loaded(content: bytes, device: torch.device) -> fx.GraphModule:
+    """The graph that `exported` gives, on a device, with the scores as its one output."""
+    program = torch.export.load(io.BytesIO(content))
+    module = move_to_device_pass(program, device).module(check_guards=False)
+    graph, copies = fx.Graph(), {}
+    for node in module.graph.nodes:
+        if node.op == "output":
+            break
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+    returned = tree_leaves(node.args)
+    graph.output(copies[returned[0]] if len(returned) == 1 else tuple(copies[each] for each in returned))
+    return fx.GraphModule(module, graph)
+
+
+def trace(
+    network: nn.Module,
+    image: torch.Tensor | None = None,
+    export: Callable[[nn.Module, torch.Tensor], bytes] = exported,
+) -> fx.GraphModule:
     """The graph of a network in evaluation mode, with every in-place operation made out of place.
 
-    In-place operations would overwrite the layers that the study keeps and, behind a cut, what is cached.
+    `image` [1, 3, H, W] is one that the network takes: without it only torch.fx can be tried, and what depends on the
+    number of images cannot be told (`measure`). `export` does what `exported` does, in another process perhaps.
+    In-place operations would overwrite the layers that the study keeps and, behind a cut, what is cached. StudyError
+    where the network cannot be traced, with the line at fault.
     """
     network.eval()
     for module in network.modules():
         if getattr(module, "inplace", False):
             module.inplace = False
+    try:
+        traced = _recorded(network)
+    except Exception as error:
+        if image is None:
+            raise error if isinstance(error, StudyError) else StudyError(_untraceable(network, error)) from error
+        traced = _loaded(export(network, image), image.device)
+    for node in reversed(traced.graph.nodes):
+        # Of shapes, which are the same for all images of a study.
+        if node.op == "call_function" and node.target in ASSERTIONS:
+            traced.graph.erase_node(node)
+    traced.recompile()
+    return traced if image is None else measure(traced, image)
+
+
+def _recorded(network: nn.Module) -> fx.GraphModule:
+    """The graph by torch.fx; an error of any kind where it cannot follow the network."""
     with _tracing:
         traced = fx.GraphModule(network, _Tracer().trace(network))
     for node in traced.graph.nodes:
-        written = node.op == "call_method" and node.target.endswith("_") and not node.target.endswith("__")
-        if not node.users and (written or is_layer(traced, node)):
+        method, function = node.op == "call_method", node.op == "call_function"
+        overwrites = method and node.target.endswith("_") and not node.target.endswith("__")
+        overwrites |= function and node.target in OUT_OF_PLACE
+        if not node.users and (overwrites or is_layer(traced, node)):
             # The graph cannot tell that the operation changes what later nodes read.
             raise StudyError(f"{node.name}: an in-place operation whose result is not used cannot be traced; assign it")
-        if written:
-            node.target = node.target.removesuffix("_")
-        elif node.target is torch.relu_:
-            node.target = torch.relu
+        if overwrites:
+            node.target = node.target.removesuffix("_") if method else OUT_OF_PLACE[node.target]
         elif node.kwargs.get("inplace"):
             node.kwargs = {**node.kwargs, "inplace": False}
-    traced.recompile()
     return traced
 
 
@@ -69,4 +187,79 @@ def is_layer(network: fx.GraphModule, node: fx.Node) -> bool:
         return isinstance(network.get_submodule(node.target), MODULES)
     if node.op == "call_method":
         return node.target in METHODS
-    return node.op == "call_function" and node.target in FUNCTIONS
+    return node.op == "call_function" and any(node.target in alike for alike in FUNCTIONS.values())
+
+
+def rectifier(network: fx.GraphModule, node: fx.Node) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """torch's function of a node that is a ReLU or a ReLU6; None for any other."""
+    if not is_layer(network, node):
+        return None
+    module = network.get_submodule(node.target) if node.op == "call_module" else None
+    if isinstance(module, nn.ReLU6) or node.target in FUNCTIONS["relu6"]:
+        return F.relu6
+    return F.relu if isinstance(module, nn.ReLU) or node.target in (*FUNCTIONS["relu"], "relu") else None
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """What is known of a tensor: its shape, and whether it holds floating-point numbers."""
+
+    shape: tuple[int, ...]
+    floating: bool
+
+
+class _Measuring(fx.Interpreter):
+    """Runs a graph and notes what each node gives."""
+
+    def __init__(self, traced: fx.GraphModule):
+        super().__init__(traced)
+        self.extra_traceback = False
+        self.given: dict[fx.Node, object] = {}
+
+    def run_node(self, n: fx.Node):
+        value = super().run_node(n)
+        self.given[n] = tree_map(
+            lambda leaf: Tensor(tuple(leaf.shape), leaf.is_floating_point()) if torch.is_tensor(leaf) else leaf, value
+        )
+        return value
+
+
+COUNTS = (2, 3)
+"""Numbers of images with which a graph is measured: two, so that what depends on their number is known."""
+
+
+@torch.no_grad()
+def measure(traced: fx.GraphModule, image: torch.Tensor) -> fx.GraphModule:
+    """Note at each node what it gives for `COUNTS` images, as `measured` in its `meta`: shapes of tensors, and sizes.
+
+    `image` [1, 3, H, W] is one that the network takes.
+    """
+    found = []
+    for count in COUNTS:
+        run = _Measuring(traced)
+        images = image.expand(count, -1, -1, -1)
+        try:
+            # Shapes alone, without the work.
+            with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+                run.run(mode.from_tensor(images))
+        except Exception:
+            run = _Measuring(traced)
+            run.run(images)
+        found.append(run.given)
+    for node in traced.graph.nodes:
+        node.meta["measured"] = tuple(given[node] for given in found)
+    return traced
+
+
+def is_measured(node: fx.Node) -> bool:
+    return "measured" in node.meta
+
+
+def by_image(node: fx.Node) -> bool:
+    """Whether a node gives one tensor with a row for each image; one that is not measured is taken to."""
+    if not is_measured(node):
+        return True
+    few, more = node.meta["measured"]
+    if not (isinstance(few, Tensor) and isinstance(more, Tensor)):
+        return False
+    return (*few.shape[:1], *more.shape[:1]) == COUNTS and few.shape[1:] == more.shape[1:]

@@ -15,7 +15,7 @@ from torch import fx
 from torch.nn import functional as F
 
 from readout import StudyError
-from readout.tracing import is_layer
+from readout.tracing import rectifier
 
 COLOURS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 """Red, green and blue (rows) of the decorrelated colours (columns), before scaling: of natural images, by Lucid."""
@@ -180,19 +180,17 @@ def _relu6(x: torch.Tensor) -> torch.Tensor:
 
 
 def redirected(prefix: fx.GraphModule) -> fx.GraphModule:
-    """A part of a network (the prefix of a cut) whose non-linearities let gradients pass where they are shut.
+    """A part of a network (the prefix of a cut) whose ReLUs let gradients pass where they are shut.
 
-    The same activations; of an image to which a non-linearity passes no gradient at all, what would open it passes. The
-    part that is given stays as it is; they share the weights.
+    The same activations; of an image to which a ReLU passes no gradient at all, what would open it passes. The part
+    that is given stays as it is; they share the weights. Other non-linearities have a slope nearly everywhere.
     """
     graph = fx.Graph()
     graph.output(graph.graph_copy(prefix.graph, {}))
     for node in graph.nodes:
-        if is_layer(prefix, node):
-            module = prefix.get_submodule(node.target) if node.op == "call_module" else None
-            six = isinstance(module, torch.nn.ReLU6) or node.target is F.relu6
-            source = node.all_input_nodes[0]
-            node.op, node.target, node.args, node.kwargs = "call_function", _relu6 if six else _relu, (source,), {}
+        if (function := rectifier(prefix, node)) is not None:
+            source, opened = node.all_input_nodes[0], _relu6 if function is F.relu6 else _relu
+            node.op, node.target, node.args, node.kwargs = "call_function", opened, (source,), {}
     return fx.GraphModule(prefix, graph)
 
 

@@ -66,5 +66,5 @@ rule networks:
         from runtime import subprocesses
 
         files = {"path_to_images": input.images, "path_to_accuracy": output.accuracy}
-        given = files | params.settings | {"made": made("networks", params.settings)}
+        given = {"job": "train"} | files | params.settings | {"made": made("networks", params.settings)}
         subprocesses.run("jobs.networks", given, log[0])

@@ -21,24 +21,31 @@ REFUSED = 3
 """Exit status of a process whose file a disk has refused."""
 
 
-def run(module: str, settings: Mapping, log: str) -> None:
-    """Run `python -m <module> <settings as JSON> <this process>`, which writes to `log`.
+def run(module: str, settings: Mapping, log: str | None = None) -> None:
+    """Run `python -m <module> <settings as JSON> <this process>`, which writes to `log`, where one is kept.
 
-    Raises StudyError with the last line of the log where it fails.
+    Raises StudyError with the last line that it wrote where it fails.
     """
     packages = str(Path(__file__).resolve().parents[1])
     environment = os.environ | {"PYTHONPATH": packages, "MPLBACKEND": "Agg"}
-    with files.writing(log):
-        # Not empty: another run at work in the study would sweep it away.
-        Path(log).write_text(f"python -m {module}\n")
-    with Path(log).open("a") as file:
-        command = [sys.executable, "-m", module, json.dumps(settings, default=dataclasses.asdict), str(os.getpid())]
-        done = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False)
+    command = [sys.executable, "-m", module, json.dumps(settings, default=dataclasses.asdict), str(os.getpid())]
+    if log is None:
+        done = subprocess.run(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
+        printed = done.stdout.strip().splitlines()
+    else:
+        with files.writing(log):
+            # Not empty: another run at work in the study would sweep it away.
+            Path(log).write_text(f"python -m {module}\n")
+        with Path(log).open("a") as file:
+            done = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False)
+        printed = Path(log).read_text().strip().splitlines()[1:]
     if done.returncode == REFUSED:
         files.refused.set()
     if done.returncode:
-        last = (Path(log).read_text().strip().splitlines()[1:] or ["nothing was printed"])[-1]
-        raise StudyError(f"{last} (log: {log})")
+        last = (printed or ["nothing was printed"])[-1]
+        raise StudyError(f"{last} (log: {log})" if log else last)
 
 
 def snakemake(target: str, path_to_config: str, *, cores: int, limits: Sequence[str], log: str) -> None:

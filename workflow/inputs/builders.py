@@ -1,0 +1,196 @@
+"""Builders: callables of the user's that give a network, by `path/to/file.py:builder` or `package.module:builder`.
+
+They are code, which runs when a network is built. To find their source, and to hash it, runs nothing, so that planning
+stays quick.
+"""
+
+import ast
+import difflib
+import hashlib
+import importlib.util
+import inspect
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib.machinery import PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from readout import StudyError
+from readout.layer_names import TIMM
+
+if TYPE_CHECKING:
+    from torch import nn
+
+BUILDER = re.compile(r"(?P<source>.+):(?P<name>[A-Za-z_]\w*)")
+MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+def is_builder(model: str) -> bool:
+    """Whether the name of a model is that of a callable of the user's."""
+    return BUILDER.fullmatch(model) is not None and not model.startswith(TIMM)
+
+
+def _parts(model: str) -> tuple[str, str]:
+    """The source of a builder, a file or a module, and its name there."""
+    found = BUILDER.fullmatch(model)
+    return found["source"], found["name"]
+
+
+def _search() -> list[str]:
+    """Where modules are looked for: among the installed packages, then in the folder of the run."""
+    return [*sys.path, str(Path.cwd())]
+
+
+def file(model: str) -> Path:
+    """The file that a builder is in; StudyError where there is none. Nothing is imported."""
+    source, _ = _parts(model)
+    if source.endswith(".py"):
+        path = Path(source).expanduser()
+        if not path.is_file():
+            raise StudyError(f"model {model}: {path}: no such file; paths start from the folder of the run")
+        return path
+    if not MODULE.fullmatch(source):
+        raise StudyError(f"model {model}: {source} is neither a file that ends in .py nor the name of a module")
+    search = _search()
+    for part in source.split("."):
+        spec = PathFinder.find_spec(part, search)
+        if spec is None:
+            raise StudyError(
+                f"model {model}: there is no module {source}, neither among the installed packages nor in the folder "
+                f"of the run; {part} is missing"
+            )
+        search = spec.submodule_search_locations or []
+    if not spec.origin or not spec.origin.endswith(".py"):
+        raise StudyError(f"model {model}: {source} has no source in Python; give the module that has the builder")
+    return Path(spec.origin)
+
+
+def _root(model: str) -> tuple[Path, str]:
+    """The folder that a builder's modules lie in, and the name that they begin with: its package, or none of a file."""
+    source, _ = _parts(model)
+    path = file(model)
+    if source.endswith(".py"):
+        return path.parent, ""
+    depth = len(source.split(".")) - (path.name != "__init__.py")
+    return path.parents[depth], source.split(".")[0]
+
+
+def _imported(path: Path, root: Path) -> Iterator[Path]:
+    """The modules below a folder that a module imports, at the top or inside a function."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [(root, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = path.parents[node.level - 1] if node.level else root
+            base = f"{node.module}." if node.module else ""
+            names = [(start, f"{base}{alias.name}") for alias in node.names] + [(start, node.module or "")]
+        else:
+            continue
+        for start, name in names:
+            steps = [part for part in name.split(".") if part]
+            # A package runs its own __init__.py before its modules.
+            for i in range(1, len(steps) + 1):
+                place = start.joinpath(*steps[:i])
+                yield from (p for p in (place.with_suffix(".py"), place / "__init__.py") if p.is_file())
+
+
+def sources(model: str) -> tuple[Path, ...]:
+    """The builder's file and the modules beside it, or of its package, that it imports, directly or not."""
+    root, package = _root(model)
+    seen, queue = set(), [file(model)]
+    while queue:
+        path = queue.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        inside = root / package if package else root
+        queue += [found for found in _imported(path, root) if found.is_relative_to(inside) or found.parent == root]
+    return tuple(sorted(seen))
+
+
+def digest(model: str) -> str:
+    """Hash of the source of a builder (`sources`), 16 hexadecimal digits."""
+    root, _ = _root(model)
+    content = hashlib.sha256()
+    for path in sources(model):
+        content.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return content.hexdigest()[:16]
+
+
+@cache
+def _loaded(path: Path, digest: str) -> ModuleType:
+    """The module in a file, of the content that the hash is of."""
+    # What it imports lies beside it.
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    spec = importlib.util.spec_from_file_location(f"builder_{path.stem}_{digest}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _told(model: str, error: BaseException) -> str:
+    """An error in the user's code: its kind, its words and the line at which it was raised."""
+    own = {str(path.resolve()) for path in sources(model)}
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if str(Path(frame.filename).resolve()) in own
+    ]
+    if isinstance(error, SyntaxError):
+        where = f" ({error.filename}, line {error.lineno})"
+    else:
+        where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{where}"
+
+
+def load(model: str) -> Callable[[int], "nn.Module"]:
+    """The builder itself. StudyError where its module cannot be imported or has no such callable."""
+    source, name = _parts(model)
+    path = file(model)
+    try:
+        if source.endswith(".py"):
+            module = _loaded(path.resolve(), digest(model))
+        else:
+            if str(Path.cwd()) not in sys.path:
+                sys.path.append(str(Path.cwd()))
+            module = importlib.import_module(source)
+    # A module may exit, too.
+    except (Exception, SystemExit) as error:
+        raise StudyError(f"model {model}: {path} cannot be imported: {_told(model, error)}") from error
+    found = getattr(module, name, None)
+    if not callable(found):
+        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        close = difflib.get_close_matches(name, known, n=1)
+        raise StudyError(
+            f"model {model}: {path} has no callable {name}"
+            + (f"; did you mean {close[0]}?" if close else f"; it has {', '.join(known) or 'none'}")
+        )
+    return found
+
+
+def build(model: str, outputs: int) -> "nn.Module":
+    """What the builder gives for so many outputs, in evaluation mode. StudyError where it raises or gives no module."""
+    from torch import nn
+
+    builder = load(model)
+    try:
+        inspect.signature(builder).bind(outputs)
+        network = builder(outputs)
+    except StudyError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise StudyError(f"model {model}: builder({outputs}) raised {_told(model, error)}") from error
+    if not isinstance(network, nn.Module):
+        raise StudyError(
+            f"model {model}: gives {type(network).__name__} for {outputs} outputs, and no torch.nn.Module; return the "
+            "network"
+        )
+    return network.eval()
