@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 KEY = b"readout"
 """Where the metadata of a table say what made it."""
-MOST = 12
+MOST = 16
 """Names that a message lists."""
 NULLABLE = {
     pa.int8(): pd.Int8Dtype(),
@@ -38,7 +38,7 @@ def check_name(what: str, name: object, known: Sequence[str], of: str) -> None:
     """Refuse a name that is not known, with the nearest that are."""
     if isinstance(name, str) and name in known:
         return
-    near = get_close_matches(str(name), known, cutoff=0.4)
+    near = get_close_matches(str(name), known)
     text = "" if isinstance(name, str) else "; names are text"
     hint = f"; did you mean {' or '.join(map(repr, near))}? There" if near else "; there"
     raise StudyError(f"{what}: {name!r} is not in {of}{text}{hint} {'is' if len(known) == 1 else 'are'} {some(known)}")

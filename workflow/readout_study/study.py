@@ -77,7 +77,7 @@ class Study:
 
     A frame has the columns that docs/tables.md gives for its file, in this order, and their types: text, int8, int32,
     float32, float64 and bool. Where a column of whole numbers or marks lacks some, it is of pandas' Int8, Int32 or
-    boolean; a missing float is NaN. Lists are arrays of numpy, one a row.
+    boolean; missing text and floats are NaN. Lists are arrays of numpy, one a row.
 
     Every method raises StudyError, whose message says what to do, for a name that the study does not have, for a table
     that it does not have, and for a file that is missing, broken, of another study, or made with other settings than
@@ -86,7 +86,7 @@ class Study:
 
     def __init__(self, results: Folder):
         self._results = results
-        self._axes = frame(results.read(CELLS, AXES))
+        self._axes = self._read(CELLS, AXES)
 
     # ---- what there is
 
@@ -102,7 +102,7 @@ class Study:
 
     @property
     def networks(self) -> list[str]:
-        """The names of its networks, in the study's order."""
+        """The names of its networks, as the table of cells has them."""
         return self._axes["network"].unique().tolist()
 
     @property
@@ -133,7 +133,7 @@ class Study:
         target and the others, `rank_deficit` is in ranks, `log_p_change` in nats. Outcomes are float64, and missing
         where the study did not ask for them. `images(network, layer, class_id, cell)` has the images behind a row.
         """
-        return self.table(CELLS)
+        return self._read(CELLS)
 
     def groups(self) -> pd.DataFrame:
         """The same outcomes of groups that are no cells; a row is a group of a grid, and one way to ablate it.
@@ -173,7 +173,7 @@ class Study:
 
     def claims(self) -> pd.DataFrame:
         """The tests of the paper's claims; a row is a test for one network, or for `all`."""
-        return self.table(CLAIMS)
+        return self._read(CLAIMS)
 
     def verdicts(self) -> pd.DataFrame:
         """The claims in short, over all networks; a row is a claim, and its number the index.
@@ -185,7 +185,7 @@ class Study:
         """
         shown = ["part", "outcome", "intervention", "estimate", "ci_low", "ci_high", "reason"]
         columns = ["claim", "statement", "network", "role", "targets", "verdict", *shown]
-        rows = frame(self._results.read(CLAIMS, columns))
+        rows = self._read(CLAIMS, columns)
         rows = rows[rows["network"] == ALL].set_index("claim")
         of_all, corrected = rows["targets"] == ALL, rows["role"] == "corrected"
         verdicts = {
@@ -214,7 +214,7 @@ class Study:
         """
         place = (network, layer, class_id, cell)
         if all(each is None for each in place):
-            return self.table(IMAGES)
+            return self._read(IMAGES)
         if any(each is None for each in place):
             raise StudyError("images: give network, layer, class_id and cell, or none of them for the list of images")
         return frame(self._of_cell("ablations", *place))
@@ -238,22 +238,22 @@ class Study:
         `rank` (int32), `score` (the right class's logit), `log_p` (in nats) and `z`, the log-odds of all outputs.
         """
         self._check_class(network, class_id)
-        return frame(self._results.read(f"baseline/{network}/{class_id}.parquet", alike=("baseline", network)))
+        return self._read(f"baseline/{network}/{class_id}.parquet", alike=("baseline", network))
 
     def layers(self, network: str) -> pd.DataFrame:
         """The layers of a network, studied or not; a row is a layer of its graph. `grids()` has those studied."""
         self._of(network)
-        return self.table(f"networks/{network}/layers.parquet")
+        return self._read(f"networks/{network}/layers.parquet")
 
     def accuracy(self) -> pd.DataFrame:
         """How often each network is right, as a share of `images` (int32); a row is a network and a split."""
-        found = [self.table(f"networks/{name}/accuracy.parquet").assign(network=name) for name in self.networks]
+        found = [self._read(f"networks/{name}/accuracy.parquet").assign(network=name) for name in self.networks]
         return pd.concat(found, ignore_index=True)[["network", *found[0].columns[:-1]]]
 
     def others(self, network: str) -> pd.DataFrame:
         """The classes that the targets are contrasted with; a row is a target and one of its others."""
         self._of(network)
-        return self.table(f"others/{network}.parquet")
+        return self._read(f"others/{network}.parquet")
 
     # ---- one grid
 
@@ -264,7 +264,7 @@ class Study:
         `others_mean`, mean activations, and give its `cell`; `cell_fold0` and so on are by the images outside a fold.
         """
         self._check_grid(network, layer, class_id)
-        return frame(self._results.read(f"cells/{network}/{layer}/{class_id}.parquet", alike=("cells", network)))
+        return self._read(f"cells/{network}/{layer}/{class_id}.parquet", alike=("cells", network))
 
     def importance(self, network: str, layer: str, class_id: str) -> pd.DataFrame:
         """The measures of importance of single units (`value`, float64); a row is a unit, a fold and a measure.
@@ -282,7 +282,7 @@ class Study:
                 f"{' and of '.join(kept) or 'no grid'} so far; where the study was made, run: "
                 f"{self._results.command(file)}"
             )
-        return self.table(file)
+        return self._read(file)
 
     def activations(
         self, network: str, layer: str, class_id: str, units: Iterable[int] | Iterable[bool] | None = None
@@ -323,22 +323,31 @@ class Study:
 
         `study.table("pseudo/alexnet/conv5/pseudo0.parquet", columns=["image_id", "auroc"])`
         """
-        return frame(self._results.read(self._file(file), columns))
+        return self._read(self._file(file), columns)
 
     def made(self, file: str | PathLike[str]) -> dict:
         """What made a table: its study, step, settings, code and versions (docs/tables.md, "What made a table")."""
         return self._results.made(self._file(file))
 
+    def _read(
+        self, file: str, columns: Sequence[str] | None = None, alike: tuple[str, ...] | None = None
+    ) -> pd.DataFrame:
+        return frame(self._results.read(file, columns, alike))
+
     # ---- names
 
     def _file(self, file: str | PathLike[str]) -> str:
-        """A file as the folder names it; StudyError for one that is not below it, and for one that resembles others."""
+        """A file as the folder names it; StudyError where it is not there."""
         path = PurePosixPath(file)
         if path.is_absolute() or ".." in path.parts:
             raise StudyError(f"{file}: name a table by its path below {self.path}, as {CELLS}")
-        beside = self._results.files(str(path.parent))
-        if beside and not self._results.has(str(path)):
-            check_name("table", str(path), beside, f"study {self.name}")
+        if not self._results.has(str(path)):
+            if beside := self._results.files(str(path.parent)):
+                check_name("table", str(path), beside, f"study {self.name}")
+            raise StudyError(
+                f"{self.path / path}: no such file; docs/tables.md lists those of a study; where it was made, one of "
+                f"them is made by: {self._results.command(str(path))}"
+            )
         return str(path)
 
     def _of(self, network: str) -> pd.DataFrame:
@@ -382,7 +391,7 @@ class Study:
         """A table that not every study has."""
         table = SOMETIMES[name]
         if self._results.has(table.file):
-            return self.table(table.file)
+            return self._read(table.file)
         if any((self.path / folder).is_dir() for folder in table.gathered_from):
             raise self._results.unfinished(table.file)
         raise StudyError(
