@@ -77,7 +77,7 @@ class Study:
 
     A frame has the columns that docs/tables.md gives for its file, in this order, and their types: text, int8, int32,
     float32, float64 and bool. Where a column of whole numbers or marks lacks some, it is of pandas' Int8, Int32 or
-    boolean; missing text and floats are NaN. Lists are arrays of numpy, one a row.
+    boolean; a missing float is NaN, and missing text what pandas has for it. Lists are arrays of numpy, one a row.
 
     Every method raises StudyError, whose message says what to do, for a name that the study does not have, for a table
     that it does not have, and for a file that is missing, broken, of another study, or made with other settings than
