@@ -56,6 +56,17 @@ def rewritten(text: str) -> str:
     return text
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write the page anew, from a folder with the results of the default study in results/digits."""
     sys.path.insert(0, str(PAGE.parents[1] / "workflow"))
-    PAGE.write_text(rewritten(PAGE.read_text()))
+    from readout_study import StudyError
+
+    try:
+        page = rewritten(PAGE.read_text())
+    except StudyError as error:
+        sys.exit(f"error: {error}")
+    PAGE.write_text(page)
+
+
+if __name__ == "__main__":
+    main()

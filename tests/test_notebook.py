@@ -471,6 +471,22 @@ def test_a_changed_number_in_a_file_is_told(copied):
     refused(lambda: study.activations(*GRID), f"{path}: cannot be read (", "--force")
 
 
+@of_a_study
+def test_text_that_is_none_is_told(copied):
+    """Bytes that are no UTF-8, which Arrow's reader lets through."""
+    path = copied / "claims.parquet"
+    study = open_study(copied)
+
+    def spoilt(table):
+        buffers = pa.array(["holds"] * len(table)).buffers()
+        content = pa.py_buffer(b"\xff" * buffers[2].size)
+        column = pa.StringArray.from_buffers(len(table), buffers[1], content)
+        return table.set_column(table.column_names.index("verdict"), "verdict", column)
+
+    rewrite(path, spoilt)
+    refused(study.claims, f"{path}: cannot be read (", "UTF8", "--force results/tiny/claims.parquet")
+
+
 @pytest.fixture(scope="module")
 def breakable(finished, tmp_path_factory):
     """A study of which no more is there than it takes to open it."""
