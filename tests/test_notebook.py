@@ -309,11 +309,11 @@ def refused(call, *pieces):
         ),
         (
             lambda s: s.units("alexnet", "conv5", "3"),
-            "class_id: '3' is not in the targets of alexnet conv5; there are 0, 1",
+            "class_id: '3' is not in the targets of alexnet; there are 0, 1",
         ),
         (
             lambda s: s.units("alexnet", "conv5", 1),
-            "class_id: 1 is not in the targets of alexnet conv5; names are text; did you mean '1'? There are 0, 1",
+            "class_id: 1 is not in the targets of alexnet; names are text; did you mean '1'? There are 0, 1",
         ),
         (
             lambda s: s.activations("alexnet", "conv5", "9"),

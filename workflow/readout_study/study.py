@@ -359,13 +359,11 @@ class Study:
         layers = self._of(network)["layer"].unique().tolist()
         check_name("layer", layer, layers, f"{network}'s studied layers")
 
-    def _check_grid(self, network: str, layer: str, class_id: str) -> list[str]:
-        """The cells of a grid."""
+    def _check_grid(self, network: str, layer: str, class_id: str) -> None:
         self._check_layer(network, layer)
-        there = self._of(network)
-        there = there[there["layer"] == layer]
-        check_name("class_id", class_id, there["class_id"].unique().tolist(), f"the targets of {network} {layer}")
-        return there.loc[there["class_id"] == class_id, "cell"].tolist()
+        # A network has the same targets on all its layers.
+        targets = self._of(network)["class_id"].unique().tolist()
+        check_name("class_id", class_id, targets, f"the targets of {network}")
 
     def _check_class(self, network: str, class_id: str) -> None:
         """Whether a network has seen images of a class, be it a target or not."""
@@ -379,7 +377,8 @@ class Study:
         self, step: str, network: str, layer: str, class_id: str, cell: str, columns: Sequence[str] | None = None
     ) -> pa.Table:
         """A step's file of a cell, or of another group where there is one."""
-        cells = self._check_grid(network, layer, class_id)
+        self._check_grid(network, layer, class_id)
+        cells = self._axes["cell"].unique().tolist()
         folder = f"{step}/{network}/{layer}/{class_id}"
         # Groups that are no cells have files where they were asked for; their settings are not those of cells.
         groups = [PurePosixPath(file).stem for file in self._results.files(folder)]
