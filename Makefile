@@ -58,7 +58,7 @@ simulations: $(ENVIRONMENT)
 benchmark: $(ENVIRONMENT)
 	@OMP_NUM_THREADS=1 PYTHONPATH=workflow $(VENV)/bin/python -m commands.benchmark $(if $(METHOD),--method "$(METHOD)")
 
-# The session of docs/notebook.md with the finished default study; writes what it shows into the page.
+# Runs docs/notebook.md on the finished default study, and writes what it shows into the page.
 notebook: $(ENVIRONMENT)
 	$(VENV)/bin/python tests/notebook.py
 

@@ -601,7 +601,7 @@ PAGE = notebook.PAGE.read_text()
 
 
 @pytest.fixture(scope="module")
-def session(finished):
+def walked(finished):
     """The names that the page's blocks have left when they were run on the small study, and what they showed."""
     names = {}
     other = {"results/digits": str(finished.results), '"3"': '"0"'}
@@ -610,9 +610,9 @@ def session(finished):
 
 
 @of_a_study
-def test_the_page_runs(session):
+def test_the_page_runs(walked):
     """Every block, and what is shown below one is there where the page has it."""
-    names, shown = session
+    names, shown = walked
     blocks = list(notebook.BLOCK.finditer(PAGE))
     assert len(blocks) == PAGE.count("```python\n") >= 15
     assert [bool(each) for each in shown] == [bool(block["shown"]) for block in blocks]
@@ -632,9 +632,9 @@ BY_HAND = {"rank_deficit": "deficit", "separation_loss_mean": "loss", "auroc": "
 
 @of_a_study
 @pytest.mark.parametrize("column", BY_HAND)
-def test_what_the_page_computes_by_hand_is_what_the_table_says(session, column):
+def test_what_the_page_computes_by_hand_is_what_the_table_says(walked, column):
     """On the small study to the last digits, log-odds being kept in float32; on the page to the digits that it shows."""
-    names, _ = session
+    names, _ = walked
     assert names[BY_HAND[column]] == pytest.approx(names["row"][column], rel=1e-4)
     assert printed(f"print(round({BY_HAND[column]}, 3))", "") == pytest.approx(printed(ROW, column), abs=6e-4)
 
