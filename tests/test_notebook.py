@@ -114,6 +114,34 @@ def test_accuracy_is_of_all_networks(finished, study):
 
 
 @of_a_study
+def test_a_study_of_two_networks(copied):
+    """The same network under another name, right half as often; each has settings of its own, which do not mix up."""
+
+    def twice(table):
+        other = table.set_column(0, table.schema.field(0), pa.array(["other"] * len(table)))
+        return pa.concat_tables([table, other.filter(pa.array([name != "dense1" for name in values(table["layer"])]))])
+
+    def halved(table):
+        return table.set_column(1, "top1", pa.array([each / 2 for each in values(table["top1"])]))
+
+    rewrite(copied / "tables" / "cells.parquet", twice)
+    for folder in ("networks", "cells"):
+        shutil.copytree(copied / folder / "alexnet", copied / folder / "other")
+    rewrite(copied / "networks" / "other" / "accuracy.parquet", halved)
+    rewrite(copied / "cells" / "other" / "conv5" / "0.parquet", settings="0123456789abcdef")
+    study = open_study(copied)
+    assert study.networks == ["alexnet", "other"]
+    accuracy = study.accuracy()
+    assert accuracy["network"].tolist() == ["alexnet"] * 2 + ["other"] * 2
+    assert (accuracy["top1"][2:].to_numpy() * 2 == accuracy["top1"][:2].to_numpy()).all()
+    assert len(study.grids()) == 6 + 4
+    assert study.units(*GRID).equals(study.units("other", "conv5", "0"))
+    refused(
+        lambda: study.units("other", "dense1", "0"), "layer: 'dense1' is not in other's studied layers; did you mean"
+    )
+
+
+@of_a_study
 def test_held_out_is_what_the_file_of_the_probe_says(finished, study):
     (row,) = pq.ParquetFile(finished.results / "probes" / PLACE / "s3m3.parquet").read().to_pylist()
     found = study.held_out(*CELL)
