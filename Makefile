@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 ENVIRONMENT := $(VENV)/.complete
 
-.PHONY: study test test-all verify reference crashes kernels seeds sensitivity simulations benchmark weights layers leak bench format clean
+.PHONY: study test test-all verify reference crashes kernels seeds sensitivity simulations benchmark notebook weights layers leak bench format clean
 
 # Its headline is printed at the very end, when the report is there too.
 study: $(ENVIRONMENT)
@@ -57,6 +57,10 @@ simulations: $(ENVIRONMENT)
 # Methods on the network whose truth is known; writes docs/benchmark.md. METHOD=mine.py tries the functions of a file.
 benchmark: $(ENVIRONMENT)
 	@OMP_NUM_THREADS=1 PYTHONPATH=workflow $(VENV)/bin/python -m commands.benchmark $(if $(METHOD),--method "$(METHOD)")
+
+# Runs docs/notebook.md on the finished default study, and writes what it shows into the page.
+notebook: $(ENVIRONMENT)
+	$(VENV)/bin/python tests/notebook.py
 
 # The weights that the default study ships: the networks of seed 0 of the study of seeds, trained anew.
 SHIPPED := alexnet_0 vgg16_0 mobilenet_v2_0 resnet_0

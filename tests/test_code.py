@@ -1,5 +1,6 @@
 """Code: the hash of the modules that a step depends on, so that a changed line recomputes what depends on it."""
 
+import ast
 import importlib.util
 import json
 import os
@@ -183,6 +184,39 @@ def test_no_step_depends_on_the_enumeration(step):
 def test_a_step_depends_on_its_mathematics(step, needed):
     """Directly or by way of other modules."""
     assert set(needed) <= _modules(step)
+
+
+PUBLIC = code.ROOT / "readout_study"
+"""What users install; it lies beside the study's code and has no part in it."""
+
+
+def _packages(path):
+    """The packages that a module imports, at the top or inside a function, by their first names."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, path
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def test_what_opens_a_study_imports_pandas_and_pyarrow_alone():
+    """Where it is installed there is nothing else of the project, and neither torch nor Snakemake."""
+    assert PUBLIC.is_dir()
+    found = set().union(*map(_packages, PUBLIC.rglob("*.py")))
+    assert found - sys.stdlib_module_names == {"pandas", "pyarrow", "readout_study"}
+
+
+def test_nothing_of_the_study_depends_on_what_opens_it():
+    """A changed line of it makes nothing anew, and what a study writes does not depend on how it is read."""
+    assert "readout_study" not in code.PACKAGES
+    modules = [path for path in code.ROOT.rglob("*.py") if not path.is_relative_to(PUBLIC)]
+    assert len(modules) >= 100
+    assert [path for path in modules if "readout_study" in _packages(path)] == []
+    rules = [*code.ROOT.rglob("*.smk"), code.ROOT.parent / "Snakefile"]
+    assert [path for path in rules if "readout_study" in path.read_text()] == []
 
 
 def test_every_module_that_is_loaded_is_counted():
