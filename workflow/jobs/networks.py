@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import math
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -435,4 +436,6 @@ def layer_nodes(
 if __name__ == "__main__":
     process.prepare()
     torch.use_deterministic_algorithms(True)
+    # In its order: what a builder prints would come behind the error, whose line is to be the last.
+    sys.stdout = sys.stderr
     subprocesses.main(lambda job, **settings: {"train": train, "export": export, "names": list_names}[job](**settings))
