@@ -8,7 +8,7 @@ import torch
 from inputs import builders
 from inputs.sources import ImageSource, NetworkSource
 from jobs import networks
-from readout import StudyError, layer_names, layers, tracing
+from readout import StudyError, layer_names, layers
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def show(model: str, size: int, outputs: int, choice: str | int) -> None:
     of_user = builders.digest(model) if builders.is_builder(model) else None
     source = NetworkSource(model, outputs, None, ImageSource("", None, {"crop": size}), of_user)
     network, image = networks.network(source), torch.zeros(1, 3, size, size)
-    traced = tracing.trace(network, image)
+    traced = networks.trace(source, network)
     networks.check_scores(source, network, traced)
     names = layers.names(network, traced, image)
     chosen = layer_names.select(model, choice, lambda: names)

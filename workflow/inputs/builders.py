@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 BUILDER = re.compile(r"(?P<source>.+):(?P<name>[A-Za-z_]\w*)")
 MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+INSTALLED = ("site-packages", "dist-packages")
+"""Folders of installed packages, which are known by their versions: of these only the builder's own counts."""
 
 
 def is_builder(model: str) -> bool:
@@ -69,14 +71,14 @@ def file(model: str) -> Path:
     return Path(spec.origin)
 
 
-def _root(model: str) -> tuple[Path, str]:
-    """The folder that a builder's modules lie in, and the name that they begin with: its package, or none of a file."""
+def _root(model: str) -> Path:
+    """The folder where what a builder imports is looked for by name."""
     source, _ = _parts(model)
     path = file(model)
     if source.endswith(".py"):
-        return path.parent, ""
-    depth = len(source.split(".")) - (path.name != "__init__.py")
-    return path.parents[depth], source.split(".")[0]
+        # Beside the file that a link leads to, as Python has it for a program.
+        return path.resolve().parent
+    return path.parents[len(source.split(".")) - (path.name != "__init__.py")]
 
 
 def _imported(path: Path, root: Path) -> Iterator[Path]:
@@ -89,6 +91,8 @@ def _imported(path: Path, root: Path) -> Iterator[Path]:
         if isinstance(node, ast.Import):
             names = [(root, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
+            if node.level > len(path.parents):
+                continue
             start = path.parents[node.level - 1] if node.level else root
             base = f"{node.module}." if node.module else ""
             names = [(start, f"{base}{alias.name}") for alias in node.names] + [(start, node.module or "")]
@@ -103,26 +107,44 @@ def _imported(path: Path, root: Path) -> Iterator[Path]:
 
 
 def sources(model: str) -> tuple[Path, ...]:
-    """The builder's file and the modules beside it, or of its package, that it imports, directly or not."""
-    root, package = _root(model)
-    seen, queue = set(), [file(model)]
+    """The builder's file and the modules that it imports, directly or not: those below the folder of a file, those of a
+    package and what lies beside it, of an installed package its own.
+    """
+    source, _ = _parts(model)
+    root = _root(model)
+    inside = root / source.split(".")[0] if root.name in INSTALLED else root
+    first = root / file(model).resolve().name if source.endswith(".py") else file(model)
+    packages = [] if source.endswith(".py") else [p for p in first.parents if p.is_relative_to(root) and p != root]
+    seen, queue = set(), [first, *(path for p in packages if (path := p / "__init__.py").is_file())]
     while queue:
         path = queue.pop()
-        if path in seen:
-            continue
-        seen.add(path)
-        inside = root / package if package else root
-        queue += [found for found in _imported(path, root) if found.is_relative_to(inside) or found.parent == root]
+        if path not in seen:
+            seen.add(path)
+            queue += [found for found in _imported(path, root) if found.is_relative_to(inside)]
     return tuple(sorted(seen))
 
 
 def digest(model: str) -> str:
     """Hash of the source of a builder (`sources`), 16 hexadecimal digits."""
-    root, _ = _root(model)
+    root = _root(model)
     content = hashlib.sha256()
     for path in sources(model):
         content.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
     return content.hexdigest()[:16]
+
+
+def _check_modules(model: str) -> None:
+    """Refuse modules of other places under the names of those that the hash is of, as two builders' `utils`."""
+    root = _root(model)
+    for path in sources(model):
+        name = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+        found = getattr(sys.modules.get(name), "__file__", None)
+        # The file itself is imported by another name.
+        if found and Path(found).resolve() != path.resolve() and path != file(model).resolve():
+            raise StudyError(
+                f"model {model}: imports {name} from {found} and not from {path}, since the former was there first; "
+                "rename one of them"
+            )
 
 
 @cache
@@ -138,8 +160,8 @@ def _loaded(path: Path, digest: str) -> ModuleType:
     return module
 
 
-def _told(model: str, error: BaseException) -> str:
-    """An error in the user's code: its kind, its words and the line at which it was raised."""
+def told(model: str, error: BaseException) -> str:
+    """An error in the user's code, in one line: its kind, its words and the line at which it was raised."""
     own = {str(path.resolve()) for path in sources(model)}
     frames = [
         frame for frame in traceback.extract_tb(error.__traceback__) if str(Path(frame.filename).resolve()) in own
@@ -148,7 +170,7 @@ def _told(model: str, error: BaseException) -> str:
         where = f" ({error.filename}, line {error.lineno})"
     else:
         where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{where}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
 
 
 def load(model: str) -> Callable[[int], "nn.Module"]:
@@ -164,7 +186,7 @@ def load(model: str) -> Callable[[int], "nn.Module"]:
             module = importlib.import_module(source)
     # A module may exit, too.
     except (Exception, SystemExit) as error:
-        raise StudyError(f"model {model}: {path} cannot be imported: {_told(model, error)}") from error
+        raise StudyError(f"model {model}: {path} cannot be imported: {told(model, error)}") from error
     found = getattr(module, name, None)
     if not callable(found):
         known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
@@ -173,12 +195,14 @@ def load(model: str) -> Callable[[int], "nn.Module"]:
             f"model {model}: {path} has no callable {name}"
             + (f"; did you mean {close[0]}?" if close else f"; it has {', '.join(known) or 'none'}")
         )
+    _check_modules(model)
     return found
 
 
 def build(model: str, outputs: int) -> "nn.Module":
     """What the builder gives for so many outputs, in evaluation mode. StudyError where it raises or gives no module."""
     from torch import nn
+    from torch.nn.parameter import is_lazy
 
     builder = load(model)
     try:
@@ -187,10 +211,17 @@ def build(model: str, outputs: int) -> "nn.Module":
     except StudyError:
         raise
     except (Exception, SystemExit) as error:
-        raise StudyError(f"model {model}: builder({outputs}) raised {_told(model, error)}") from error
+        raise StudyError(f"model {model}: builder({outputs}) raised {told(model, error)}") from error
     if not isinstance(network, nn.Module):
         raise StudyError(
             f"model {model}: gives {type(network).__name__} for {outputs} outputs, and no torch.nn.Module; return the "
             "network"
+        )
+    _check_modules(model)
+    lazy = [name for name, value in network.state_dict(keep_vars=True).items() if is_lazy(value)]
+    if lazy:
+        raise StudyError(
+            f"model {model}: {lazy[0]} has no weights until it has seen an image; run it once in the builder, or "
+            "say its size"
         )
     return network.eval()

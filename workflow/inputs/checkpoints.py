@@ -28,6 +28,8 @@ def own(model: str, outputs: int) -> nn.Module:
     import timm
 
     name, config = _of_timm(model)
+    if not config.num_classes:
+        raise StudyError(f"weights own: {model}: timm's have no outputs for classes; choose others, or train it here")
     if config.num_classes != outputs:
         raise StudyError(
             f"weights own: {model}: timm's have {config.num_classes} outputs, and the network {outputs}; set `outputs` "
@@ -52,7 +54,7 @@ def _of_timm(model: str):
 
     name = model.removeprefix(TIMM)
     models.check_timm(name)
-    config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise StudyError(f"weights own: {model}: timm has none; give a file of weights, or train it here")
     return name, config
@@ -97,6 +99,8 @@ def _transform_of_timm(model: str) -> dict:
         raise StudyError(
             f"model {model}: takes images of {channels} x {height} x {width}, and not of 3 colours and square"
         )
+    if settings["crop_mode"] == "border":
+        raise StudyError(f"model {model}: pads images with a border, as no `transform` does; give one that serves")
     resize = int(height / settings["crop_pct"])
     return {
         # Squashed, and not cut, where timm says so.

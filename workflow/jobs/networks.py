@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import math
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -16,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from inputs import checkpoints, weights
+from inputs import builders, checkpoints, weights
 from inputs.sources import ImageSource, NetworkSource
 from jobs import images
 from readout import StudyError, cuts, layers, models, planted, scores, tracing, training
@@ -67,8 +68,17 @@ def torch_device(choice: str) -> torch.device:
     return torch.device("cpu" if choice == "openvino" else choice)
 
 
+def _check_source(source: NetworkSource) -> None:
+    """Refuse a builder that is no longer the one that the study's jobs say, which would be told of the results."""
+    if source.builder and builders.digest(source.model) != source.builder:
+        raise StudyError(
+            f"model {source.model}: its source has changed since the study was planned; start the run again"
+        )
+
+
 def network(source: NetworkSource) -> torch.nn.Module:
     """The network with weights from a file, published, its own, drawn (`random-<seed>`), planted or yet untrained."""
+    _check_source(source)
     if source.weights is None or source.weights == weights.PLANTED:
         return checkpoints.build(source.model, source.outputs, seed=0)
     if file := weights.file(source.model, source.weights):
@@ -120,6 +130,21 @@ CLOSE = 1e-3
 """Part of the largest score by which scores may differ that are equal but for rounding."""
 
 
+def trace(
+    source: NetworkSource,
+    network: torch.nn.Module,
+    export: Callable[[torch.nn.Module, torch.Tensor], bytes] = tracing.exported,
+) -> torch.fx.GraphModule:
+    """The graph of a network, as `tracing.trace` gives it; of one that fails on images it is said that it does."""
+    image = _blank(source)
+    try:
+        return tracing.trace(network, image, export)
+    except Exception:
+        with torch.no_grad():
+            _scores(source.model, network, image.repeat(SEVERAL, 1, 1, 1), seed=0)
+        raise
+
+
 @torch.inference_mode()
 def check_scores(source: NetworkSource, network: torch.nn.Module, traced: torch.fx.GraphModule) -> None:
     """Refuse a network whose scores are not those of an image alone, always the same, and one for each output."""
@@ -158,20 +183,41 @@ def _scores(model: str, network: torch.nn.Module, images: torch.Tensor, seed: in
         with models.drawing(seed):
             return network(images)
     except Exception as error:
+        said = builders.told(model, error) if builders.is_builder(model) else f"{type(error).__name__}: {error}"
         raise StudyError(
-            f"model {model}: fails on images of {images.shape[-1]} pixels ({type(error).__name__}: {error}); "
-            "transform.crop is their size"
+            f"model {model}: fails on images of {images.shape[-1]} pixels ({' '.join(said.split())}); transform.crop "
+            "is their size"
         ) from error
 
 
+def _differing(first: torch.nn.Module, second: torch.nn.Module) -> list[str]:
+    """Names of the weights that two networks do not share."""
+    one, other = first.state_dict(), second.state_dict()
+    both = one.keys() & other.keys()
+    return [key for key in one | other if key not in both or not torch.equal(one[key], other[key])]
+
+
+@torch.inference_mode()
 def _check_weights(source: NetworkSource, built: torch.nn.Module) -> None:
-    """Refuse a builder whose weights are others each time: every process builds the network anew."""
-    again = network(source).state_dict()
-    different = [key for key, value in built.state_dict().items() if not torch.equal(value, again[key])]
+    """Refuse a builder whose weights are others each time, since every process builds the network anew, or by no seed.
+
+    The latter would pass for an untrained network and may be a trained one.
+    """
+    again, image = network(source), _blank(source)
+    different = _differing(built, again)
+    scores, others = built(image), again(image)
+    if not different and not torch.allclose(scores, others, rtol=0, atol=CLOSE * scores.abs().max().item()):
+        different = ["what is no weight of it"]
     if different:
         raise StudyError(
             f"model {source.model}: {different[0]} has other values each time that the network is built; draw them by "
             "torch's own generator, whose seed is set before"
+        )
+    drawn = weights.DRAWN.fullmatch(source.weights or "")
+    if drawn and not _differing(built, checkpoints.build(source.model, source.outputs, int(drawn[1]) + 1)):
+        raise StudyError(
+            f"weights random: {source.model} gives the same weights by any seed, so that they are not drawn; leave "
+            "them to torch's own generator, or say `weights: own`"
         )
 
 
@@ -191,7 +237,7 @@ def list_layers(
     """
     torch_device(device)
     image, built = _blank(source), network(source)
-    traced = tracing.trace(built, image, export=_exported_apart(source))
+    traced = trace(source, built, _exported_apart(source))
     check_scores(source, built, traced)
     if source.builder:
         _check_weights(source, built)
@@ -266,6 +312,7 @@ def train(
     `readout.training.train`.
     """
     source = NetworkSource.of(source)
+    _check_source(source)
     sets = {}
     for split in ("train", "study"):
         listed = images.rows(path_to_images, split=split)
@@ -329,7 +376,7 @@ def list_names(path_to_names: str, *, source: Mapping) -> None:
     """
     of = NetworkSource.of(source)
     built, image = checkpoints.build(of.model, of.outputs, seed=0), _blank(of)
-    check_scores(of, built, traced := tracing.trace(built, image))
+    check_scores(of, built, traced := trace(of, built))
     named = layers.names(built, traced, image)
     with files.whole(path_to_names) as partial_file:
         partial_file.write_text(json.dumps([asdict(each) for each in named]), encoding="utf-8")
@@ -389,4 +436,6 @@ def layer_nodes(
 if __name__ == "__main__":
     process.prepare()
     torch.use_deterministic_algorithms(True)
+    # In its order: what a builder prints would come behind the error, whose line is to be the last.
+    sys.stdout = sys.stderr
     subprocesses.main(lambda job, **settings: {"train": train, "export": export, "names": list_names}[job](**settings))
