@@ -10,8 +10,7 @@ import torch
 import yaml
 
 from inputs import builders
-from jobs import networks
-from readout import StudyError, tracing
+from readout import StudyError, layers, tracing
 from readout.engine import fold
 from workflow import ROOT
 
@@ -84,10 +83,9 @@ def test_scores_are_those_of_timm_s_port(installed, entry):
 
 @each_network
 def test_layers_have_the_names_of_mobilenets(installed, entry):
-    layers = networks.find_layers(build(entry), entry["transform"]["crop"])
+    network, image = build(entry), torch.zeros(1, 3, *[entry["transform"]["crop"]] * 2)
+    found = layers.find(network, tracing.trace(network, image), image)
     blocks = {"lite0": 16, "lite1": 21, "lite2": 21}[entry["name"]]
     roles = [f"block{b + 1}.{role}" for b in range(blocks) for role in ("expand", "depthwise")]
-    assert [layer.name for layer in layers] == ["stem", *roles[1:], "head"]
-    assert (
-        sum(layer.units for layer in layers) == {"lite0": 6157536, "lite1": 9289808, "lite2": 11809984}[entry["name"]]
-    )
+    assert [layer.name for layer in found] == ["stem", *roles[1:], "head"]
+    assert sum(layer.units for layer in found) == {"lite0": 6157536, "lite1": 9289808, "lite2": 11809984}[entry["name"]]

@@ -31,7 +31,6 @@ def show(model: str, size: int, outputs: int, choice: str | int) -> None:
     source = NetworkSource(model, outputs, None, ImageSource("", None, {"crop": size}), of_user)
     network, image = networks.network(source), torch.zeros(1, 3, size, size)
     traced = networks.trace(source, network)
-    networks.check_scores(source, network, traced)
     names = layers.names(network, traced, image)
     chosen = layer_names.select(model, choice, lambda: names)
     found = [layer for layer in layers.find(network, traced, image, chosen) if layer.name in chosen]

@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ import torch
 from inputs import builders, checkpoints, weights
 from inputs.sources import ImageSource, NetworkSource
 from jobs import images
-from readout import StudyError, cuts, layers, models, planted, scores, tracing, training
+from readout import StudyError, cuts, layers, planted, scores, soundness, tracing, training
 from readout.engine import fold, hasten
 from runtime import cache, files, parquet, process, subprocesses
 
@@ -103,20 +102,6 @@ def _blank(source: NetworkSource) -> torch.Tensor:
     return torch.zeros(1, 3, size, size)
 
 
-def find_layers(network: torch.nn.Module, size: int, also: Collection[str] = ()) -> list[layers.Layer]:
-    """All layers of a network for images of `size` pixels, and the nodes that `also` names; StudyError without any."""
-    image = torch.zeros(1, 3, size, size)
-    found = layers.find(network, tracing.trace(network, image), image, also)
-    # Graphs refer to themselves: without this their weights stay until some later collection.
-    gc.collect()
-    if not found:
-        raise StudyError(
-            f"{type(network).__name__}: has none of the non-linearities of docs/networks.md, so there is no layer to "
-            "study by itself; list nodes or modules as layers"
-        )
-    return found
-
-
 def check_layers(model: str, known: Collection[str], chosen: Iterable[str]) -> None:
     """Refuse layers that the traced network does not have."""
     unknown = [name for name in chosen if name not in known]
@@ -124,77 +109,28 @@ def check_layers(model: str, known: Collection[str], chosen: Iterable[str]) -> N
         raise StudyError(f"layers: {model} has no layer {', '.join(unknown)}; its layers are {', '.join(known)}")
 
 
-SEVERAL = 3
-"""Images with which a network is tried."""
-CLOSE = 1e-3
-"""Part of the largest score by which scores may differ that are equal but for rounding."""
-
-
 def trace(
     source: NetworkSource,
     network: torch.nn.Module,
     export: Callable[[torch.nn.Module, torch.Tensor], bytes] = tracing.exported,
 ) -> torch.fx.GraphModule:
-    """The graph of a network, as `tracing.trace` gives it; of one that fails on images it is said that it does."""
-    image = _blank(source)
-    try:
-        return tracing.trace(network, image, export)
-    except Exception:
-        with torch.no_grad():
-            _scores(source.model, network, image.repeat(SEVERAL, 1, 1, 1), seed=0)
-        raise
-
-
-@torch.inference_mode()
-def check_scores(source: NetworkSource, network: torch.nn.Module, traced: torch.fx.GraphModule) -> None:
-    """Refuse a network whose scores are not those of an image alone, always the same, and one for each output."""
+    """The graph of a network (`tracing.trace`); StudyError where it cannot be studied (`readout.soundness`)."""
     blank = _blank(source)
-    images = torch.randn(SEVERAL, *blank.shape[1:], generator=torch.Generator().manual_seed(0))
-    run = partial(_scores, source.model, network)
-    found = run(images, seed=0)
-    if not isinstance(found, torch.Tensor) or found.shape != (SEVERAL, source.outputs):
-        given = list(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
-        raise StudyError(
-            f"model {source.model}: gives {given} for {SEVERAL} images, and scores are one tensor, "
-            f"[{SEVERAL}, {source.outputs}]; `outputs` says how many there are"
-        )
-    if not torch.isfinite(found).all():
-        raise StudyError(f"model {source.model}: a score is not finite; the network or its weights are broken")
-    close = partial(torch.allclose, rtol=0, atol=CLOSE * found.abs().max().item())
-    if not close(run(images, seed=1), found):
-        raise StudyError(
-            f"model {source.model}: draws random numbers in evaluation, so that a score is not one number; switch that "
-            "off where `training` is False"
-        )
-    if not close(run(images[:1], seed=0), found[:1]):
-        raise StudyError(
-            f"model {source.model}: the scores of an image depend on the others of its batch; use what is fixed in "
-            "evaluation, as a batch norm with running statistics"
-        )
-    if not close(traced(images), found):
-        raise StudyError(
-            f"model {source.model}: its traced graph gives other scores; it does more than a graph can say"
-        )
-
-
-def _scores(model: str, network: torch.nn.Module, images: torch.Tensor, seed: int) -> object:
-    """What the network gives, with torch's random numbers by a seed."""
+    size = blank.shape[-1]
     try:
-        with models.drawing(seed):
-            return network(images)
+        # Before: to trace a network takes its in-place operations out of its modules.
+        expected = soundness.scores(network, size, source.outputs)
+        traced = tracing.trace(network, blank, export)
+        soundness.check_graph(traced, size, expected)
+    except StudyError as error:
+        raise StudyError(f"model {source.model}: {error}") from error
     except Exception as error:
-        said = builders.told(model, error) if builders.is_builder(model) else f"{type(error).__name__}: {error}"
+        said = builders.told(source.model, error) if source.builder else f"{type(error).__name__}: {error}"
         raise StudyError(
-            f"model {model}: fails on images of {images.shape[-1]} pixels ({' '.join(said.split())}); transform.crop "
-            "is their size"
+            f"model {source.model}: fails on images of {size} pixels ({' '.join(said.split())}); transform.crop is "
+            "their size"
         ) from error
-
-
-def _differing(first: torch.nn.Module, second: torch.nn.Module) -> list[str]:
-    """Names of the weights that two networks do not share."""
-    one, other = first.state_dict(), second.state_dict()
-    both = one.keys() & other.keys()
-    return [key for key in one | other if key not in both or not torch.equal(one[key], other[key])]
+    return traced
 
 
 @torch.inference_mode()
@@ -204,9 +140,8 @@ def _check_weights(source: NetworkSource, built: torch.nn.Module) -> None:
     The latter would pass for an untrained network and may be a trained one.
     """
     again, image = network(source), _blank(source)
-    different = _differing(built, again)
-    scores, others = built(image), again(image)
-    if not different and not torch.allclose(scores, others, rtol=0, atol=CLOSE * scores.abs().max().item()):
+    different = soundness.differing(built, again)
+    if not different and not soundness.close(again(image), built(image)):
         different = ["what is no weight of it"]
     if different:
         raise StudyError(
@@ -214,7 +149,7 @@ def _check_weights(source: NetworkSource, built: torch.nn.Module) -> None:
             "torch's own generator, whose seed is set before"
         )
     drawn = weights.DRAWN.fullmatch(source.weights or "")
-    if drawn and not _differing(built, checkpoints.build(source.model, source.outputs, int(drawn[1]) + 1)):
+    if drawn and not soundness.differing(built, checkpoints.build(source.model, source.outputs, int(drawn[1]) + 1)):
         raise StudyError(
             f"weights random: {source.model} gives the same weights by any seed, so that they are not drawn; leave "
             "them to torch's own generator, or say `weights: own`"
@@ -238,7 +173,6 @@ def list_layers(
     torch_device(device)
     image, built = _blank(source), network(source)
     traced = trace(source, built, _exported_apart(source))
-    check_scores(source, built, traced)
     if source.builder:
         _check_weights(source, built)
     found = layers.find(built, traced, image, chosen)
@@ -376,8 +310,7 @@ def list_names(path_to_names: str, *, source: Mapping) -> None:
     """
     of = NetworkSource.of(source)
     built, image = checkpoints.build(of.model, of.outputs, seed=0), _blank(of)
-    check_scores(of, built, traced := trace(of, built))
-    named = layers.names(built, traced, image)
+    named = layers.names(built, trace(of, built), image)
     with files.whole(path_to_names) as partial_file:
         partial_file.write_text(json.dumps([asdict(each) for each in named]), encoding="utf-8")
 

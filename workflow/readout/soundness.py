@@ -1,0 +1,70 @@
+"""What a network must be to be studied: one score for each output, always the same, of an image alone."""
+
+import torch
+from torch import nn
+
+from readout import StudyError
+from readout.models import drawing
+
+SEVERAL = 3
+"""Images with which a network is tried."""
+CLOSE = 1e-3
+"""Part of the largest score by which scores may differ that are equal but for rounding."""
+
+
+def images(size: int) -> torch.Tensor:
+    """The images of noise [SEVERAL, 3, size, size] with which a network is tried."""
+    return torch.randn(SEVERAL, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def close(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether scores are equal but for rounding."""
+    return torch.allclose(found, expected, rtol=0, atol=CLOSE * expected.abs().max().item())
+
+
+@torch.inference_mode()
+def scores(network: nn.Module, size: int, outputs: int) -> torch.Tensor:
+    """The scores of `images` [SEVERAL, outputs]; a StudyError for a network that cannot be studied.
+
+    The network's own errors pass.
+    """
+
+    def run(given: torch.Tensor, seed: int) -> object:
+        with drawing(seed):
+            return network(given)
+
+    tried = images(size)
+    found = run(tried, seed=0)
+    if not isinstance(found, torch.Tensor) or found.shape != (SEVERAL, outputs):
+        given = list(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+        raise StudyError(
+            f"gives {given} for {SEVERAL} images, and scores are one tensor, [{SEVERAL}, {outputs}]; `outputs` says "
+            "how many there are"
+        )
+    if not torch.isfinite(found).all():
+        raise StudyError("a score is not finite; the network or its weights are broken")
+    if not close(run(tried, seed=1), found):
+        raise StudyError(
+            "draws random numbers in evaluation, so that a score is not one number; switch that off where `training` "
+            "is False"
+        )
+    if not close(run(tried[:1], seed=0), found[:1]):
+        raise StudyError(
+            "the scores of an image depend on the others of its batch; use what is fixed in evaluation, as a batch "
+            "norm with running statistics"
+        )
+    return found
+
+
+@torch.inference_mode()
+def check_graph(traced: torch.fx.GraphModule, size: int, expected: torch.Tensor) -> None:
+    """Refuse a graph that does not give the network's own scores."""
+    if not close(traced(images(size)), expected):
+        raise StudyError("its traced graph gives other scores; it does more than a graph can say")
+
+
+def differing(first: nn.Module, second: nn.Module) -> list[str]:
+    """Names of the weights that two networks do not share."""
+    one, other = first.state_dict(), second.state_dict()
+    both = one.keys() & other.keys()
+    return [key for key in one | other if key not in both or not torch.equal(one[key], other[key])]
