@@ -458,11 +458,11 @@ NETWORKS = {
     ),
     "a condition on values": (
         "        if x.sum() > 0:\n            x = -x\n        return super().forward(x)",
-        r"Other: cannot be traced: .*net\.py, line \d+: if x\.sum\(\) > 0:",
+        r"Other: cannot be traced: .*net\.py, line \d+ \(if x\.sum\(\) > 0:\): ",
     ),
     "numbers of one image": (
         "        return super().forward(x) + float(x.mean())",
-        r"(Other: cannot be traced: .*net\.py, line \d+|depend on the others of its batch)",
+        r"(Other: cannot be traced: .*net\.py, line \d+|the scores of an image depend on the others of its batch)",
     ),
 }
 
