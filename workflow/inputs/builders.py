@@ -195,7 +195,6 @@ def load(model: str) -> Callable[[int], "nn.Module"]:
             f"model {model}: {path} has no callable {name}"
             + (f"; did you mean {close[0]}?" if close else f"; it has {', '.join(known) or 'none'}")
         )
-    _check_modules(model)
     return found
 
 

@@ -36,7 +36,8 @@ class Network:
 
     `builder` is a hash of the source of a model of the user's own. `weights` is a file, torchvision's name of its
     weights, `shipped-<hash>`, `random-<seed>`, `planted`, `own`, or None where a rule trains the network by `training`;
-    `transform` is None where torchvision or timm says how to prepare the images of its weights.
+    `transform` is None where torchvision or timm says how to prepare the images of its weights. `nodes` are those among
+    its `layers` that are no non-linearities, which its table of layers has for that alone.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Network:
     training: Mapping
     transform: Mapping | None
     layers: tuple[str, ...]
+    nodes: tuple[str, ...]
     classes: tuple[str, ...]
     targets: tuple[str, ...]
 
@@ -339,6 +341,7 @@ class Study:
             training={"seed": self.seed, **entry["weights"]} if trained else {},
             transform=entry.get("transform"),
             layers=(),
+            nodes=(),
             classes=pool,
             targets=targets,
         )
@@ -364,7 +367,10 @@ class Study:
             raise StudyError(f"networks: {name}: {error}") from error
         for layer in chosen:
             _check_name("layer", layer)
-        return replace(network, layers=chosen)
+        known = layer_names.KNOWN.get(network.model, ())
+        if not set(chosen) <= set(known):
+            known = {each.name for each in layers.listed(source) if each.layer == each.name}
+        return replace(network, layers=chosen, nodes=tuple(name for name in chosen if name not in known))
 
     def _check_planted(self, entry: Mapping, outputs: int) -> None:
         """Refuse a planted network with anything but its own weights and images: its truth would be none."""

@@ -11,6 +11,7 @@ rule layers:
     priority: 100
     params:
         settings=architecture,
+        nodes=lambda w: STUDY.networks[w.network].nodes,
         code=digest("networks"),
     run:
         from jobs import networks

@@ -34,7 +34,7 @@ def architecture(wildcards):
 
 
 def checked(wildcards):
-    """What a network's layers are checked against; not tracked, since another choice leaves their table as it is."""
+    """What a network's layers are checked against; not tracked, since another choice among them leaves their table."""
     return {"chosen": STUDY.networks[wildcards.network].layers, "cells": len(STUDY.cells), "device": DEVICE}
 
 
