@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
 
-from readout.legibility import EFFECT, EXPERTS, NONE, PEOPLE, PERSON, POWER, PRIOR, PUBLISHED, percent
+from readout.conditions import NONE
+from readout.legibility import EFFECT, EXPERTS, PEOPLE, PERSON, POWER, PRIOR, PUBLISHED, percent
 from readout.page import STYLE
 from readout.verdicts import FAILS, HOLDS, OPEN, POOLED, Row, missing
 from readout.verdicts import NONE as NO_VERDICT
