@@ -59,12 +59,12 @@ def test_text_of_two_claims(results):
         "  1  Probes read best                                    holds          does not hold",
         " 12  A statement that is so long that a line of the ...  does not hold  no verdict",
         "",
-        "  figures  results/a/figures",
-        "  tables   results/a/tables",
-        "  claims   results/a/claims.html",
-        "  measures results/a/faithfulness.html",
-        "  occluded results/a/legibility.html",
-        "  report   results/a/report.zip",
+        "  figures    results/a/figures",
+        "  tables     results/a/tables",
+        "  claims     results/a/claims.html",
+        "  measures   results/a/faithfulness.html",
+        "  legibility results/a/legibility.html",
+        "  report     results/a/report.zip",
     ]
 
 

@@ -504,6 +504,17 @@ def test_pooled_rows_are_of_trained_networks(judged):
     }
     assert pick(table, "accuracy", network="untrained", layer="all")["estimate"].between(0.3, 0.75).all()
     assert "Untrained: a control" in page
+    assert legibility_page.ALONE not in page
+
+
+def test_a_page_without_an_untrained_network_says_how_to_have_one(tmp_path):
+    trials, cells = simulate(people=0, networks=("one",), layers=("conv1",))
+    given = write(tmp_path, trials, cells)
+    job.judge(**given)
+    page = Path(given["path_to_page"]).read_text(encoding="utf-8")
+    assert "Untrained: a control" not in page
+    assert legibility_page.ALONE in page
+    assert "occlusion.networks" in page
 
 
 def test_the_page_says_that_machines_are_no_people(judged, tmp_path):

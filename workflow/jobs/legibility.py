@@ -82,6 +82,11 @@ VISUALISATIONS = pa.schema(
 """What is read of feature visualisations, whose picture is missing where a unit has none or it cannot be saved."""
 BATCH = "synthetic"
 """The batch of visualisations that is told of; the other is of the same units."""
+CELLS = (
+    *(*bridge.GRID, "cell", "selectivity_bin", "magnitude_bin", "units", bridge.PROBE),
+    *map(bridge.loss, bridge.INTERVENTIONS),
+)
+"""What is read of cells: where they are, and what ablations and probes show of them."""
 KINDS = ("main", "catch", "practice")
 """Of people's trials."""
 Grid = tuple[str, str, str]
@@ -181,8 +186,7 @@ def _answers(
 def _cells(path: str, networks: Mapping[str, Mapping], answers: pd.DataFrame) -> pd.DataFrame:
     """Of each cell what its ablation costs and what a probe reads; of untrained networks the former is missing."""
     losses = [bridge.loss(name) for name in bridge.INTERVENTIONS]
-    names = ["network", "layer", "class_id", "cell", "selectivity_bin", "magnitude_bin", "units", bridge.PROBE, *losses]
-    table = parquet.read(path, tables.CELLS, columns=names, optional=tables.OPTIONAL)
+    table = parquet.read(path, tables.CELLS, columns=list(CELLS), optional=tables.OPTIONAL)
     image_sets.numbers(path, table)
     frame = table.to_pandas(ignore_metadata=True)
     grid = tuple(int(frame[name].max()) + 1 for name in ("selectivity_bin", "magnitude_bin"))
@@ -192,7 +196,7 @@ def _cells(path: str, networks: Mapping[str, Mapping], answers: pd.DataFrame) ->
         for s in range(grid[0])
         for m in range(grid[1])
     ]
-    if sorted(frame[names[:6]].itertuples(index=False, name=None)) != sorted(expected):
+    if sorted(frame[list(CELLS[:6])].itertuples(index=False, name=None)) != sorted(expected):
         image_sets.refuse(path, "has not every cell of every grid once")
     untrained = [name for name, network in networks.items() if network["untrained"]]
     # Without a gap, losses are shares of nothing.

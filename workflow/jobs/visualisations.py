@@ -15,7 +15,7 @@ from jobs import image_sets, networks, pictures
 from readout import StudyError, visualisations
 from readout.conditions import MIXED
 from readout.cuts import cut, cut_before
-from readout.visualisations import OK, STATUSES, Activation, Result
+from readout.visualisations import NO_RISE, OK, SILENT, STATUSES, Activation, Result
 from runtime import parquet
 
 SCHEMA = pa.schema(
@@ -185,7 +185,9 @@ def read(path: str, of_cell: Mapping[int, str], width: int) -> list[dict]:
     rows = parquet.read(path, SCHEMA, optional=OPTIONAL, empty=True).to_pylist()
     image_sets.visualised(path, rows, of_cell, STATUSES)
     for row in rows:
-        if row["png"] is not None and not pictures.fits(row["png"], width):
+        # What is not finite has no picture, nor has a unit without trials.
+        without = row["png"] is None and row["status"] not in (OK, SILENT, NO_RISE)
+        if not without and not (row["png"] and pictures.fits(row["png"], width)):
             image_sets.refuse(path, f"picture {row['index']} of unit {row['unit']} is no PNG of {width} pixels a side")
     return rows
 
