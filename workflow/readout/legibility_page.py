@@ -12,8 +12,8 @@ from readout.verdicts import NONE as NO_VERDICT
 CHIPS = {HOLDS: ("✓", "holds"), FAILS: ("✗", "fails"), OPEN: ("?", "open"), NO_VERDICT: ("–", "none")}
 UNKNOWN = "–"
 ALONE = (
-    "No untrained network stands beside, so what observers reach without anything learned is not known here: to have one, "
-    "list it in occlusion.networks, and give its entry in networks the layers that the task looks at."
+    "No untrained network stands beside, so what observers reach without anything learned is not known here: to have "
+    "one, list it in occlusion.networks, and give its entry in networks the layers that the task looks at."
 )
 """Of a study whose task looks at trained networks alone."""
 SHOWN = 3
