@@ -164,10 +164,13 @@ def windows(path: str, references: Sequence[Mapping], width: int) -> list[dict]:
     return _of(path, WINDOWS, ("unit", "set", "bin"), references, width)
 
 
-def visualised(path: str, rows: Sequence[Mapping], of_cell: Mapping[int, str], statuses: Collection[str]) -> None:
+def visualised(
+    path: str, rows: Sequence[Mapping], of_cell: Mapping[int, str], path_to_units: str, statuses: Collection[str]
+) -> None:
     """StudyError where a cell's table of visualisations has not those of each of its units once, in order.
 
-    `of_cell` has the statuses of the cell's units by number; `statuses` are those that a picture may have.
+    `of_cell` has the statuses of the cell's units by number, from `path_to_units`; `statuses` are those that a picture
+    may have.
     """
     found: dict[int, dict[str, list[int]]] = {}
     for row in rows:
@@ -178,6 +181,6 @@ def visualised(path: str, rows: Sequence[Mapping], of_cell: Mapping[int, str], s
         batches = {SYNTHETIC[0]: max(counts, default=0), SYNTHETIC[1]: MIXED} if status == OK else {SYNTHETIC[0]: 1}
         expected[unit] = {name: list(range(count)) for name, count in batches.items()}
     if found != expected or 0 in counts:
-        refuse(path, "has not every visualisation of the cell's units once, in order")
+        refuse(path, f"has not every visualisation of the cell's units in {path_to_units} once, in order")
     if any(row["status"] not in (statuses if of_cell[row["unit"]] == OK else [of_cell[row["unit"]]]) for row in rows):
         refuse(path, "a picture has no status that there is")

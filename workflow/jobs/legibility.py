@@ -104,7 +104,7 @@ def _read(
     path: str, schema: pa.Schema, optional: Sequence[str] = (), origin: Mapping[str, str] | None = None
 ) -> pd.DataFrame:
     people = "kind" in schema.names
-    table = parquet.read(path, schema, optional=("relative_difference", *optional), origin=origin, empty=True)
+    table = parquet.read(path, schema, optional=("relative_difference", *optional), origin=origin, empty=not people)
     if not pc.all(pc.is_in(table["correct"], pa.array([0.0, 0.5, 1.0])), min_count=0).as_py():
         _refuse(path, "correct is something else than 0, 0.5 and 1", people)
     image_sets.numbers(path, table)
@@ -163,8 +163,9 @@ def _answers(
         strange = people.loc[~people["trial"].isin({trial for frame in frames for trial in frame["trial"]}), "trial"]
         if len(strange):
             raise StudyError(
-                f"{path_to_responses}: people answered trial {strange.iloc[0]}, which this study has not: the page "
-                "that they saw is older; make the page again, or move the file away"
+                f"{path_to_responses}: people answered trial {strange.iloc[0]}, which none of "
+                f"{', '.join(paths_to_observers.values())} has: the page that they saw is older; make the page again, "
+                "or move the file away"
             )
         _same([*frames, people], path_to_responses, people=True)
         frames.append(people)
@@ -353,14 +354,16 @@ def _bridged(
     yield from contrasts
 
 
-def _left_out(units: Mapping[Grid, Sequence[Mapping]], paths_to_extremes: Mapping[Grid, str]) -> Iterator[dict]:
+def _left_out(
+    units: Mapping[Grid, Sequence[Mapping]], paths_to_units: Mapping[Grid, str], paths_to_extremes: Mapping[Grid, str]
+) -> Iterator[dict]:
     """How many units have no trials, and how many image sets are not valid, by why."""
     counts = {
         "units": Counter(row["status"] for of_grid in units.values() for row in of_grid),
         "extremes": Counter(
             row["reason"] or bridge.OK
             for grid, path in paths_to_extremes.items()
-            for row in _extremes(path, units[grid])
+            for row in _extremes(path, units[grid], paths_to_units[grid])
         ),
     }
     for kind, of_kind in counts.items():
@@ -369,7 +372,7 @@ def _left_out(units: Mapping[Grid, Sequence[Mapping]], paths_to_extremes: Mappin
                 yield _row("left_out", "all", part=kind, reason=name, n_units=count)
 
 
-def _extremes(path: str, units: Sequence[Mapping]) -> list[dict]:
+def _extremes(path: str, units: Sequence[Mapping], path_to_units: str) -> list[dict]:
     """What is read of a grid's queries. A grid may have no image set at all: each of its units is silent."""
     table = parquet.read(path, image_sets.EXTREMES, columns=list(EXTREMES), empty=True)
     image_sets.numbers(path, table)
@@ -377,13 +380,17 @@ def _extremes(path: str, units: Sequence[Mapping]) -> list[dict]:
     sets = range(max((row["set"] for row in rows), default=0) + 1)
     expected = [(row["unit"], number) for row in units if row["status"] == bridge.OK for number in sets]
     if [(row["unit"], row["set"]) for row in rows] != expected:
-        image_sets.refuse(path, "has not every image set of the units that can be shown once, in order")
+        image_sets.refuse(path, f"has not every image set of the units in {path_to_units} that can be shown, in order")
     if any(row["reason"] not in ([""] if row["valid"] else [NOT_DRIVEN, NO_EFFECT]) for row in rows):
         image_sets.refuse(path, "an image set has an answer and a reason why not, or neither")
     return rows
 
 
-def _failed(units: Mapping[Grid, Sequence[Mapping]], paths: Mapping[Grid, Mapping[str, str]]) -> Iterator[dict]:
+def _failed(
+    units: Mapping[Grid, Sequence[Mapping]],
+    paths_to_units: Mapping[Grid, str],
+    paths: Mapping[Grid, Mapping[str, str]],
+) -> Iterator[dict]:
     """How many feature visualisations do not drive their unit, by why."""
     counts: Counter[str] = Counter()
     for grid, by_cell in paths.items():
@@ -391,7 +398,7 @@ def _failed(units: Mapping[Grid, Sequence[Mapping]], paths: Mapping[Grid, Mappin
             table = parquet.read(path, VISUALISATIONS, VISUALISATIONS.names, optional=("png",), empty=True)
             rows = table.drop_columns(["png"]).to_pylist()
             of_cell = {row["unit"]: row["status"] for row in units[grid] if row["cell"] == cell}
-            image_sets.visualised(path, rows, of_cell, STATUSES)
+            image_sets.visualised(path, rows, of_cell, paths_to_units[grid], STATUSES)
             # The one row of a unit without trials is no picture.
             shown = [row for row in rows if row["batch"] == BATCH and of_cell[row["unit"]] == bridge.OK]
             counts.update(row["status"] for row in shown if row["status"] != bridge.OK)
@@ -399,25 +406,31 @@ def _failed(units: Mapping[Grid, Sequence[Mapping]], paths: Mapping[Grid, Mappin
         yield _row("left_out", "all", part="visualisations", reason=name, n_trials=count)
 
 
-def _scores(path: str, network: str, units: Mapping[Grid, Sequence[Mapping]]) -> pd.DataFrame:
+def _scores(
+    path: str, network: str, units: Mapping[Grid, Sequence[Mapping]], paths_to_units: Mapping[Grid, str]
+) -> pd.DataFrame:
     """The machine interpretability scores of a network's units; StudyError where one lacks any."""
     frame = parquet.read(path, SCORES, empty=True).to_pandas(ignore_metadata=True)
-    of = [(*grid, row["unit"]) for grid, rows in units.items() for row in rows if row["status"] == bridge.OK]
-    expected = [(*key, name) for key in of if key[0] == network for name in frame["similarity"].unique()]
+    own = [grid for grid in units if grid[0] == network]
+    of = [(*grid, row["unit"]) for grid in own for row in units[grid] if row["status"] == bridge.OK]
+    expected = [(*key, name) for key in of for name in frame["similarity"].unique()]
     found = list(zip(*(frame[name] for name in SCORES.names[:-1]), strict=True))
     if sorted(found) != sorted(expected) or bool(of) != bool(found) or not frame["score"].between(0, 1).all():
-        image_sets.refuse(path, "has not a score from 0 to 1 of each unit under each similarity, once")
+        of_network = ", ".join(paths_to_units[grid] for grid in own)
+        image_sets.refuse(path, f"has not a score from 0 to 1 of each unit in {of_network} under each similarity")
     return frame
 
 
-def _known(units: Mapping[Grid, Sequence[Mapping]], paths_to_scores: Mapping[str, str]) -> pd.DataFrame:
+def _known(
+    units: Mapping[Grid, Sequence[Mapping]], paths_to_units: Mapping[Grid, str], paths_to_scores: Mapping[str, str]
+) -> pd.DataFrame:
     """What may tell how easy a unit is without any trial, by unit; the first target's, where it is of several."""
     if not units:
         return pd.DataFrame(index=pd.MultiIndex.from_frame(pd.DataFrame(columns=legibility.UNIT)))
     frames = [pd.DataFrame(rows).assign(network=network, layer=layer) for (network, layer, _), rows in units.items()]
     found = pd.concat(frames, ignore_index=True).drop_duplicates(legibility.UNIT).set_index(legibility.UNIT)
     found = found[list(PREDICTORS)]
-    scores = [_scores(path, network, units) for network, path in paths_to_scores.items()]
+    scores = [_scores(path, network, units, paths_to_units) for network, path in paths_to_scores.items()]
     if scores:
         of_units = pd.concat(scores, ignore_index=True).drop_duplicates([*legibility.UNIT, "similarity"])
         wide = of_units.pivot(index=legibility.UNIT, columns="similarity", values="score")
@@ -476,8 +489,9 @@ def judge(
         groups = {POOLED: pooled} | groups
     gains = legibility.gains(answers)
     units = {grid: image_sets.units(path, UNITS) for grid, path in (paths_to_units or {}).items()}
-    known = _known(units, paths_to_interpretability or {})
-    rows = [*_left_out(units, paths_to_extremes or {}), *_failed(units, paths_to_visualisations or {})]
+    paths = paths_to_units or {}
+    known = _known(units, paths, paths_to_interpretability or {})
+    rows = [*_left_out(units, paths, paths_to_extremes or {}), *_failed(units, paths, paths_to_visualisations or {})]
     for name, members in groups.items():
         own, of = answers[answers["network"].isin(members)], cells[cells["network"].isin(members)]
         gained = gains[gains["network"].isin(members)]

@@ -99,13 +99,13 @@ class _Gallery:
 
 
 def _visualisations(
-    paths: Mapping[str, str], units: Sequence[Mapping], width: int
+    paths: Mapping[str, str], units: Sequence[Mapping], path_to_units: str, width: int
 ) -> dict[tuple[int, str], list[bytes]]:
     """Feature visualisations by unit and batch, in their order; those that failed among them."""
     found: dict[tuple[int, str], list[bytes]] = {}
     for cell, path in paths.items():
         of_cell = {row["unit"]: row["status"] for row in units if row["cell"] == cell}
-        for row in visualisations.read(path, of_cell, width):
+        for row in visualisations.read(path, of_cell, path_to_units, width):
             if row["png"] is not None:
                 found.setdefault((row["unit"], row["batch"]), []).append(row["png"])
     return found
@@ -164,7 +164,7 @@ def assemble(
     gallery, trials = _Gallery(source), []
     width = gallery.prepared.transform["crop"]
     extremes = image_sets.extremes(path_to_extremes, bases, width)
-    drawn = _visualisations(paths_to_visualisations, units, width)
+    drawn = _visualisations(paths_to_visualisations, units, path_to_units, width)
     sharp = _windows(path_to_windows, shown_beside, width)
     cells = {row["unit"]: row["cell"] for row in units}
     beside: dict[tuple[int, int], list[dict]] = {}

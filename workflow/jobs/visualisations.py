@@ -177,13 +177,13 @@ def _strongest(references: Sequence[Mapping]) -> dict[int, float]:
     return found
 
 
-def read(path: str, of_cell: Mapping[int, str], width: int) -> list[dict]:
+def read(path: str, of_cell: Mapping[int, str], path_to_units: str, width: int) -> list[dict]:
     """Rows of a cell's table; StudyError where it has not the pictures of so many pixels of each of the cell's units.
 
-    `of_cell` has the statuses of the cell's sampled units by number.
+    `of_cell` has the statuses of the cell's sampled units by number, from `path_to_units`.
     """
     rows = parquet.read(path, SCHEMA, optional=OPTIONAL, empty=True).to_pylist()
-    image_sets.visualised(path, rows, of_cell, STATUSES)
+    image_sets.visualised(path, rows, of_cell, path_to_units, STATUSES)
     for row in rows:
         # What is not finite has no picture, nor has a unit without trials.
         without = row["png"] is None and row["status"] not in (OK, SILENT, NO_RISE)
