@@ -1419,7 +1419,7 @@ def occluded(tmp_path_factory):
         for step in (assemble, observe, build):
             settle(step()[:2])
         name, digest, planned = page.plans(file["key"])
-        for condition, task in (("natural", 0), ("none", 1)):
+        for condition, task in (("natural", 0), ("none", 0)):
             about = {"study": name, "page": digest, "condition": condition, "task": task, "seed": task}
             session = answers.simulate(answers.Person(easy=1.0, seconds=8.0), planned[condition, task][0], **about)
             answered.append(root / f"{condition}.json")
@@ -1451,10 +1451,22 @@ TASK = {
 """What each step of the occlusion task reads."""
 
 
-@many(200)
-@given(st.sampled_from(harms(TASK)), st.integers(0, 3))
-def test_a_wrong_table_of_the_occlusion_task_is_seen(occluded, harm, row):
-    wrong(occluded, harm, row)
+VALUES = ("null", "nan", "negative", "another word")
+"""Mistakes that a table's columns and types do not show."""
+
+
+@many(150)
+@given(st.data(), st.booleans(), st.integers(0, 3))
+def test_a_wrong_table_of_the_occlusion_task_is_seen(occluded, data, value, row):
+    of_columns = [harm for harm in harms(TASK) if harm[2] in BY_COLUMN and (harm[2] in VALUES) == value]
+    wrong(occluded, data.draw(st.sampled_from(of_columns)), row)
+
+
+@pytest.mark.parametrize(
+    "harm", [harm for harm in harms(TASK) if harm[2] in BY_ROW], ids=lambda harm: " ".join(harm[:3])
+)
+def test_a_table_of_the_occlusion_task_has_all_rows_once(occluded, harm):
+    wrong(occluded, harm, 1)
 
 
 @many(60)
