@@ -75,7 +75,7 @@ def test_what_is_not_there_is_not_named(results, tmp_path):
     (tmp_path / "results/a/legibility.html").unlink()
     told = headline.text(results)
     assert "figures" not in told
-    assert told.endswith("\n  claims   results/a/claims.html\n  report   snakemake --report report.zip\n")
+    assert told.endswith("\n  claims     results/a/claims.html\n  report     snakemake --report report.zip\n")
 
 
 def test_a_study_without_claims_has_no_headline(results, tmp_path):

@@ -1420,7 +1420,7 @@ def occluded(tmp_path_factory):
             settle(step()[:2])
         name, digest, planned = page.plans(file["key"])
         for condition, task in (("natural", 0), ("none", 0)):
-            about = {"study": name, "page": digest, "condition": condition, "task": task, "seed": task}
+            about = {"study": name, "page": digest, "condition": condition, "task": task, "seed": len(answered)}
             session = answers.simulate(answers.Person(easy=1.0, seconds=8.0), planned[condition, task][0], **about)
             answered.append(root / f"{condition}.json")
             answered[-1].write_text(answers.export(session))
