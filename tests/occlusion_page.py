@@ -42,12 +42,13 @@ def made(units: int, sets: int, conditions=tuple(REFERENCES), seed: int = 0):
             query[top : top + side, left : left + side] = query[top : top + side, left : left + side].mean((0, 1))
             queries.append(keep(query))
         references = [keep(rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)) for _ in range(9)]
+        difference = float(rng.random(len(conditions))[0])
         for condition in conditions:
             trial = hashlib.sha256(f"{unit} {image_set} {condition}".encode()).hexdigest()[:16]
             row = {"trial": trial, "network": "net", "layer": "conv", "class_id": "3", "cell": "s0m0", "unit": unit}
             row |= {"set": image_set, "condition": condition, "base": keep(base), "min": queries[0]}
             row |= {"max": queries[1], "references": references[: REFERENCES[condition]]}
-            rows.append(row | {"relative_difference": float(rng.random())})
+            rows.append(row | {"relative_difference": difference})
     return rows, pictures
 
 

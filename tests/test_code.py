@@ -263,7 +263,7 @@ def copy(tmp_path):
         ("jobs/controls.py", {"controls", "pseudo", "importance", *GATHERED}),
         (
             "readout/groups.py",
-            set(STEPS) - {"images", "networks", "activations", "cells", "visualisations", "figures"},
+            set(STEPS) - {"images", "networks", "activations", "cells", "figures", *OCCLUSION[1:]},
         ),
         ("readout/probes.py", {"probes", "shapley", "pseudo", "importance", "redundancy", *GATHERED}),
         ("readout/claims.py", {"claims", "legibility", "sensitivity", "figures"}),

@@ -59,12 +59,12 @@ def test_text_of_two_claims(results):
         "  1  Probes read best                                    holds          does not hold",
         " 12  A statement that is so long that a line of the ...  does not hold  no verdict",
         "",
-        "  figures  results/a/figures",
-        "  tables   results/a/tables",
-        "  claims   results/a/claims.html",
-        "  measures results/a/faithfulness.html",
-        "  occluded results/a/legibility.html",
-        "  report   results/a/report.zip",
+        "  figures    results/a/figures",
+        "  tables     results/a/tables",
+        "  claims     results/a/claims.html",
+        "  measures   results/a/faithfulness.html",
+        "  legibility results/a/legibility.html",
+        "  report     results/a/report.zip",
     ]
 
 
@@ -75,7 +75,7 @@ def test_what_is_not_there_is_not_named(results, tmp_path):
     (tmp_path / "results/a/legibility.html").unlink()
     told = headline.text(results)
     assert "figures" not in told
-    assert told.endswith("\n  claims   results/a/claims.html\n  report   snakemake --report report.zip\n")
+    assert told.endswith("\n  claims     results/a/claims.html\n  report     snakemake --report report.zip\n")
 
 
 def test_a_study_without_claims_has_no_headline(results, tmp_path):

@@ -1,6 +1,7 @@
 """Legibility: accuracies, agreement and power by hand and in worlds whose truth is known; the step, its page and figures."""
 
 import math
+from html import escape
 from pathlib import Path
 
 import matplotlib
@@ -11,11 +12,15 @@ import pytest
 from matplotlib import pyplot as plt
 
 from jobs import figures as figures_job
+from jobs import image_sets, tables
 from jobs import legibility as job
-from jobs import tables
+from jobs.image_sets import CONSTANT
 from readout import StudyError, bridge, figures, legibility, legibility_figures, legibility_page
-from readout.legibility import NONE, PERSON, PRIOR, PUBLISHED
+from readout.conditions import NONE
+from readout.legibility import PERSON, PRIOR, PUBLISHED
+from readout.occluders import NO_EFFECT
 from readout.verdicts import POOLED
+from readout.visualisations import INFINITE, OK, SILENT
 from runtime import parquet
 
 CELLS = [f"s{s}m{m}" for s in range(4) for m in range(4)]
@@ -499,6 +504,17 @@ def test_pooled_rows_are_of_trained_networks(judged):
     }
     assert pick(table, "accuracy", network="untrained", layer="all")["estimate"].between(0.3, 0.75).all()
     assert "Untrained: a control" in page
+    assert legibility_page.ALONE not in page
+
+
+def test_a_page_without_an_untrained_network_says_how_to_have_one(tmp_path):
+    trials, cells = simulate(people=0, networks=("one",), layers=("conv1",))
+    given = write(tmp_path, trials, cells)
+    job.judge(**given)
+    page = Path(given["path_to_page"]).read_text(encoding="utf-8")
+    assert "Untrained: a control" not in page
+    assert legibility_page.ALONE in page
+    assert "occlusion.networks" in page
 
 
 def test_the_page_says_that_machines_are_no_people(judged, tmp_path):
@@ -543,15 +559,26 @@ def test_p_values_are_adjusted_over_the_contrasts_of_a_network(judged):
     assert rows["p_adjusted"].min() == pytest.approx(min(1, len(rows) * rows["p"].min()))
 
 
+def units_table(path, statuses, cells=None, **given):
+    """A table of units with these statuses."""
+    count = len(statuses)
+    numbers = {name: [0] * count for name in image_sets.UNITS.names}
+    known = {"unit": list(range(count)), "cell": cells or ["s0m0"] * count, "status": statuses}
+    parquet.write(path, numbers | known | given, image_sets.UNITS)
+
+
+def extremes_table(path, rows):
+    """A table of image sets, by unit, set and why there is no right answer."""
+    blank = dict.fromkeys(image_sets.EXTREMES.names, 0) | {"beneficial": False}
+    found = [{"unit": unit, "set": number, "valid": not reason, "reason": reason} for unit, number, reason in rows]
+    parquet.write(path, [blank | row for row in found], image_sets.EXTREMES)
+
+
 def test_units_without_trials_are_counted(tmp_path):
     trials, cells = simulate(people=0, networks=("one",), layers=("conv1",))
     given = write(tmp_path, trials, cells)
-    units = {"unit": [0, 1, 2], "contrast": [0.0] * 3, "sparsity": [0.0] * 3, "driving": [0] * 3}
-    units |= {"status": ["ok", "constant", "constant"]}
-    parquet.write(tmp_path / "u.parquet", units, pa.schema([*job.PREDICTORS, *job.LEFT_OUT["units"]]))
-    parquet.write(
-        tmp_path / "e.parquet", {"valid": [True, False], "reason": [None, "no_effect"]}, job.LEFT_OUT["extremes"]
-    )
+    units_table(tmp_path / "u.parquet", ["ok", CONSTANT, CONSTANT])
+    extremes_table(tmp_path / "e.parquet", [(0, 0, ""), (0, 1, NO_EFFECT)])
     job.judge(
         **given,
         paths_to_units={("one", "conv1", "0"): str(tmp_path / "u.parquet")},
@@ -560,67 +587,59 @@ def test_units_without_trials_are_counted(tmp_path):
     table = parquet.read(given["path_to_legibility"], job.SCHEMA, optional=job.OPTIONAL).to_pandas()
     rows = pick(table, "left_out")
     assert list(zip(rows["part"], rows["reason"], rows["n_units"], strict=True)) == [
-        ("units", "constant", 2),
-        ("extremes", "no_effect", 1),
+        ("units", CONSTANT, 2),
+        ("extremes", NO_EFFECT, 1),
     ]
     page = Path(given["path_to_page"]).read_text(encoding="utf-8")
-    assert "2 units: constant; 1 image sets: no_effect" in page
+    assert f"2 units: {CONSTANT}; 1 image sets: {escape(NO_EFFECT)}" in page
 
 
 def test_a_grid_may_have_neither_image_sets_nor_scores(tmp_path):
     """Two units, both silent: they are counted, and empty tables of queries and of scores stop nothing."""
     trials, cells = simulate(people=0, networks=("one",), layers=("conv1",))
     given = write(tmp_path, trials, cells)
-    units = {"unit": [0, 1], "contrast": [0.0] * 2, "sparsity": [0.0] * 2, "driving": [0] * 2}
-    units |= {"status": ["silent"] * 2}
-    parquet.write(tmp_path / "u.parquet", units, pa.schema([*job.PREDICTORS, *job.LEFT_OUT["units"]]))
-    parquet.write(tmp_path / "e.parquet", [], job.LEFT_OUT["extremes"])
+    units_table(tmp_path / "u.parquet", [CONSTANT] * 2)
+    extremes_table(tmp_path / "e.parquet", [])
     parquet.write(tmp_path / "s.parquet", [], job.SCORES)
-    files = {"units": "u", "extremes": "e", "interpretability": "s"}
-    paths = {f"paths_to_{name}": {("one", "conv2", "0"): f"{tmp_path}/{file}.parquet"} for name, file in files.items()}
-    job.judge(**given, **paths)
+    paths = {
+        f"paths_to_{name}": {("one", "conv2", "0"): f"{tmp_path}/{name[0]}.parquet"} for name in ("units", "extremes")
+    }
+    job.judge(**given, **paths, paths_to_interpretability={"one": f"{tmp_path}/s.parquet"})
     rows = pick(parquet.read(given["path_to_legibility"], job.SCHEMA, optional=job.OPTIONAL).to_pandas(), "left_out")
-    assert rows[["part", "reason", "n_units"]].to_numpy().tolist() == [["units", "silent", 2]]
+    assert rows[["part", "reason", "n_units"]].to_numpy().tolist() == [["units", CONSTANT, 2]]
 
 
 def test_visualisations_that_fail_are_counted(tmp_path):
-    """Of two files and an empty one: three pictures are silent, and one could not be saved as it is not finite. Unit 2
+    """Of two files and an empty one: two pictures are silent, and one could not be saved as it is not finite. Unit 2
     is constant: its row is no picture. Those that drive their unit, and other batches, are not told of."""
     trials, cells = simulate(people=0, networks=("one",), layers=("conv1",))
     given = write(tmp_path, trials, cells)
-    units = {"unit": [0, 1, 2], "contrast": [0.0] * 3, "sparsity": [0.0] * 3, "driving": [0] * 3}
-    units |= {"status": ["ok", "ok", "constant"]}
-    parquet.write(tmp_path / "u.parquet", units, pa.schema([*job.PREDICTORS, *job.LEFT_OUT["units"]]))
-    silent, infinite = "the unit stays silent: its activation is 0", "the activation is not finite"
-    files = [
-        [(0, "synthetic", b"x", "ok"), (0, "synthetic", b"x", silent), (0, "mixed", b"x", silent)],
-        [
-            *[(1, "synthetic", b"x", silent)] * 2,
-            (1, "synthetic", None, infinite),
-            (2, "synthetic", None, "constant"),
-            # What a unit's row would say, of a picture: it counts.
-            (2, "synthetic", b"x", "constant"),
-        ],
-        [],
-    ]
-    for i, rows in enumerate(files):
-        found = [dict(zip(job.VISUALISATIONS.names, row, strict=True)) for row in rows]
-        parquet.write(tmp_path / f"v{i}.parquet", found, job.VISUALISATIONS)
+    units_table(tmp_path / "u.parquet", ["ok", "ok", CONSTANT], ["s0m0", "s0m1", "s0m1"])
+    pictures = {0: ([OK, SILENT], [SILENT] * 4), 1: ([SILENT, SILENT], [SILENT] * 4)}
+    rows = {
+        unit: [
+            {"unit": unit, "batch": batch, "index": i, "png": b"x", "status": status}
+            for batch, statuses in zip(("synthetic", "mixed"), of_unit, strict=True)
+            for i, status in enumerate(statuses)
+        ]
+        for unit, of_unit in pictures.items()
+    }
+    rows[1][1] |= {"png": None, "status": INFINITE}
+    none = {"unit": 2, "batch": "synthetic", "index": 0, "png": None, "status": CONSTANT}
+    files = {"s0m0": rows[0], "s0m1": [*rows[1], none], "s1m0": []}
+    paths = {cell: str(tmp_path / f"{cell}.parquet") for cell in files}
+    for cell, found in files.items():
+        parquet.write(paths[cell], found, job.VISUALISATIONS)
     grid = ("one", "conv1", "0")
-    job.judge(
-        **given,
-        paths_to_units={grid: str(tmp_path / "u.parquet")},
-        paths_to_visualisations={grid: [str(tmp_path / f"v{i}.parquet") for i in range(3)], ("one", "conv2", "0"): []},
-    )
+    given |= {"paths_to_units": {grid: str(tmp_path / "u.parquet")}}
+    job.judge(**given, paths_to_visualisations={grid: paths, ("one", "conv2", "0"): {}})
     rows = pick(parquet.read(given["path_to_legibility"], job.SCHEMA, optional=job.OPTIONAL).to_pandas(), "left_out")
     rows = rows[rows["part"] == "visualisations"]
     assert rows["n_units"].isna().all()
-    assert dict(zip(rows["reason"], rows["n_trials"], strict=True)) == {silent: 3, infinite: 1, "constant": 1}
+    assert dict(zip(rows["reason"], rows["n_trials"], strict=True)) == {SILENT: 2, INFINITE: 1}
     page = Path(given["path_to_page"]).read_text(encoding="utf-8")
-    assert (
-        "1 picture: constant; 1 picture: the activation is not finite; 3 pictures: the unit stays silent: its" in page
-    )
-    assert "Left out, without any trial: 1 units: constant.</p>" in page
+    assert "1 picture: the activation is not finite; 2 pictures: the unit stays silent: its" in page
+    assert f"Left out, without any trial: 1 units: {CONSTANT}.</p>" in page
 
 
 def test_what_is_known_of_units_goes_with_accuracy_by_hand():
@@ -661,11 +680,11 @@ def test_the_step_joins_units_and_their_scores(tmp_path):
     given = write(tmp_path, trials, cells)
     own = trials[(trials["observer"] == "patch_hand") & (trials["condition"] == "natural")]
     accuracy = own.groupby("unit")["correct"].mean()
-    units = {"unit": accuracy.index, "contrast": accuracy, "sparsity": -accuracy, "driving": [5] * len(accuracy)}
-    units |= {"status": ["ok"] * len(accuracy)}
-    parquet.write(tmp_path / "u.parquet", units, pa.schema([*job.PREDICTORS, *job.LEFT_OUT["units"]]))
-    scores = {"network": ["one"] * len(accuracy), "layer": ["conv1"] * len(accuracy), "unit": accuracy.index}
-    scores |= {"similarity": ["hand"] * len(accuracy), "score": accuracy**2}
+    known = {"unit": accuracy.index, "contrast": accuracy, "sparsity": -accuracy}
+    units_table(tmp_path / "u.parquet", ["ok"] * len(accuracy), **known)
+    scores = dict.fromkeys(("network", "layer", "class_id", "similarity"))
+    scores = {name: [value] * len(accuracy) for name, value in zip(scores, ("one", "conv1", "0", "hand"), strict=True)}
+    scores |= {"unit": accuracy.index, "score": accuracy**2}
     parquet.write(tmp_path / "s.parquet", scores, job.SCORES)
     grid = ("one", "conv1", "0")
     paths = {"paths_to_units": {grid: str(tmp_path / "u.parquet")}}
@@ -722,19 +741,23 @@ def test_the_same_tables_give_the_same_bytes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("rows", "change", "message"),
     [
-        ({"correct": 0.7}, "something else than 0, 0.5 and 1"),
-        ({"observer": PERSON}, "a machine observer is called person"),
-        ({"condition": "sharp"}, "condition sharp, which the study has not; it has natural, synthetic, none"),
-        ({"network": "three"}, "network three, which the study has not; it has one, two, untrained"),
-        ({"cell": "s9m9"}, "has no cell one conv1 0 s9m9"),
-        ({"trial": "same", "observer": "patch_hand"}, "patch_hand answers trial same twice"),
+        ("index < 2", {"correct": 0.7}, "something else than 0, 0.5 and 1"),
+        ("observer == 'patch_hand'", {"observer": PERSON}, "a machine observer is called person"),
+        (
+            "condition == 'natural'",
+            {"condition": "sharp"},
+            "condition sharp, which the study has not; it has natural, synthetic, none",
+        ),
+        ("unit > 0", {"network": "three"}, "network three, which the study has not; it has one, two, untrained"),
+        ("unit == 1", {"cell": "s9m9"}, "has no cell one conv1 0 s9m9"),
+        ("index < 2", {"trial": "same", "observer": "patch_hand"}, "patch_hand answers trial same twice"),
     ],
 )
-def test_tables_of_another_study_are_refused(tmp_path, change, message):
+def test_tables_of_another_study_are_refused(tmp_path, rows, change, message):
     trials, cells = simulate(people=0, networks=("one",), layers=("conv1",))
-    trials.loc[:1, list(change)] = list(change.values())
+    trials.loc[trials.query(rows).index, list(change)] = list(change.values())
     with pytest.raises(StudyError, match=message):
         job.judge(**write(tmp_path, trials, cells))
 
@@ -746,7 +769,7 @@ def test_verdicts_are_by_the_interventions_of_the_study(tmp_path, interventions,
     """A study that does not ablate by one of the two has no losses under it, and a verdict all the same by the other."""
     trials, cells = simulate(units=3, people=0, networks=("one",))
     missing = [f"separation_loss_{name}" for name in ("zero", "mean") if name not in interventions]
-    given = write(tmp_path, trials, cells.assign(**dict.fromkeys(missing, np.nan)))
+    given = write(tmp_path, trials, cells.assign(**dict.fromkeys(missing)))
     job.judge(**given, interventions=interventions)
     table = parquet.read(given["path_to_legibility"], job.SCHEMA, optional=job.OPTIONAL).to_pandas()
     for what in ("contrast", "regression"):

@@ -15,9 +15,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from inputs.sources import ImageSource, NetworkSource
+from jobs import image_sets, pictures, trials
 from jobs import observers as job
-from jobs import occlusions, pictures, trials
-from readout import StudyError, baselines, models, observers
+from readout import StudyError, baselines, models, observers, occluders
 from readout.observers import HAND, SSIM, Gallery, Similarity, Trial
 from runtime import parquet
 
@@ -560,9 +560,9 @@ class Pale(nn.Module):
 
 
 TABLES = {
-    "units": occlusions.UNITS,
-    "sets": occlusions.SETS,
-    "extremes": occlusions.EXTREMES,
+    "units": image_sets.UNITS,
+    "sets": image_sets.SETS,
+    "extremes": image_sets.EXTREMES,
     "trials": trials.TRIALS,
     "stimuli": pictures.STIMULI,
 }
@@ -578,6 +578,18 @@ def saved(picture):
 
 
 MAIN = ("pale", "conv1", "a")
+
+
+def named(*of):
+    """The name of a trial."""
+    return pictures.digest(" ".join(map(str, of)).encode())
+
+
+def unanswered(tables):
+    """No image set of a grid has a right answer."""
+    for row in tables["extremes"]:
+        row |= {"valid": False, "reason": occluders.NO_EFFECT}
+    tables |= {"trials": [], "stimuli": []}
 
 
 class Step:
@@ -615,22 +627,24 @@ class Step:
                 }
                 | dict.fromkeys(("least", "most", "sparsity", "contrast"), 0.0)
             )
+            of_sides = {"top": [], "bottom": []}
             for number in range(SETS_OF_A_UNIT):
                 trial = trials[unit * BASES + number]
                 minimal = list(PATTERNS)[unit - 1]
                 base = f"{minimal} r{10 + number}"
-                of_sides = {
-                    "top": (trial.base, trial.references),
-                    "bottom": (base, [f"{minimal} r{20 + 9 * number + i}" for i in range(9)]),
-                }
-                for side, (query, references) in of_sides.items():
-                    for i, name in enumerate([query, *references]):
+                of_sides["top"].append([*trial.references, trial.base])
+                of_sides["bottom"].append([*(f"{minimal} r{20 + 9 * number + i}" for i in range(9)), base])
+            for side, sets in of_sides.items():
+                for number, names in enumerate(sets):
+                    for i, name in enumerate(names):
                         source, image_id = photograph(name)
                         self.rows["sets"].append(
-                            {"unit": unit, "set": number, "side": side, "role": "reference" if i else "base"}
+                            {"unit": unit, "set": number, "side": side, "role": "reference" if i < 9 else "base"}
                             | {"bin": i, "rank": i, "image_id": image_id, "image_class": "a", "source": source}
                             | {"activation": 0.0}
                         )
+            for number in range(SETS_OF_A_UNIT):
+                trial = trials[unit * BASES + number]
                 self.rows["extremes"].append(
                     {"unit": unit, "set": number, "image_id": photographs[trial.base], "size": SIDE, "stride": STRIDE}
                     | {"positions": len(SQUARES), "base": 1.0, "min": 0.2, "max": 0.9, "relative_difference": 0.7}
@@ -645,7 +659,7 @@ class Step:
                         "blur": [f"{pattern} r{i}" for i in range(40, 49)],
                     }
                     self.rows["trials"].append(
-                        {"trial": f"{unit}{number}{condition}", "network": "pale", "layer": "conv1", "class_id": "a"}
+                        {"trial": named(unit, number, condition), "network": "pale", "layer": "conv1", "class_id": "a"}
                         | {"cell": f"s0m{unit}", "unit": unit, "set": number, "condition": condition}
                         | {name: stimulus(getattr(trial, name)) for name in ("base", "min", "max")}
                         | {"references": [stimulus(name) for name in names[condition]], "relative_difference": 0.7}
@@ -846,8 +860,9 @@ def test_two_units_in_two_targets_are_two(step, planted):
     for grid, tables in step.grids.items():
         for name, rows in tables.items():
             parquet.write(step.path(grid, name), rows, TABLES[name])
-    paths = [{grid: str(step.path(grid, name)) for grid in step.grids} for name in ("trials", "extremes", "units")]
-    found = job._trials(*paths, job._units(paths[-1]))
+    paths = [{grid: str(step.path(grid, name)) for grid in step.grids} for name in ("trials", "extremes")]
+    units = {grid: {row["unit"]: row for row in tables["units"]} for grid, tables in step.grids.items()}
+    found = job._trials(*paths, units, {grid: tables["sets"] for grid, tables in step.grids.items()}, WIDTH)
     assert list(dict.fromkeys(trial.unit for trial in found.seen)) == [("conv1", 0), ("conv2", 0)]
     natural = found.at([i for i, row in enumerate(found.rows) if row["condition"] == "natural"]).seen
     of_layer = {
@@ -870,8 +885,7 @@ def test_order_of_grids_changes_nothing(step):
 def test_a_grid_without_trials_is_left_out_of_a_network(step):
     """The others have the rows that they have without it, but for what is drawn of other units."""
     step.split(LAYERS)
-    for name in ("trials", "stimuli", "extremes"):
-        step.grids[LAYERS[1]][name] = []
+    unanswered(step.grids[LAYERS[1]])
     found, scores = step.run(siblings=False)
     assert found["layer"].unique().tolist() == ["conv1", "conv3", "conv4"]
     assert scores["layer"].unique().tolist() == ["conv1", "conv2", "conv3", "conv4"]
@@ -927,31 +941,31 @@ def test_pictures_are_decoded_when_they_are_seen(monkeypatch):
 def test_a_broken_grid_is_refused_by_its_own_files(step):
     step.split(LAYERS)
     step.grids[LAYERS[2]]["extremes"].pop()
-    with pytest.raises(StudyError, match="unit 0, set 1 is missing") as refused:
+    with pytest.raises(StudyError, match="has not every image set or reference of the units") as refused:
         step.run(siblings=False)
     assert f"{step.path(LAYERS[2], 'extremes')}: " in str(refused.value)
 
 
 def test_a_grid_without_trials_has_tables_without_rows(step):
     """And units that never vary have no score."""
-    for name in ("trials", "stimuli", "extremes"):
-        step.rows[name] = []
     for row in step.rows["units"][1:]:
         row["status"] = "constant over the pool"
+    step.rows["extremes"] = [row for row in step.rows["extremes"] if row["unit"] == 0]
+    unanswered(step.rows)
     step.run(siblings=False, read=False)
     assert step.said == "0 observers, 0 trials"
     assert not parquet.read(step.tmp / "observers.parquet").num_rows
     assert parquet.read(step.tmp / "interpretability.parquet")["unit"].unique().to_pylist() == [0]
     step.rows["units"][0]["status"] = "constant over the pool"
+    step.rows["extremes"] = []
     step.run(siblings=False, read=False)
     assert not parquet.read(step.tmp / "interpretability.parquet").num_rows
 
 
 def test_order_and_names_of_trials_change_nothing(step):
     before = step.run(siblings=False)
-    for name, rows in step.rows.items():
-        if name != "sets":
-            rows.reverse()
+    for name in ("trials", "stimuli"):
+        step.rows[name].reverse()
     for row in step.rows["trials"]:
         row["trial"] = row["trial"][::-1]
     after = step.run(siblings=False)
@@ -1115,18 +1129,15 @@ def other_picture(step):
 @pytest.mark.parametrize(
     ("change", "file", "message"),
     [
-        (without_references, "trials", "trial 00natural of condition natural has 0 references"),
-        (with_references, "trials", "trial 00none of condition none has 9 references"),
+        (without_references, "trials", f"trial {named(0, 0, 'natural')} of condition natural has 0 references"),
+        (with_references, "trials", f"trial {named(0, 0, 'none')} of condition none has 9 references"),
         (lost_stimulus, "stimuli", "picture [0-9a-f]{16} is missing"),
         (other_picture, "stimuli", "picture [0-9a-f]{16} is another than its name"),
-        (drop("extremes", unit=1, set=1), "extremes", "unit 1, set 1 is missing"),
-        (drop("units", unit=2), "units", "unit 2 is missing"),
-        (
-            drop("sets", unit=3, set=0, side="bottom", role="base"),
-            "sets",
-            "unit 3, set 0 needs one base image and references on the bottom side",
-        ),
-        (drop("sets", unit=0, set=1, side="top", role="reference"), "sets", "unit 0, set 1 needs .* on the top side"),
+        (drop("extremes", unit=1, set=1), "extremes", "has not every image set or reference of the units"),
+        (drop("trials", unit=1, set=1), "trials", "has not the trials of the queries in .*extremes.parquet, once each"),
+        (drop("units", unit=2), "sets", r"the units in .*units\.parquet once, in order"),
+        (drop("sets", unit=3, set=0, side="bottom", role="base"), "sets", "has not every image of the image sets"),
+        (drop("sets", unit=0, set=1, side="top", role="reference"), "sets", "has not every image of the image sets"),
     ],
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
 )

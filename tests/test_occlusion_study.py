@@ -10,7 +10,7 @@ import pytest
 
 from jobs import pictures
 from jobs.page import plans
-from readout import answers
+from readout import answers, legibility_page
 from runtime import code, parquet, provenance
 from workflow import ROOT, TINY, ran
 
@@ -190,6 +190,24 @@ def test_channels_of_a_whole_layer(occluded, tmp_path):
     prior = found[found["observer"] == "prior"]
     assert (prior["p"] != 0.5).any()
     assert found["observer"].str.contains("relative").any()
+
+
+def test_an_untrained_network_stands_beside(occluded, tmp_path):
+    """By two keys: it is among the networks of the task, and has the layer that the task looks at."""
+    project = occluded.copy(tmp_path / "project")
+    (network,) = TINY["networks"]
+    untrained = network | {"name": "untrained", "weights": "random", "layers": ["conv5"], "targets": ["0"]}
+    task = TASK | {"networks": ["alexnet", "untrained"], "conditions": ["none", "natural"], "visualisations": None}
+    task |= {"layers": ["conv5"], "targets": ["0"]}
+    project.write(TINY | {"networks": [network, untrained], "occlusion": task})
+    project.run("results/tiny/legibility.html")
+    table = read(project, "legibility.parquet")
+    accuracies = table[(table["what"] == "accuracy") & (table["layer"] == "all")]
+    assert set(accuracies["network"]) == {"alexnet", "untrained"}
+    page = (project.results / "legibility.html").read_text()
+    assert "Untrained: a control" in page
+    assert legibility_page.ALONE not in page
+    assert legibility_page.ALONE in (occluded.results / "legibility.html").read_text()
 
 
 def test_a_file_of_another_study_is_refused(occluded, tmp_path):

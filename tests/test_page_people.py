@@ -413,7 +413,7 @@ def test_broken_tables_are_named(tmp_path, study):
         built(tmp_path / "b", rows, damaged, SETS)
     with pytest.raises(StudyError, match="a trial is there twice"):
         built(tmp_path / "c", [*rows, rows[0]], pictures, SETS)
-    with pytest.raises(StudyError, match=r"conditions \['blurred'\]"):
+    with pytest.raises(StudyError, match=r"trials.parquet: has trials of the conditions \['blurred'\]"):
         built(tmp_path / "d", [row | {"condition": "blurred"} for row in rows], pictures, SETS)
     for name in "abcd":
         assert not any(path.name.endswith(".partial") or path.name == "site" for path in (tmp_path / name).rglob("*"))

@@ -5,7 +5,6 @@ import math
 from types import SimpleNamespace
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -14,7 +13,7 @@ from torch.nn import functional as F
 
 from inputs import weights
 from inputs.sources import ImageSource, NetworkSource
-from jobs import networks
+from jobs import image_sets, networks
 from jobs import visualisations as job
 from readout import StudyError, cuts, images, models, tracing, visualisations
 from readout.visualisations import INFINITE, NO_RISE, OK, SILENT, Movement
@@ -443,16 +442,23 @@ def test_weights_that_are_tried():
 # ---- the job
 
 MODEL = "small_alexnet"
-UNITS = pa.schema(
-    [
-        ("cell", pa.string()),
-        ("draw", pa.int32()),
-        ("unit", pa.int32()),
-        ("channel", pa.int32()),
-        ("status", pa.string()),
-    ]
-)
-SETS = pa.schema([("unit", pa.int32()), ("side", pa.string()), ("role", pa.string()), ("activation", pa.float64())])
+
+
+def units_table(path, rows):
+    """A table of units from what the job reads of them."""
+    others = {"weight": 1.0, "least": 0.0, "most": 1.0, "driving": 9, "sparsity": 0.5, "contrast": 1.0}
+    parquet.write(path, [others | row for row in rows], image_sets.UNITS)
+
+
+def sets_table(path, rows):
+    """A table of image sets from units and the activations on the images of one set of either side, the base last."""
+    found = []
+    for (unit, side), values in rows.items():
+        for number, value in enumerate(values):
+            role = "base" if number == len(values) - 1 else "reference"
+            row = {"unit": unit, "set": 0, "side": side, "role": role, "bin": number, "rank": 0, "image_id": 0}
+            found.append(row | {"image_class": "0", "source": "x", "activation": value})
+    parquet.write(path, found, image_sets.SETS)
 
 
 @pytest.fixture
@@ -468,15 +474,14 @@ def study(tmp_path):
         {"cell": "s0m1", "draw": 1, "unit": 2 * 16 + 1, "channel": 2, "status": "constant over the pool"},
         {"cell": "s0m1", "draw": 2, "unit": 30, "channel": 1, "status": "ok"},
     ]
-    parquet.write(file["units"], rows, UNITS)
-    values = {("top", "base"): 9.0, ("top", "reference"): 3.0, ("bottom", "reference"): 8.0}
-    sets = [
-        {"unit": row["unit"], "side": side, "role": role, "activation": value + row["draw"]}
+    units_table(file["units"], rows)
+    values = {"top": (1.0, 3.0, 9.0), "bottom": (8.0, 8.0, 8.0)}
+    sets = {
+        (row["unit"], side): [value + row["draw"] for value in of_side]
         for row in rows
-        if row["status"] == "ok"
-        for (side, role), value in [*values.items(), (("top", "reference"), 1.0)]
-    ]
-    parquet.write(file["sets"], sets, SETS)
+        for side, of_side in values.items()
+    }
+    sets_table(file["sets"], sets)
     return SimpleNamespace(source=source, file=file, rows=rows, sets=sets)
 
 
@@ -598,7 +603,8 @@ def test_bytes_depend_on_the_seed_and_the_coordinates(study):
         other = pngs(run(study, steps=3, **changes)[1])
         assert all(other[key] != png for key, png in first.items() if png)
     assert first[30, "synthetic", 0] != first[30, "mixed", 0]
-    parquet.write(study.file["units"], [row for row in study.rows if row["unit"] == 86], UNITS)
+    units_table(study.file["units"], [row for row in study.rows if row["unit"] == 86])
+    sets_table(study.file["sets"], {key: values for key, values in study.sets.items() if key[0] == 86})
     alone = pngs(run(study, steps=3)[1])
     assert alone == {key: png for key, png in first.items() if key[0] == 86}
 
@@ -614,10 +620,10 @@ def test_a_batch_of_four_serves_both(study):
 
 def test_a_weight_of_diversity_for_each_unit(study):
     """Without one it is searched: the pictures beat the photographs, or the weight is 0."""
-    for row in study.sets:
-        row["activation"] /= 20
-    parquet.write(study.file["sets"], study.sets, SETS)
-    parquet.write(study.file["units"], study.rows[:1], UNITS)
+    first = study.rows[0]["unit"]
+    weak = {key: [value / 20 for value in values] for key, values in study.sets.items() if key[0] == first}
+    sets_table(study.file["sets"], weak)
+    units_table(study.file["units"], study.rows[:1])
     _, rows = run(study, diversity=None, steps=8)
     weights_found = {(row["unit"], row["batch"]): row["diversity"] for row in rows if row["png"]}
     assert max(weights_found.values()) > 0
@@ -651,9 +657,8 @@ def test_units_that_cannot_be_driven_are_in_the_table(tmp_path, monkeypatch):
     file = {name: str(tmp_path / f"{name}.parquet") for name in ("layers", "units", "sets", "visualisations")}
     networks.list_layers(file["layers"], source=source, chosen=["dense1"], cells=1, device="cpu")
     rows = [{"cell": "s0m0", "draw": i, "unit": i, "channel": i, "status": "ok"} for i in range(4)]
-    parquet.write(file["units"], rows, UNITS)
-    sets = [{"unit": i, "side": "top", "role": "reference", "activation": 1.0} for i in range(4)]
-    parquet.write(file["sets"], sets, SETS)
+    units_table(file["units"], rows)
+    sets_table(file["sets"], {(i, side): [1.0, 1.0] for i in range(4) for side in ("top", "bottom")})
     study = SimpleNamespace(source=source, file=file)
     for unit, silent in (("unit", SILENT), ("channel", NO_RISE)):
         said, found = run(study, layer="dense1", cell="s0m0", batch=2, diversity=0.0, unit=unit)
@@ -672,13 +677,16 @@ def test_a_cell_of_which_no_unit_was_drawn_has_an_empty_table(study):
 
 def test_what_is_refused(study):
     """Messages name the file and what is wrong with it."""
-    for change in ({"unit": 96 * 16}, {"unit": -1}, {"channel": 6}):
-        parquet.write(study.file["units"], [study.rows[0] | change], UNITS)
-        with pytest.raises(StudyError, match=r"units.parquet: unit -?\d+ of channel \d is none of the 1536 of conv3"):
+    for change in ({"unit": 96 * 16}, {"channel": 6}):
+        units_table(study.file["units"], [study.rows[0] | change])
+        number = (study.rows[0] | change)["unit"]
+        sets_table(study.file["sets"], {(number, side): [1.0, 1.0] for side in ("top", "bottom")})
+        with pytest.raises(StudyError, match=r"units.parquet: unit \d+ of channel \d is none of the 1536 of conv3"):
             run(study)
-    parquet.write(study.file["units"], study.rows, UNITS)
-    parquet.write(study.file["sets"], [row for row in study.sets if row["unit"] != 86], SETS)
-    with pytest.raises(StudyError, match=r"sets.parquet: unit 86 has no references; make it again"):
+    units_table(study.file["units"], study.rows)
+    sets_table(study.file["sets"], {key: values for key, values in study.sets.items() if key[0] != 86})
+    with pytest.raises(StudyError, match=r"sets.parquet: has not every image of the image sets of the units in"):
         run(study)
+    sets_table(study.file["sets"], study.sets)
     with pytest.raises(StudyError, match=r"layers.parquet: the layers are not those of the network"):
         run(study, layer="conv9")

@@ -46,10 +46,10 @@ def text(results: str | Path, report: str | Path = REPORT) -> str:
         lines.append(f"{each.claim:>3}  {statement:{width}}  {each.published:13}  {each.corrected}")
     lines.append("")
     places = {"figures": "figures", "tables": "tables", "claims": "claims.html", "measures": "faithfulness.html"}
-    places |= {"occluded": "legibility.html"}
+    places |= {"legibility": "legibility.html"}
     for name, place in places.items():
-        lines += [f"  {name:8} {results / place}"] if (results / place).exists() else []
-    return "\n".join([*lines, f"  report   {report}", ""])
+        lines += [f"  {name:10} {results / place}"] if (results / place).exists() else []
+    return "\n".join([*lines, f"  {'report':10} {report}", ""])
 
 
 def main() -> None:

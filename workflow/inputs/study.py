@@ -19,7 +19,7 @@ import yaml
 from inputs import builders, datasets, layers, weights
 from inputs.sources import ImageSource, NetworkSource
 from readout import StudyError, cells, groups, layer_names, planted, squares
-from readout.conditions import MIXED, SYNTHETIC
+from readout.conditions import MIXED, NONE, SYNTHETIC
 from runtime import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -555,7 +555,7 @@ class Study:
         unknown = [name for name in names if name not in self.networks] if names != "all" else []
         if unknown:
             raise StudyError(f"occlusion.networks: {', '.join(unknown)} is none of {', '.join(self.networks)}")
-        if "none" not in task["conditions"]:
+        if NONE not in task["conditions"]:
             raise StudyError("occlusion.conditions: none is what the others are compared with; add it")
         pictured = [name for name in SYNTHETIC if name in task["conditions"]]
         if pictured and not task["visualisations"]:

@@ -1,16 +1,21 @@
 """Step `legibility`: how well observers see what drives units, and whether units that matter are easier to see."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NoReturn
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs import tables
+from jobs import image_sets, tables
 from jobs.trials import ASKED
 from readout import StudyError, bridge, inference, legibility, legibility_page
-from readout.legibility import NONE, PERSON
+from readout.conditions import NONE
+from readout.legibility import PERSON
+from readout.occluders import NO_EFFECT, NOT_DRIVEN
 from readout.verdicts import POOLED
+from readout.visualisations import STATUSES
 from runtime import files, parquet
 
 ANSWERS = pa.schema(
@@ -51,46 +56,91 @@ SCHEMA = pa.schema(
 )
 """A row a statistic; `what` says which. `all` stands for all layers, targets or trained networks together."""
 OPTIONAL = (*WORDS, "adjusted", *NUMBERS, *COUNTS)
-PREDICTORS = pa.schema(
-    [("unit", pa.int32()), ("contrast", pa.float64()), ("sparsity", pa.float64()), ("driving", pa.int32())]
-)
+PREDICTORS = ("contrast", "sparsity", "driving")
+UNITS = ("cell", "unit", *PREDICTORS, "status")
 SCORES = pa.schema(
     [
         ("network", pa.string()),
         ("layer", pa.string()),
+        ("class_id", pa.string()),
         ("unit", pa.int32()),
         ("similarity", pa.string()),
         ("score", pa.float64()),
     ]
 )
 """What is read of units that may tell how easy they are."""
-LEFT_OUT = {
-    "units": pa.schema([("status", pa.string())]),
-    "extremes": pa.schema([("valid", pa.bool_()), ("reason", pa.string())]),
-}
+EXTREMES = ("unit", "set", "valid", "reason")
 VISUALISATIONS = pa.schema(
-    [("unit", pa.int32()), ("batch", pa.string()), ("png", pa.binary()), ("status", pa.string())]
+    [
+        ("unit", pa.int32()),
+        ("batch", pa.string()),
+        ("index", pa.int32()),
+        ("png", pa.binary()),
+        ("status", pa.string()),
+    ]
 )
 """What is read of feature visualisations, whose picture is missing where a unit has none or it cannot be saved."""
 BATCH = "synthetic"
 """The batch of visualisations that is told of; the other is of the same units."""
+CELLS = (
+    *(*bridge.GRID, "cell", "selectivity_bin", "magnitude_bin", "units", bridge.PROBE),
+    *map(bridge.loss, bridge.INTERVENTIONS),
+)
+"""What is read of cells: where they are, and what ablations and probes show of them."""
+KINDS = ("main", "catch", "practice")
+"""Of people's trials."""
+Grid = tuple[str, str, str]
+"""Network, layer and target."""
+
+
+def _refuse(path: str, what: str, people: bool) -> NoReturn:
+    # No rule makes people's answers.
+    if people:
+        raise StudyError(f"{path}: {what}; take the files of answers again: python -m commands.ingest")
+    image_sets.refuse(path, what)
 
 
 def _read(
     path: str, schema: pa.Schema, optional: Sequence[str] = (), origin: Mapping[str, str] | None = None
 ) -> pd.DataFrame:
-    table = parquet.read(path, schema, optional=("relative_difference", *optional), origin=origin, empty=True)
+    people = "kind" in schema.names
+    table = parquet.read(path, schema, optional=("relative_difference", *optional), origin=origin, empty=not people)
     if not pc.all(pc.is_in(table["correct"], pa.array([0.0, 0.5, 1.0])), min_count=0).as_py():
-        raise StudyError(f"{path}: correct is something else than 0, 0.5 and 1; {parquet.again(path)}")
-    if "kind" in schema.names:
+        _refuse(path, "correct is something else than 0, 0.5 and 1", people)
+    image_sets.numbers(path, table)
+    if people:
+        known = pc.and_(pc.is_in(table["kind"], pa.array(KINDS)), pc.equal(table["observer"], PERSON))
+        sure = pc.is_in(table["confidence"], pa.array([*legibility.LEVELS, None], pa.int32()))
+        if not pc.all(pc.and_(known, sure), min_count=0).as_py() or pc.any(pc.less(table["seconds"], 0)).as_py():
+            _refuse(path, "a kind of trial, an observer, a confidence or a time is none that there is", people)
         table = table.filter(pc.and_(pc.equal(table["kind"], "main"), table["passed"])).drop_columns(["kind", "passed"])
     frame = table.to_pandas(ignore_metadata=True)
     keys = ["trial", "observer", *(["session"] if "session" in frame else [])]
     twice = frame[frame.duplicated(keys)]
     if len(twice):
         trial, observer = twice.iloc[0][["trial", "observer"]]
-        raise StudyError(f"{path}: {observer} answers trial {trial} twice; {parquet.again(path)}")
+        _refuse(path, f"{observer} answers trial {trial} twice", people)
     return frame
+
+
+def _same(frames: Sequence[pd.DataFrame], path: str, people: bool = False) -> None:
+    """StudyError where a trial is of several units, image sets or conditions."""
+    names = [*(name for name, _ in ASKED), "relative_difference"]
+    twice = pd.concat([frame[names] for frame in frames]).drop_duplicates()["trial"]
+    if twice.duplicated().any():
+        trial = twice[twice.duplicated()].iloc[0]
+        _refuse(path, f"trial {trial} is of several units, image sets or conditions", people)
+
+
+def _whole(frame: pd.DataFrame, path: str) -> None:
+    """StudyError where an observer has not answered all of the trials of a condition in which it has answered any."""
+    _same([frame], path)
+    trials = frame.groupby("condition")["trial"].nunique()
+    answered = frame.groupby(["condition", "observer"])["trial"].nunique()
+    lacking = answered[answered < trials.reindex(answered.index.get_level_values("condition")).to_numpy()]
+    if len(lacking):
+        condition, observer = lacking.index[0]
+        image_sets.refuse(path, f"{observer} has not answered all trials of the condition {condition}")
 
 
 def _answers(
@@ -104,6 +154,7 @@ def _answers(
     frames = []
     for network, path in paths_to_observers.items():
         frame = _read(path, ANSWERS, origin=origins[network]["observers"])
+        _whole(frame, path)
         if (frame["observer"] == PERSON).any():
             raise StudyError(f"{path}: a machine observer is called {PERSON}, which people are; give it another name")
         frames.append(frame)
@@ -112,9 +163,11 @@ def _answers(
         strange = people.loc[~people["trial"].isin({trial for frame in frames for trial in frame["trial"]}), "trial"]
         if len(strange):
             raise StudyError(
-                f"{path_to_responses}: people answered trial {strange.iloc[0]}, which this study has not: the page "
-                "that they saw is older; make the page again, or move the file away"
+                f"{path_to_responses}: people answered trial {strange.iloc[0]}, which none of "
+                f"{', '.join(paths_to_observers.values())} has: the page that they saw is older; make the page again, "
+                "or move the file away"
             )
+        _same([*frames, people], path_to_responses, people=True)
         frames.append(people)
     answers = pd.concat(frames, ignore_index=True)
     if not len(answers):
@@ -134,18 +187,27 @@ def _answers(
 def _cells(path: str, networks: Mapping[str, Mapping], answers: pd.DataFrame) -> pd.DataFrame:
     """Of each cell what its ablation costs and what a probe reads; of untrained networks the former is missing."""
     losses = [bridge.loss(name) for name in bridge.INTERVENTIONS]
-    names = ["network", "layer", "class_id", "cell", "selectivity_bin", "magnitude_bin", "units", bridge.PROBE, *losses]
-    table = parquet.read(path, tables.CELLS, columns=names, optional=tables.OPTIONAL)
-    cells = table.to_pandas(ignore_metadata=True)
+    table = parquet.read(path, tables.CELLS, columns=list(CELLS), optional=tables.OPTIONAL)
+    image_sets.numbers(path, table)
+    frame = table.to_pandas(ignore_metadata=True)
+    grid = tuple(int(frame[name].max()) + 1 for name in ("selectivity_bin", "magnitude_bin"))
+    expected = [
+        (*of, f"s{s}m{m}", s, m)
+        for of in dict.fromkeys(frame[bridge.GRID].itertuples(index=False, name=None))
+        for s in range(grid[0])
+        for m in range(grid[1])
+    ]
+    if sorted(frame[list(CELLS[:6])].itertuples(index=False, name=None)) != sorted(expected):
+        image_sets.refuse(path, "has not every cell of every grid once")
     untrained = [name for name, network in networks.items() if network["untrained"]]
     # Without a gap, losses are shares of nothing.
-    cells.loc[cells["network"].isin(untrained), losses] = float("nan")
+    frame.loc[frame["network"].isin(untrained), losses] = float("nan")
     keys = [*bridge.GRID, "cell"]
-    strange = answers[keys].drop_duplicates().merge(cells[keys], how="left", indicator=True)
+    strange = answers[keys].drop_duplicates().merge(frame[keys], how="left", indicator=True)
     strange = strange[strange["_merge"] == "left_only"]
     if len(strange):
         raise StudyError(f"{path}: has no cell {' '.join(strange.iloc[0][keys])}; {parquet.again(path)}")
-    return cells
+    return frame
 
 
 def _row(what: str, network: str, layer: str = "all", class_id: str = "all", **given) -> dict:
@@ -292,57 +354,83 @@ def _bridged(
     yield from contrasts
 
 
-def _left_out(paths: Mapping[str, str] | None, kind: str) -> Iterator[dict]:
+def _left_out(
+    units: Mapping[Grid, Sequence[Mapping]], paths_to_units: Mapping[Grid, str], paths_to_extremes: Mapping[Grid, str]
+) -> Iterator[dict]:
     """How many units have no trials, and how many image sets are not valid, by why."""
-    counts: dict[str, int] = {}
-    for path in (paths or {}).values():
-        # A grid may have no image set at all: each of its units is silent.
-        table = parquet.read(path, LEFT_OUT[kind], optional=("reason",), empty=True)
-        frame = table.to_pandas(ignore_metadata=True)
-        why = frame["status"] if kind == "units" else frame["reason"].where(~frame["valid"].astype(bool), bridge.OK)
-        for name, count in why.value_counts().items():
-            counts[name] = counts.get(name, 0) + int(count)
-    for name, count in sorted(counts.items()):
-        if name != bridge.OK:
-            yield _row("left_out", "all", part=kind, reason=name, n_units=count)
+    counts = {
+        "units": Counter(row["status"] for of_grid in units.values() for row in of_grid),
+        "extremes": Counter(
+            row["reason"] or bridge.OK
+            for grid, path in paths_to_extremes.items()
+            for row in _extremes(path, units[grid], paths_to_units[grid])
+        ),
+    }
+    for kind, of_kind in counts.items():
+        for name, count in sorted(of_kind.items()):
+            if name != bridge.OK:
+                yield _row("left_out", "all", part=kind, reason=name, n_units=count)
+
+
+def _extremes(path: str, units: Sequence[Mapping], path_to_units: str) -> list[dict]:
+    """What is read of a grid's queries. A grid may have no image set at all: each of its units is silent."""
+    table = parquet.read(path, image_sets.EXTREMES, columns=list(EXTREMES), empty=True)
+    image_sets.numbers(path, table)
+    rows = table.to_pylist()
+    sets = range(max((row["set"] for row in rows), default=0) + 1)
+    expected = [(row["unit"], number) for row in units if row["status"] == bridge.OK for number in sets]
+    if [(row["unit"], row["set"]) for row in rows] != expected:
+        image_sets.refuse(path, f"has not every image set of the units in {path_to_units} that can be shown, in order")
+    if any(row["reason"] not in ([""] if row["valid"] else [NOT_DRIVEN, NO_EFFECT]) for row in rows):
+        image_sets.refuse(path, "an image set has an answer and a reason why not, or neither")
+    return rows
 
 
 def _failed(
-    paths: Mapping[tuple[str, str, str], Sequence[str]] | None,
-    paths_to_units: Mapping[tuple[str, str, str], str] | None,
+    units: Mapping[Grid, Sequence[Mapping]],
+    paths_to_units: Mapping[Grid, str],
+    paths: Mapping[Grid, Mapping[str, str]],
 ) -> Iterator[dict]:
     """How many feature visualisations do not drive their unit, by why."""
-    counts: dict[str, int] = {}
-    statuses = pa.schema([VISUALISATIONS.field("unit"), *LEFT_OUT["units"]])
-    for grid, parts in (paths or {}).items():
-        path_to_units = (paths_to_units or {}).get(grid)
-        units = [] if path_to_units is None else parquet.read(path_to_units, statuses).to_pylist()
-        without = {(row["unit"], row["status"]) for row in units if row["status"] != bridge.OK}
-        for path in parts:
+    counts: Counter[str] = Counter()
+    for grid, by_cell in paths.items():
+        for cell, path in by_cell.items():
             table = parquet.read(path, VISUALISATIONS, VISUALISATIONS.names, optional=("png",), empty=True)
-            drawn = table["png"].is_valid().to_pylist()
             rows = table.drop_columns(["png"]).to_pylist()
-            for row, has_picture in zip(rows, drawn, strict=True):
-                # The one row of a unit without trials is no picture, and says of it what the units' table says.
-                no_picture = not has_picture and (row["unit"], row["status"]) in without
-                if row["batch"] == BATCH and row["status"] != bridge.OK and not no_picture:
-                    counts[row["status"]] = counts.get(row["status"], 0) + 1
+            of_cell = {row["unit"]: row["status"] for row in units[grid] if row["cell"] == cell}
+            image_sets.visualised(path, rows, of_cell, paths_to_units[grid], STATUSES)
+            # The one row of a unit without trials is no picture.
+            shown = [row for row in rows if row["batch"] == BATCH and of_cell[row["unit"]] == bridge.OK]
+            counts.update(row["status"] for row in shown if row["status"] != bridge.OK)
     for name, count in sorted(counts.items()):
         yield _row("left_out", "all", part="visualisations", reason=name, n_trials=count)
 
 
-def _known(paths_to_units: Mapping[tuple[str, str, str], str], paths_to_scores: Mapping[str, str]) -> pd.DataFrame:
+def _scores(
+    path: str, network: str, units: Mapping[Grid, Sequence[Mapping]], paths_to_units: Mapping[Grid, str]
+) -> pd.DataFrame:
+    """The machine interpretability scores of a network's units; StudyError where one lacks any."""
+    frame = parquet.read(path, SCORES, empty=True).to_pandas(ignore_metadata=True)
+    own = [grid for grid in units if grid[0] == network]
+    of = [(*grid, row["unit"]) for grid in own for row in units[grid] if row["status"] == bridge.OK]
+    expected = [(*key, name) for key in of for name in frame["similarity"].unique()]
+    found = list(zip(*(frame[name] for name in SCORES.names[:-1]), strict=True))
+    if sorted(found) != sorted(expected) or bool(of) != bool(found) or not frame["score"].between(0, 1).all():
+        of_network = ", ".join(paths_to_units[grid] for grid in own)
+        image_sets.refuse(path, f"has not a score from 0 to 1 of each unit in {of_network} under each similarity")
+    return frame
+
+
+def _known(
+    units: Mapping[Grid, Sequence[Mapping]], paths_to_units: Mapping[Grid, str], paths_to_scores: Mapping[str, str]
+) -> pd.DataFrame:
     """What may tell how easy a unit is without any trial, by unit; the first target's, where it is of several."""
-    frames = []
-    for (network, layer, _), path in paths_to_units.items():
-        units = parquet.read(path, PREDICTORS).to_pandas(ignore_metadata=True)
-        frames.append(units.assign(network=network, layer=layer))
-    if not frames:
+    if not units:
         return pd.DataFrame(index=pd.MultiIndex.from_frame(pd.DataFrame(columns=legibility.UNIT)))
+    frames = [pd.DataFrame(rows).assign(network=network, layer=layer) for (network, layer, _), rows in units.items()]
     found = pd.concat(frames, ignore_index=True).drop_duplicates(legibility.UNIT).set_index(legibility.UNIT)
-    scores = [
-        parquet.read(path, SCORES, empty=True).to_pandas(ignore_metadata=True) for path in paths_to_scores.values()
-    ]
+    found = found[list(PREDICTORS)]
+    scores = [_scores(path, network, units, paths_to_units) for network, path in paths_to_scores.items()]
     if scores:
         of_units = pd.concat(scores, ignore_index=True).drop_duplicates([*legibility.UNIT, "similarity"])
         wide = of_units.pivot(index=legibility.UNIT, columns="similarity", values="score")
@@ -369,10 +457,10 @@ def judge(
     paths_to_observers: Mapping[str, str],
     path_to_cells: str,
     path_to_responses: str | None = None,
-    paths_to_units: Mapping[tuple[str, str, str], str] | None = None,
-    paths_to_extremes: Mapping[tuple[str, str, str], str] | None = None,
+    paths_to_units: Mapping[Grid, str] | None = None,
+    paths_to_extremes: Mapping[Grid, str] | None = None,
     paths_to_interpretability: Mapping[str, str] | None = None,
-    paths_to_visualisations: Mapping[tuple[str, str, str], Sequence[str]] | None = None,
+    paths_to_visualisations: Mapping[Grid, Mapping[str, str]] | None = None,
     networks: Mapping[str, Mapping],
     conditions: Sequence[str],
     origins: Mapping[str, Mapping[str, Mapping[str, str]]],
@@ -383,8 +471,9 @@ def judge(
 ) -> str:
     """Write `legibility.parquet`, and the same for readers as a page of HTML.
 
-    Paths to observers and interpretability are by network, those to units, extremes and visualisations (several files
-    each) by network, layer and target; `origins` says by network and step what their files must carry. `networks` says
+    Paths to observers and interpretability are by network, those to units, extremes and visualisations by network,
+    layer and target, the last of these then by cell; the grids of extremes and visualisations are among those of units.
+    `origins` says by network and step what their files must carry. `networks` says
     of each whether it is `untrained`; those that are not make the pooled rows. `conditions` are the study's, in the
     order of the page; without `none` there are no gains. `interventions` are the study's: a verdict takes a contrast
     under each of those that the bridge knows. `path_to_responses` has people's answers. `seed` is that of the permuted
@@ -399,9 +488,10 @@ def judge(
     if len(pooled) > 1:
         groups = {POOLED: pooled} | groups
     gains = legibility.gains(answers)
-    known = _known(paths_to_units or {}, paths_to_interpretability or {})
-    rows = [*_left_out(paths_to_units, "units"), *_left_out(paths_to_extremes, "extremes")]
-    rows += _failed(paths_to_visualisations, paths_to_units)
+    units = {grid: image_sets.units(path, UNITS) for grid, path in (paths_to_units or {}).items()}
+    paths = paths_to_units or {}
+    known = _known(units, paths, paths_to_interpretability or {})
+    rows = [*_left_out(units, paths, paths_to_extremes or {}), *_failed(units, paths, paths_to_visualisations or {})]
     for name, members in groups.items():
         own, of = answers[answers["network"].isin(members)], cells[cells["network"].isin(members)]
         gained = gains[gains["network"].isin(members)]

@@ -10,11 +10,12 @@ import pyarrow as pa
 import torch
 
 from inputs.sources import NetworkSource
-from jobs import images, networks
-from jobs.occlusions import EXTREMES, OK, SETS, UNITS
+from jobs import image_sets, images, networks
+from jobs.image_sets import OK
 from jobs.pictures import pixels, stimuli
-from jobs.trials import ASKED, TRIALS
+from jobs.trials import ASKED, read_trials
 from readout import StudyError, baselines, cuts, observers
+from readout.conditions import NONE
 from readout.layers import Channels, axes
 from readout.observers import Gallery, Similarity, Trial
 from readout.tracing import is_layer
@@ -47,8 +48,6 @@ INTERPRETABILITY = pa.schema(
 """A row per unit and similarity; a task per image set."""
 Grid = tuple[str, str, str]
 """Network, layer and target. A unit's number says which it is within its grid alone."""
-NONE = "none"
-"""The condition without references, in which baselines, prior, coin and oracle have their rows."""
 PRIOR = ("centre", "variance", "saliency_sr")
 """Baselines whose differences the prior observer combines."""
 BATCH = 64
@@ -109,44 +108,30 @@ def _same(grid: Grid, unit: Mapping) -> tuple[str, int]:
     return grid[1], unit["channel"]
 
 
-def _units(paths_to_units: Mapping[Grid, str]) -> dict[Grid, dict[int, dict]]:
-    """Rows of `units.parquet` by grid and number."""
-    return {
-        grid: {row["unit"]: row for row in parquet.read(path, UNITS).to_pylist()}
-        for grid, path in paths_to_units.items()
-    }
-
-
 def _trials(
     paths_to_trials: Mapping[Grid, str],
     paths_to_extremes: Mapping[Grid, str],
-    paths_to_units: Mapping[Grid, str],
     units: Mapping[Grid, Mapping[int, dict]],
+    sets: Mapping[Grid, Sequence[dict]],
+    width: int,
 ) -> _Trials:
     """The trials of all grids, ordered by grid, unit, image set and condition."""
     found = _Trials([], [], [])
     for grid in sorted(paths_to_trials):
-        path_to_trials, path_to_extremes = paths_to_trials[grid], paths_to_extremes[grid]
-        rows = parquet.read(path_to_trials, TRIALS, empty=True).to_pylist()
-        rows.sort(key=lambda row: (row["unit"], row["set"], row["condition"], row["trial"]))
-        table = parquet.read(path_to_extremes, EXTREMES, optional=["relative_difference"], empty=True).to_pylist()
-        by_set = {(row["unit"], row["set"]): row for row in table}
+        bases = image_sets.shown(units[grid].values(), sets[grid], "base")
+        valid = [row for row in image_sets.extremes(paths_to_extremes[grid], bases, width) if row["valid"]]
+        by_set = {(row["unit"], row["set"]): row for row in valid}
+        rows = sorted(
+            read_trials(paths_to_trials[grid]),
+            key=lambda row: (row["unit"], row["set"], row["condition"], row["trial"]),
+        )
+        told = {(row["unit"], row["set"], row["cell"], row["relative_difference"]) for row in rows}
+        if told != {(*key, units[grid][key[0]]["cell"], row["relative_difference"]) for key, row in by_set.items()}:
+            image_sets.refuse(
+                paths_to_trials[grid], f"has not the trials of the queries in {paths_to_extremes[grid]}, once each"
+            )
         for row in rows:
-            at = by_set.get((row["unit"], row["set"]))
-            if at is None:
-                raise StudyError(
-                    f"{path_to_extremes}: unit {row['unit']}, set {row['set']} is missing; "
-                    f"{parquet.again(path_to_extremes)}"
-                )
-            if row["unit"] not in units[grid]:
-                path = paths_to_units[grid]
-                raise StudyError(f"{path}: unit {row['unit']} is missing; {parquet.again(path)}")
-            # Of a unit none of whose visualisations is finite there is nothing to show.
-            if (row["condition"] != NONE) != bool(row["references"]) and row["condition"] != "synthetic":
-                raise StudyError(
-                    f"{path_to_trials}: trial {row['trial']} of condition {row['condition']} has "
-                    f"{len(row['references'])} references; {parquet.again(path_to_trials)}"
-                )
+            at = by_set[row["unit"], row["set"]]
             found.rows.append(row | _at(grid))
             found.extremes.append(at)
             found.seen.append(
@@ -333,29 +318,15 @@ class _Task:
     references: tuple[tuple[str, ...], tuple[str, ...]]
 
 
-def _tasks(
-    paths_to_sets: Mapping[Grid, str], paths_to_units: Mapping[Grid, str], units: Mapping[Grid, Mapping[int, dict]]
-) -> list[_Task]:
+def _tasks(sets: Mapping[Grid, Sequence[dict]], units: Mapping[Grid, Mapping[int, dict]]) -> list[_Task]:
     """A task per unit that varies and image set, ordered by grid, unit and set: base images are the queries."""
     tasks = []
-    for grid in sorted(paths_to_sets):
-        path = paths_to_sets[grid]
+    for grid in sorted(sets):
         by_set: dict[tuple[int, int], dict[tuple[str, str], list[str]]] = {}
-        for row in parquet.read(path, SETS).to_pylist():
+        for row in sets[grid]:
             found = by_set.setdefault((row["unit"], row["set"]), {})
             found.setdefault((row["side"], row["role"]), []).append(row["source"])
-        unknown = sorted({unit for unit, _ in by_set} - units[grid].keys())
-        if unknown:
-            raise StudyError(
-                f"{paths_to_units[grid]}: unit {unknown[0]} is missing; {parquet.again(paths_to_units[grid])}"
-            )
-        for (unit, number), found in sorted(by_set.items()):
-            for side in ("top", "bottom"):
-                if len(found.get((side, "base"), [])) != 1 or not found.get((side, "reference")):
-                    raise StudyError(
-                        f"{path}: unit {unit}, set {number} needs one base image and references on the {side} side; "
-                        f"{parquet.again(path)}"
-                    )
+        for (unit, _), found in sorted(by_set.items()):
             # Nothing can be read of a unit that never varies.
             if units[grid][unit]["status"] == OK:
                 queries = tuple(found[side, "base"][0] for side in ("top", "bottom"))
@@ -442,20 +413,24 @@ def observe(
     observers compare by their features, too. Rows of observers without references are in condition none alone: the
     queries are the same in all.
     """
-    units = _units(paths_to_units)
-    trials = _trials(paths_to_trials, paths_to_extremes, paths_to_units, units)
-    pictures = _shown(trials, paths_to_stimuli)
+    units, sets = {}, {}
+    for grid, path in paths_to_units.items():
+        of_grid, sets[grid] = image_sets.listed(path, paths_to_sets[grid])
+        units[grid] = {row["unit"]: row for row in of_grid}
+    width = networks.prepared(source).transform["crop"]
+    shown = _trials(paths_to_trials, paths_to_extremes, units, sets, width)
+    pictures = _shown(shown, paths_to_stimuli)
     similarities = [observers.HAND, observers.SSIM, *(sibling(name, each, device) for name, each in siblings.items())]
     rows = []
-    plain, explained = trials.of(with_references=False), trials.of(with_references=True)
+    plain, explained = shown.of(with_references=False), shown.of(with_references=True)
     if plain.rows:
         rows += _without_references(plain, pictures, source, device, seed)
     if explained.rows:
         rows += _with_references(explained, pictures, similarities, seed)
     rows.sort(key=lambda row: [row[name] for name in ("layer", "class_id", "unit", "set", "condition", "observer")])
-    tasks = _tasks(paths_to_sets, paths_to_units, units)
+    tasks = _tasks(sets, units)
     scores = list(_interpretability(tasks, units, source, similarities, seed))
     scores.sort(key=lambda row: [row[name] for name in ("layer", "class_id", "unit", "similarity")])
     parquet.write(path_to_observers, rows, SCHEMA, made)
     parquet.write(path_to_interpretability, scores, INTERPRETABILITY, made)
-    return f"{len({row['observer'] for row in rows})} observers, {len(trials.rows)} trials"
+    return f"{len({row['observer'] for row in rows})} observers, {len(shown.rows)} trials"

@@ -6,93 +6,20 @@ from dataclasses import asdict
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from inputs import datasets
 from inputs.sources import NetworkSource
-from jobs import groups, images, networks
+from jobs import groups, image_sets, images, networks
+from jobs.image_sets import CONSTANT, EXTREMES, OK, SETS, SIDES, SPARSE, UNITS, WINDOWS
 from readout import StudyError, baselines, occluders, squares
 from readout.blur import opening
 from readout.cuts import cut, cut_before
 from readout.layers import Channels
 from runtime import parquet, process
 
-UNITS = pa.schema(
-    [
-        ("cell", pa.string()),
-        ("draw", pa.int32()),
-        ("unit", pa.int32()),
-        ("channel", pa.int32()),
-        ("weight", pa.float64()),
-        ("least", pa.float64()),
-        ("most", pa.float64()),
-        ("driving", pa.int32()),
-        ("sparsity", pa.float64()),
-        ("contrast", pa.float64()),
-        ("status", pa.string()),
-    ]
-)
-"""A row per unit; `weight` is how many of the cell or layer it stands for.
-
-`least` and `most` are its activations over the pool, of which so many images are `driving` it, above zero.
-"""
-SETS = pa.schema(
-    [
-        ("unit", pa.int32()),
-        ("set", pa.int32()),
-        ("side", pa.string()),
-        ("role", pa.string()),
-        ("bin", pa.int32()),
-        ("rank", pa.int32()),
-        ("image_id", pa.int32()),
-        ("image_class", pa.string()),
-        ("source", pa.string()),
-        ("activation", pa.float64()),
-    ]
-)
-"""A row per image of an image set; side `top` is of the strongest images, `bottom` of the weakest."""
-WINDOWS = pa.schema(
-    [
-        ("unit", pa.int32()),
-        ("set", pa.int32()),
-        ("bin", pa.int32()),
-        ("size", pa.int32()),
-        ("top", pa.int32()),
-        ("left", pa.int32()),
-        ("activation", pa.float64()),
-    ]
-)
-"""A row per reference of the top side: the square that drives the unit most when all else of the image is blurred."""
-EXTREMES = pa.schema(
-    [
-        ("unit", pa.int32()),
-        ("set", pa.int32()),
-        ("image_id", pa.int32()),
-        ("size", pa.int32()),
-        ("stride", pa.int32()),
-        ("positions", pa.int32()),
-        ("base", pa.float64()),
-        ("min", pa.float64()),
-        ("max", pa.float64()),
-        ("min_top", pa.int32()),
-        ("min_left", pa.int32()),
-        ("max_top", pa.int32()),
-        ("max_left", pa.int32()),
-        ("min_ties", pa.int32()),
-        ("max_ties", pa.int32()),
-        ("relative_difference", pa.float64()),
-        ("overlap", pa.float64()),
-        ("beneficial", pa.bool_()),
-        ("valid", pa.bool_()),
-        ("reason", pa.string()),
-    ]
-)
-"""A row per unit and image set: the two queries of an exhaustive scan."""
 Unit = Literal["unit", "channel"]
 Per = Literal["cell", "layer"]
-OK, CONSTANT, SPARSE = "ok", "constant over the pool", "fewer images drive it than are shown"
-SIDES = {"top": 1, "bottom": -1}
 LEAST_RANGE = 1e-8
 """A unit whose activation varies less over the pool is constant, as in the machine interpretability score's paper."""
 
@@ -353,13 +280,6 @@ def draw(
     return f"{len(drawn)} units, {sum(row['status'] == OK for row in drawn)} of them vary and are shown"
 
 
-def _shown(path_to_units: str, path_to_sets: str, role: str) -> list[dict]:
-    """Rows of the image sets of one role, on the top side, of units that something can be asked of."""
-    usable = {row["unit"] for row in parquet.read(path_to_units, UNITS).to_pylist() if row["status"] == OK}
-    rows = parquet.read(path_to_sets, SETS).to_pylist()
-    return [row for row in rows if row["side"] == "top" and row["role"] == role and row["unit"] in usable]
-
-
 @torch.inference_mode()
 def occlude(
     *,
@@ -382,7 +302,7 @@ def occlude(
     at = Layer(path_to_layers, layer, source, device, channels=unit == "channel")
     prepared = networks.prepared(source)
     size = squares.side(prepared.transform["crop"], side, stride)
-    shown, queries = _shown(path_to_units, path_to_sets, "base"), {}
+    shown, queries = image_sets.shown(*image_sets.listed(path_to_units, path_to_sets), "base"), {}
     for name, rows in _by_image(shown).items():
         found = _extremes(at, images.load([name], prepared)[0], [row["unit"] for row in rows], size, stride, refine)
         for row, extremes in zip(rows, found, strict=True):
@@ -422,7 +342,7 @@ def look(
     width = prepared.transform["crop"]
     size = squares.side(width, side, stride)
     places = squares.covering(width, size, blur)
-    shown, found = _shown(path_to_units, path_to_sets, "reference"), {}
+    shown, found = image_sets.shown(*image_sets.listed(path_to_units, path_to_sets), "reference"), {}
     for name, rows in _by_image(shown).items():
         hide = opening(images.load([name], prepared)[0], size)
         values = _over_positions(at, hide, places, [row["unit"] for row in rows])

@@ -5,16 +5,19 @@ import json
 import shutil
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
-from jobs.pictures import digest
-from jobs.trials import TRIALS
+from jobs import image_sets
+from jobs.pictures import HASH, STIMULI, digest
+from jobs.trials import ASKED, GRID, read_trials
 from readout import StudyError
-from readout.answers import CONDITIONS, PRACTICE, Planned
+from readout.answers import PRACTICE, Planned
+from readout.conditions import CONDITIONS, NONE
 from runtime import files, parquet
 
 SOURCE = Path(__file__).resolve().parents[1] / "page"
@@ -35,13 +38,7 @@ KEY = pa.schema(
         ("task", pa.int32()),
         ("place", pa.int32()),
         ("kind", pa.string()),
-        ("trial", pa.string()),
-        ("network", pa.string()),
-        ("layer", pa.string()),
-        ("class_id", pa.string()),
-        ("cell", pa.string()),
-        ("unit", pa.int32()),
-        ("set", pa.int32()),
+        *(column for column in ASKED if column[0] != "condition"),
         ("left", pa.string()),
         ("right", pa.string()),
         ("max", pa.string()),
@@ -50,7 +47,6 @@ KEY = pa.schema(
 )
 """A row per condition, task and trial, in the order in which they are shown. Practice trials, whose sides and order the
 page draws, stand behind. `max` is the picture with the higher activation, the right answer."""
-OPTIONAL = ("relative_difference",)
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,7 @@ class Task:
 
 def unit(row: Mapping) -> tuple:
     """The grid and the unit of a trial."""
-    return tuple(row[name] for name in ("network", "layer", "class_id", "unit"))
+    return tuple(row[name] for name in (*GRID, "unit"))
 
 
 def _lot(*of: object) -> int:
@@ -134,14 +130,14 @@ def _task(condition: str, rows: Sequence[Mapping], image_set: int, last: int, lo
     # ASSUME: the last image set has the easy trials, by relative difference; practice shows answers, nothing else does.
     free = [row for row in rows if row["set"] == last]
     easy = _easiest(free)
-    catch, practice = easy[:CATCH], [] if condition == "none" else easy[CATCH : CATCH + PRACTICE]
-    if len(catch) < CATCH or (condition != "none" and not practice):
+    catch, practice = easy[:CATCH], [] if condition == NONE else easy[CATCH : CATCH + PRACTICE]
+    if len(catch) < CATCH or (condition != NONE and not practice):
         raise StudyError(
             f"condition {condition}: {len(catch)} catch and {len(practice)} practice trials of image set {last} in "
             f"place of {CATCH} and at least one; take more units"
         )
     trials = [_trial(row, "main") for row in main]
-    if condition == "none":
+    if condition == NONE:
         taken = {stimulus for row in (*main, *catch) for stimulus in (row["min"], row["max"])}
         for row in catch:
             least = _unrelated(row, [other for other in rows if other["set"] != image_set], taken, lot)
@@ -233,21 +229,63 @@ def page_hash(whole: Mapping) -> str:
 def key(by_condition: Mapping[str, Sequence[Task]], study: str, page: str) -> list[dict]:
     """The rows of `KEY`."""
     rows = []
-    kept = ("network", "layer", "class_id", "cell", "unit", "set", "trial", "relative_difference")
-    for condition, listed in by_condition.items():
+    kept = [*(name for name, _ in ASKED), "relative_difference"]
+    for listed in by_condition.values():
         for number, task in enumerate(listed):
             trials = [*task.shown, *((trial, trial.pair[0]) for trial in task.practice)]
             for place, (trial, left) in enumerate(trials):
                 right = trial.pair[1 - trial.pair.index(left)]
                 row = {name: trial.row[name] for name in kept}
-                row |= {"study": study, "page": page, "condition": condition, "task": number, "place": place}
+                row |= {"study": study, "page": page, "task": number, "place": place}
                 rows.append(row | {"kind": trial.kind, "left": left, "right": right, "max": trial.max})
     return rows
 
 
+def _key(path: str) -> list[dict]:
+    """Rows of a key. As it is the only one, a message does not say to make it again."""
+    table = parquet.read(path, KEY)
+    image_sets.numbers(path, table)
+    rows = table.to_pylist()
+    by_task: dict[tuple[str, int], list[dict]] = {}
+    for row in rows:
+        by_task.setdefault((row["condition"], row["task"]), []).append(row)
+    sets: dict[str, dict[int, int]] = {}
+    # What the tasks of a condition and an image set show is the same, in another order.
+    shown: dict[tuple[str, int], set[tuple]] = {}
+    whole = len({(row["study"], row["page"]) for row in rows}) == 1
+    for (condition, task), own in by_task.items():
+        main = {row["set"] for row in own if row["kind"] == "main"}
+        whole &= len(main) == 1 and sorted(row["place"] for row in own) == list(range(len(own)))
+        number = sets.setdefault(condition, {})[task] = min(main, default=-1)
+        shown.setdefault((condition, number), set()).add(tuple(sorted(map(_about, own))))
+    whole &= all(len(of_tasks) == 1 for of_tasks in shown.values())
+    for of_condition in sets.values():
+        whole &= sorted(of_condition) == list(range(len(of_condition)))
+        whole &= set(Counter(of_condition.values()).values()) == {TASKS_PER_SET}
+    for row in rows:
+        pair = row["left"], row["right"]
+        whole &= row["max"] in pair and all(HASH.fullmatch(name) for name in (row["page"], row["trial"], *pair))
+    if not whole:
+        raise StudyError(
+            f"{path}: was changed after the page was made, or is no key; take the copy in page/keys/ (--key)"
+        )
+    return rows
+
+
+def _about(row: Mapping) -> tuple:
+    """What a row of a key says of its trial, the same in all tasks of its condition and image set."""
+    # Foreign queries of catch trials are drawn for each task.
+    foreign = row["condition"] == NONE and row["kind"] == "catch"
+    pair = [] if foreign else sorted((row["left"], row["right"]))
+    return (row["kind"], *(row[name] for name, _ in ASKED), *pair, row["max"], row["relative_difference"])
+
+
 def plans(path_to_key: str | Path) -> tuple[str, str, dict[tuple[str, int], tuple[list[Planned], list[dict]]]]:
-    """Study and hash of the page of a key; by condition and task, what is planned and the rows of the key, in order."""
-    rows = parquet.read(path_to_key, KEY, optional=OPTIONAL).to_pylist()
+    """Study and hash of the page of a key; by condition and task, what is planned and the rows of the key, in order.
+
+    StudyError where it is not the key of one page, whole and unchanged.
+    """
+    rows = _key(str(path_to_key))
     found: dict[tuple[str, int], tuple[list[Planned], list[dict]]] = {}
     for row in sorted(rows, key=lambda row: (row["condition"], row["task"], row["place"])):
         planned, own = found.setdefault((row["condition"], row["task"]), ([], []))
@@ -272,7 +310,7 @@ def _pictures(paths_to_stimuli: Sequence[str], needed: set[str], queries: set[st
     """Write the pictures that are needed, all queries in as many bytes: a file is smaller where a detail is covered."""
     missing, largest = set(needed), 0
     for path in paths_to_stimuli:
-        for group in parquet.row_groups(path):
+        for group in parquet.row_groups(path, STIMULI):
             for stimulus, png in zip(group["stimulus"].to_pylist(), group["png"].to_pylist(), strict=True):
                 if stimulus not in missing:
                     continue
@@ -294,15 +332,10 @@ def _pictures(paths_to_stimuli: Sequence[str], needed: set[str], queries: set[st
 def _rows(paths_to_trials: Sequence[str]) -> list[dict]:
     rows = []
     for path in paths_to_trials:
-        rows += parquet.read(path, TRIALS, optional=OPTIONAL, empty=True).to_pylist()
+        rows += read_trials(path)
     if not rows:
         raise StudyError(
             f"{', '.join(paths_to_trials)}: no image set of any unit has a right answer; draw more (occlusion.units)"
-        )
-    known = {row["condition"] for row in rows}
-    if not known <= set(CONDITIONS):
-        raise StudyError(
-            f"trials of the conditions {sorted(known - set(CONDITIONS))}; there are {', '.join(CONDITIONS)}"
         )
     if len({row["trial"] for row in rows}) < len(rows):
         raise StudyError(f"{', '.join(paths_to_trials)}: a trial is there twice")

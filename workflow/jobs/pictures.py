@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -14,6 +15,8 @@ from runtime import parquet
 
 STIMULI = pa.schema([("stimulus", pa.string()), ("png", pa.binary())])
 """A row per picture, in the order of the names."""
+HASH = re.compile("[0-9a-f]{16}")
+"""A name, of a picture or of anything else."""
 
 
 def digest(content: bytes) -> str:
@@ -33,6 +36,14 @@ def pixels(content: bytes) -> np.ndarray:
     """The pixels of a PNG, uint8 [H, W, 3]."""
     with Image.open(io.BytesIO(content)) as image:
         return np.asarray(image.convert("RGB"))
+
+
+def fits(content: bytes, width: int) -> bool:
+    """Whether these bytes are a picture of so many pixels a side."""
+    try:
+        return pixels(content).shape == (width, width, 3)
+    except (OSError, SyntaxError, ValueError):  # what PIL says of bytes that are no picture
+        return False
 
 
 def stimuli(path_to_stimuli: str, names: Iterable[str]) -> dict[str, bytes]:

@@ -3,15 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import torch
 
 from inputs.sources import NetworkSource
-from jobs import images, networks, pictures, visualisations
-from jobs.occlusions import EXTREMES, OK, SETS, UNITS, WINDOWS
+from jobs import image_sets, images, networks, pictures, visualisations
 from readout import blur, conditions, occluders
-from readout.conditions import PLAIN, SYNTHETIC, Condition
+from readout.conditions import CONDITIONS, NONE, PLAIN, SYNTHETIC, Condition
 from runtime import parquet
 
 ASKED = (
@@ -36,6 +34,44 @@ TRIALS = pa.schema(
     ]
 )
 """A row per unit, image set and condition; pictures by their names in `stimuli.parquet`."""
+GRID = ("network", "layer", "class_id")
+SAME = ("cell", "base", "min", "max", "relative_difference")
+"""Columns that a unit and image set has the same in all conditions."""
+
+
+def read_trials(path: str) -> list[dict]:
+    """Rows of a table of trials, of which there may be none.
+
+    StudyError where it is of several grids, or has not every unit and image set once in each of its conditions, with
+    the same queries.
+    """
+    table = parquet.read(path, TRIALS, empty=True)
+    image_sets.numbers(path, table)
+    rows = table.to_pylist()
+    strange = sorted({row["condition"] for row in rows} - set(CONDITIONS))
+    if strange:
+        image_sets.refuse(path, f"has trials of the conditions {strange}; there are {', '.join(CONDITIONS)}")
+    by_set: dict[tuple, dict[str, dict]] = {}
+    for row in rows:
+        of_set = by_set.setdefault((row["unit"], row["set"]), {})
+        if row["condition"] in of_set:
+            image_sets.refuse(path, f"a trial is there twice, of unit {row['unit']}, set {row['set']}")
+        of_set[row["condition"]] = row
+        # Of a unit none of whose visualisations is finite there is nothing to show.
+        if (row["condition"] != NONE) != bool(row["references"]) and row["condition"] != SYNTHETIC[0]:
+            image_sets.refuse(
+                path, f"trial {row['trial']} of condition {row['condition']} has {len(row['references'])} references"
+            )
+    known = {row["condition"] for row in rows}
+    one = {tuple(row[name] for name in GRID) for row in rows}
+    whole = all(
+        of_set.keys() == known and len({tuple(row[name] for name in SAME) for row in of_set.values()}) == 1
+        for of_set in by_set.values()
+    )
+    named = all(pictures.HASH.fullmatch(row["trial"]) and image_sets.CELL.fullmatch(row["cell"]) for row in rows)
+    if len(one) > 1 or not whole or not named or len({row["trial"] for row in rows}) < len(rows):
+        image_sets.refuse(path, "has not every trial of one grid once, the same in each condition")
+    return rows
 
 
 class _Gallery:
@@ -62,29 +98,34 @@ class _Gallery:
         return name
 
 
-def _visualisations(paths: Mapping[str, str]) -> dict[tuple[int, str], list[bytes]]:
+def _visualisations(
+    paths: Mapping[str, str], units: Sequence[Mapping], path_to_units: str, width: int
+) -> dict[tuple[int, str], list[bytes]]:
     """Feature visualisations by unit and batch, in their order; those that failed among them."""
     found: dict[tuple[int, str], list[bytes]] = {}
-    for path in paths.values():
-        table = parquet.read(path, visualisations.SCHEMA, optional=visualisations.OPTIONAL, empty=True)
-        for row in sorted(table.to_pylist(), key=lambda row: row["index"]):
+    for cell, path in paths.items():
+        of_cell = {row["unit"]: row["status"] for row in units if row["cell"] == cell}
+        for row in visualisations.read(path, of_cell, path_to_units, width):
             if row["png"] is not None:
                 found.setdefault((row["unit"], row["batch"]), []).append(row["png"])
     return found
 
 
-def _windows(path: str | None) -> dict[tuple[int, int, int], dict]:
+def _windows(path: str | None, references: Sequence[Mapping], width: int) -> dict[tuple[int, int, int], dict]:
     """The sharp squares of blurred references, by unit, image set and bin; none without the condition."""
-    rows = parquet.read(path, WINDOWS, empty=True).to_pylist() if path else []
+    rows = image_sets.windows(path, references, width) if path else []
     return {(row["unit"], row["set"], row["bin"]): row for row in rows}
 
 
 def _references(
-    gallery: _Gallery, of_set: pd.DataFrame, chosen: Sequence[Condition], sharp: Mapping[tuple[int, int, int], dict]
+    gallery: _Gallery,
+    beside: Sequence[Mapping],
+    chosen: Sequence[Condition],
+    sharp: Mapping[tuple[int, int, int], dict],
 ) -> dict[str, list]:
     """Names of the photographs of an image set, as they are and blurred, the weakest bin first."""
     found = {"natural": [], "blurred": []}
-    for row in of_set[of_set["role"] == "reference"].sort_values("bin").to_dict("records"):
+    for row in beside:
         photograph = gallery.photograph(row["source"])
         if set(PLAIN).intersection(chosen):
             found["natural"].append(gallery.add(photograph))
@@ -118,24 +159,26 @@ def assemble(
     trials; a grid may have none.
     """
     at = {"network": network, "layer": layer, "class_id": class_id}
-    units = parquet.read(path_to_units, UNITS).to_pandas(ignore_metadata=True)
-    sets = parquet.read(path_to_sets, SETS).to_pandas(ignore_metadata=True)
-    extremes = parquet.read(path_to_extremes, EXTREMES, optional=["relative_difference"], empty=True).to_pylist()
-    drawn, sharp = _visualisations(paths_to_visualisations), _windows(path_to_windows)
-    cells = dict(zip(units["unit"], units["cell"], strict=True))
-    usable = set(units.loc[units["status"] == OK, "unit"])
-    top = dict(iter(sets[sets["side"] == "top"].groupby(["unit", "set"])))
+    units, sets = image_sets.listed(path_to_units, path_to_sets)
+    bases, shown_beside = (image_sets.shown(units, sets, role) for role in ("base", "reference"))
     gallery, trials = _Gallery(source), []
-    for row in extremes:
+    width = gallery.prepared.transform["crop"]
+    extremes = image_sets.extremes(path_to_extremes, bases, width)
+    drawn = _visualisations(paths_to_visualisations, units, path_to_units, width)
+    sharp = _windows(path_to_windows, shown_beside, width)
+    cells = {row["unit"]: row["cell"] for row in units}
+    beside: dict[tuple[int, int], list[dict]] = {}
+    for row in shown_beside:
+        beside.setdefault((row["unit"], row["set"]), []).append(row)
+    for row, of_base in zip(extremes, bases, strict=True):
         unit, number = row["unit"], row["set"]
-        if not row["valid"] or unit not in usable:
+        if not row["valid"]:
             continue
-        of_set = top[unit, number]
-        base = gallery.photograph(of_set.loc[of_set["role"] == "base", "source"].item())
+        base = gallery.photograph(of_base["source"])
         squares = np.array([[row["min_top"], row["min_left"]], [row["max_top"], row["max_left"]]])
         queries = occluders.occlude(base, squares, row["size"])
         shown = {"base": gallery.add(base), "min": gallery.add(queries[0]), "max": gallery.add(queries[1])}
-        natural = _references(gallery, of_set, chosen, sharp)
+        natural = _references(gallery, beside[unit, number], chosen, sharp)
         made_up = {batch: [gallery.add(png) for png in drawn.get((unit, batch), [])] for batch in SYNTHETIC}
         for condition in chosen:
             references = conditions.references(condition, **natural, **made_up)

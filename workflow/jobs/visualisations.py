@@ -11,11 +11,11 @@ import pyarrow as pa
 import torch
 
 from inputs.sources import NetworkSource
-from jobs import networks, pictures
+from jobs import image_sets, networks, pictures
 from readout import StudyError, visualisations
 from readout.conditions import MIXED
 from readout.cuts import cut, cut_before
-from readout.visualisations import OK, Activation, Result
+from readout.visualisations import NO_RISE, OK, SILENT, STATUSES, Activation, Result
 from runtime import parquet
 
 SCHEMA = pa.schema(
@@ -40,9 +40,6 @@ unit's references that drives it most; `likeness` is D of the pictures of the ba
 """
 OPTIONAL = ("png", "activation", "start", "diversity", "likeness", "strongest")
 """Columns without a value where there is no picture, or where a number is not finite."""
-UNITS = pa.schema([("cell", pa.string()), ("unit", pa.int32()), ("channel", pa.int32()), ("status", pa.string())])
-SETS = pa.schema([("unit", pa.int32()), ("side", pa.string()), ("role", pa.string()), ("activation", pa.float64())])
-"""What is read of the sampled units and of their image sets."""
 
 Unit = Literal["unit", "channel"]
 Prefix = Callable[[torch.Tensor], Sequence[torch.Tensor]]
@@ -159,9 +156,9 @@ def _rows(network: _Network, place: int, result: Result) -> list[dict]:
     return found
 
 
-def _units(path_to_units: str, cell: str, row: Mapping) -> list[dict]:
+def _units(rows: Sequence[Mapping], path_to_units: str, cell: str, row: Mapping) -> list[Mapping]:
     """The sampled units of a cell, in order; none where a draw of the whole layer, or of channels, has taken none."""
-    found = [each for each in parquet.read(path_to_units, UNITS).to_pylist() if each["cell"] == cell]
+    found = [each for each in rows if each["cell"] == cell]
     channels = networks.channels(row)
     for each in found:
         if not 0 <= each["unit"] < row["units"] or each["channel"] != channels.of_unit(each["unit"]):
@@ -172,16 +169,27 @@ def _units(path_to_units: str, cell: str, row: Mapping) -> list[dict]:
     return sorted(found, key=lambda each: each["unit"])
 
 
-def _strongest(path_to_sets: str, units: Sequence[int]) -> dict[int, float]:
+def _strongest(references: Sequence[Mapping]) -> dict[int, float]:
     """The activation on the reference that drives each unit most."""
-    rows = parquet.read(path_to_sets, SETS).to_pylist()
     found: dict[int, float] = {}
-    for row in rows:
-        if row["side"] == "top" and row["role"] == "reference":
-            found[row["unit"]] = max(row["activation"], found.get(row["unit"], -math.inf))
-    if missing := [unit for unit in units if unit not in found]:
-        raise StudyError(f"{path_to_sets}: unit {missing[0]} has no references; {parquet.again(path_to_sets)}")
+    for row in references:
+        found[row["unit"]] = max(row["activation"], found.get(row["unit"], -math.inf))
     return found
+
+
+def read(path: str, of_cell: Mapping[int, str], path_to_units: str, width: int) -> list[dict]:
+    """Rows of a cell's table; StudyError where it has not the pictures of so many pixels of each of the cell's units.
+
+    `of_cell` has the statuses of the cell's sampled units by number, from `path_to_units`.
+    """
+    rows = parquet.read(path, SCHEMA, optional=OPTIONAL, empty=True).to_pylist()
+    image_sets.visualised(path, rows, of_cell, path_to_units, STATUSES)
+    for row in rows:
+        # What is not finite has no picture, nor has a unit without trials.
+        without = row["png"] is None and row["status"] not in (OK, SILENT, NO_RISE)
+        if not without and not (row["png"] and pictures.fits(row["png"], width)):
+            image_sets.refuse(path, f"picture {row['index']} of unit {row['unit']} is no PNG of {width} pixels a side")
+    return rows
 
 
 def synthesise(
@@ -211,9 +219,10 @@ def synthesise(
     weight of D; None searches it for each unit (`readout.visualisations.most_diverse`). The other arguments are those
     of `readout.visualisations.synthesise`. Returns what came out, in words.
     """
-    sampled = _units(path_to_units, cell, networks.layer_nodes(path_to_layers, [layer])[layer])
+    units, sets = image_sets.listed(path_to_units, path_to_sets)
+    sampled = _units(units, path_to_units, cell, networks.layer_nodes(path_to_layers, [layer])[layer])
     alive = [each["unit"] for each in sampled if each["status"] == OK]
-    strongest = _strongest(path_to_sets, alive) if alive else {}
+    strongest = _strongest(image_sets.shown(sampled, sets, "reference"))
     # Many cells have no unit where units are drawn from the whole layer: their jobs load no network.
     net = _Network.of(path_to_layers, source, layer, unit, device) if alive else None
     # ASSUME: where a batch has four pictures, the same stand alone and beside photographs.

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from readout import StudyError
-from readout.conditions import CONDITIONS
+from readout.conditions import CONDITIONS, NONE
 
 Side = Literal["left", "right"]
 
@@ -42,7 +42,7 @@ class Limits:
     catch_ratio: float = 0.6
 
 
-LIMITS = {name: Limits((90, 900), 20) for name in CONDITIONS} | {"none": Limits((40, 900), 15)}
+LIMITS = {name: Limits((90, 900), 20) for name in CONDITIONS} | {NONE: Limits((40, 900), 15)}
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,7 @@ def screen(
     """
     limits = LIMITS[condition]
     reasons = []
-    if condition != "none" and practice_passes > limits.practice_passes:
+    if condition != NONE and practice_passes > limits.practice_passes:
         reasons.append(f"{practice_passes} passes of practice, more than {limits.practice_passes}")
     if sum(catch) < limits.catch_ratio * len(catch):
         reasons.append(f"{sum(catch)} of {len(catch)} catch trials right, less than {limits.catch_ratio:g} of them")

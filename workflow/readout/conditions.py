@@ -5,6 +5,8 @@ from typing import Literal, TypeVar, get_args
 
 Condition = Literal["none", "natural", "synthetic", "mixed", "blur"]
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)
+NONE: Condition = "none"
+"""The condition without references."""
 PLAIN, SYNTHETIC = ("natural", "mixed"), ("synthetic", "mixed")
 """Conditions with photographs as they are among their references, and with feature visualisations."""
 MIXED = 4
@@ -27,7 +29,7 @@ def references(
     `synthetic` and `mixed` are feature visualisations of the two batches. In `mixed` the photographs of the strongest
     bins are shown, so many that there are as many references as in `natural`, and before the visualisations.
     """
-    if condition == "none":
+    if condition == NONE:
         return []
     if condition == "mixed":
         return [*natural[len(mixed) :], *mixed]

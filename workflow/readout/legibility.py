@@ -18,13 +18,13 @@ import pandas as pd
 from scipy import stats
 
 from readout import inference
-from readout.conditions import CONDITIONS
+from readout.conditions import CONDITIONS, NONE
 from readout.inference import FISHER, PLAIN, Estimate, Scale
 
 UNIT = ["network", "layer", "unit"]
 """What tells units apart, whichever target they were drawn for."""
-PERSON, PRIOR, NONE = "person", "prior", "none"
-"""The observer that is people, the one that sees no references, and the condition without references."""
+PERSON, PRIOR = "person", "prior"
+"""The observer that is people, and the one that sees no references."""
 DISPLAYED = ("synthetic", *(name for name in CONDITIONS if name not in ("synthetic", NONE)), NONE)
 """The conditions in the order in which the paper shows them."""
 EFFECT = 0.07

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from readout import bridge
+from readout.conditions import NONE
 from readout.figures import CONTROL, message
-from readout.legibility import DISPLAYED, EXPERTS, NONE, PEOPLE, PERSON, PRIOR, PUBLISHED
+from readout.legibility import DISPLAYED, EXPERTS, PEOPLE, PERSON, PRIOR, PUBLISHED
 from readout.verdicts import POOLED
 
 COLOURS = {

@@ -3,13 +3,19 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
 
-from readout.legibility import EFFECT, EXPERTS, NONE, PEOPLE, PERSON, POWER, PRIOR, PUBLISHED, percent
+from readout.conditions import NONE
+from readout.legibility import EFFECT, EXPERTS, PEOPLE, PERSON, POWER, PRIOR, PUBLISHED, percent
 from readout.page import STYLE
 from readout.verdicts import FAILS, HOLDS, OPEN, POOLED, Row, missing
 from readout.verdicts import NONE as NO_VERDICT
 
 CHIPS = {HOLDS: ("✓", "holds"), FAILS: ("✗", "fails"), OPEN: ("?", "open"), NO_VERDICT: ("–", "none")}
 UNKNOWN = "–"
+ALONE = (
+    "No untrained network stands beside, so what observers reach without anything learned is not known here: to have "
+    "one, list it in occlusion.networks, and give its entry in networks the layers that the task looks at."
+)
+"""Of a study whose task looks at trained networks alone."""
 SHOWN = 3
 """Conditions whose agreement is shown open; the rest is folded."""
 
@@ -395,6 +401,8 @@ def render(
         "<b>Machine observers are a proxy. They are not people.</b> They compare pictures by fixed rules, and nothing "
         "here shows that people would see what they see."
     )
+    if not untrained:
+        proxy += f" {ALONE}"
     proxy += " Rows named “people” are answers of people." if people else " No answers of people are on this page."
     left_out = "".join(_left_out(rows))
     sentences = "".join(

@@ -19,6 +19,8 @@ Hide = Callable[[np.ndarray], torch.Tensor]
 """Takes positions [n, 2] to the copies of one image that these make [n, C, H, W]."""
 LEAST_RANGE = 1e-6
 """Differences of activation that are none: as a share of the base image's, or of 1 where that is less."""
+NOT_DRIVEN, NO_EFFECT = "the base image does not drive the unit", "no occluder changes the unit's activation"
+"""Why an image set has no right answer."""
 
 
 def occlude(image: torch.Tensor, at: np.ndarray, side: int) -> torch.Tensor:
@@ -103,9 +105,9 @@ def extremes(values: np.ndarray, base: float, at: np.ndarray, side: int) -> Extr
     least, most = float(values[low]), float(values[high])
     reason = ""
     if not base > 0:
-        reason = "the base image does not drive the unit"
+        reason = NOT_DRIVEN
     elif values.max() - values.min() <= tolerance:
-        reason = "no occluder changes the unit's activation"
+        reason = NO_EFFECT
     return Extremes(
         base=base,
         min=least,

@@ -8,9 +8,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from readout.conditions import CONDITIONS
+from readout.conditions import CONDITIONS, NONE
 from readout.figures import message
-from readout.legibility import NONE
 
 UNITS = 4
 """Rows of a sheet."""

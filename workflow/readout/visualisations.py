@@ -41,6 +41,8 @@ OK = "ok"
 INFINITE = "the activation is not finite"
 SILENT = "the unit stays silent: its activation is 0"
 NO_RISE = "the activation does not rise above that of the start"
+STATUSES = (OK, INFINITE, SILENT, NO_RISE)
+"""What may be said of a picture."""
 
 Activation = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """From images as the network sees them [B, 3, W, W] to a unit's activations [B], and those of its layer [B, C, ...]."""

@@ -237,8 +237,9 @@ def of_answers(files, wildcards):
 def of_observers(files):
     """The inputs of the table of legibility: files by grid, those of observers by network."""
     grids = STUDY.occluded()
-    per_grid = len(files.visualisations) // len(grids)
-    parts = [files.visualisations[i * per_grid : (i + 1) * per_grid] for i in range(len(grids))]
+    cells = STUDY.cells if files.visualisations else ()
+    paths = iter(files.visualisations)
+    parts = [dict(zip(cells, paths)) for _ in grids]
     return {
         "paths_to_observers": dict(zip(OCCLUDED, files.observers, strict=True)),
         "paths_to_interpretability": dict(zip(OCCLUDED, files.interpretability, strict=True)),

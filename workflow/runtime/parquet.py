@@ -134,14 +134,19 @@ def read(
             )
     if schema is None:
         return table
-    fields = [field for field in schema if columns is None or field.name in columns]
+    if not len(table) and not empty:
+        raise StudyError(f"{path}: has no rows; {again(path)}")
+    return _checked(path, table, [field for field in schema if columns is None or field.name in columns], optional)
+
+
+def _checked(path: str | Path, table: pa.Table, fields: Iterable[pa.Field], optional: Collection[str]) -> pa.Table:
+    """These columns of a table, in this order; StudyError as `read` has it."""
+    fields = list(fields)
     # A name that is there twice has no index either.
     places = [table.schema.get_field_index(field.name) for field in fields]
     for field, place in zip(fields, places, strict=True):
         if place < 0 or table.schema.field(place).type != field.type:
             raise StudyError(f"{path}: column {field.name} ({field.type}) is missing or of another type; {again(path)}")
-    if not len(table) and not empty:
-        raise StudyError(f"{path}: has no rows; {again(path)}")
     for field in fields:
         if field.name not in optional and _gaps(table[field.name]):
             raise StudyError(f"{path}: column {field.name} lacks values; {again(path)}")
@@ -154,12 +159,15 @@ def schema(path: str | Path) -> pa.Schema:
         return _open(path).schema_arrow
 
 
-def row_groups(path: str | Path) -> Iterator[pa.Table]:
-    """The row groups of a table, as `read` reads the whole."""
+def row_groups(path: str | Path, schema: pa.Schema | None = None) -> Iterator[pa.Table]:
+    """The row groups of a table, as `read` reads the whole; it may have no rows."""
     with _named(path):
         file = _open(path)
-        for group in range(file.num_row_groups):
-            yield file.read_row_group(group)
+    for group in range(file.num_row_groups):
+        with _named(path):
+            table = file.read_row_group(group)
+            table.validate(full=True)
+        yield table if schema is None else _checked(path, table, schema, ())
 
 
 def size(path: str | Path) -> int:
