@@ -290,6 +290,8 @@ def copy(tmp_path):
         ("readout/planted.py", set(STEPS) - {"figures"}),
         ("readout/planted_network.py", set(STEPS) - {"images", "figures"}),
         ("readout/layer_names.py", set()),
+        ("readout/named.py", set(STEPS) - {"images", "figures"}),
+        ("readout/soundness.py", set(STEPS) - {"images", "figures"}),
         ("readout/layers.py", set(STEPS) - {"images", "figures"}),
         ("inputs/weights.py", set(STEPS) - {"images", "figures"}),
         ("inputs/datasets.py", set(STEPS) - {"figures"}),

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from readout import StudyError, layer_names
-from readout.layer_names import Named
+from readout.named import Named
 
 LISTED = [
     Named("stem.conv", None, None),

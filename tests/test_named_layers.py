@@ -13,7 +13,7 @@ from inputs import builders, layers
 from inputs.sources import ImageSource, NetworkSource
 from jobs import networks as job
 from readout import StudyError
-from readout.layer_names import Named
+from readout.named import Named
 from runtime import subprocesses
 from workflow import ROOT, ran
 

@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from readout import StudyError
-from readout.layer_names import TIMM
+from readout.named import TIMM
 
 if TYPE_CHECKING:
     from torch import nn

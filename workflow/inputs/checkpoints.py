@@ -10,7 +10,7 @@ from torchvision import models as torchvision_models
 
 from inputs import builders, conversions
 from readout import StudyError, models
-from readout.layer_names import TIMM
+from readout.named import TIMM
 
 
 def build(model: str, outputs: int, seed: int) -> nn.Module:

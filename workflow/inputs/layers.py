@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from inputs.sources import NetworkSource
-from readout.layer_names import Named
+from readout.named import Named
 from runtime import subprocesses
 from runtime.code import digest
 

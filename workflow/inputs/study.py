@@ -349,7 +349,7 @@ class Study:
             raise StudyError(f"networks: {name}: weights: {network.file}: no such file, nor a name of torchvision's")
         if network.file and set(network.file) & set("{}"):
             raise StudyError(f"networks: {name}: weights: {network.file}: a path with {{ or }} is a pattern; rename it")
-        of_timm = network.model.startswith(layer_names.TIMM)
+        of_timm = network.model.startswith(TIMM)
         if network.weights == weights.OWN and not (network.builder or of_timm):
             raise StudyError(
                 f"networks: {name}: weights: own: only models of timm and builders of your own come with weights; give "
@@ -419,7 +419,7 @@ class Study:
 
     def _outputs(self, model: str, choice: str | Mapping) -> int:
         """Number of outputs of a network: ImageNet's where it or its weights are, else as many as there are labels."""
-        of_timm = model.startswith(layer_names.TIMM) and choice == weights.OWN
+        of_timm = model.startswith(TIMM) and choice == weights.OWN
         published = of_timm or (isinstance(choice, str) and weights.PUBLISHED.fullmatch(choice))
         return (
             IMAGENET if published or self.dataset.startswith("imagenet") else max(self.labels.values(), default=0) + 1

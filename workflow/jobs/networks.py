@@ -304,7 +304,7 @@ def _exported_apart(source: NetworkSource) -> Callable[[torch.nn.Module, torch.T
 
 
 def list_names(path_to_names: str, *, source: Mapping) -> None:
-    """Write what can be studied of a network, by name, as JSON: a list of the fields of `layer_names.Named`.
+    """Write what can be studied of a network, by name, as JSON: a list of the fields of `Named`.
 
     `source` has the fields of a `NetworkSource`; the weights matter only for the size of images that they say.
     """

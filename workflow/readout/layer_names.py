@@ -6,27 +6,13 @@ traced graph, and the run compares the two. Of any other network they are found 
 
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from readout import StudyError
+from readout.named import Named
 
 MOST = 40
 """Names that a message lists."""
-TIMM = "timm:"
-"""How the names of timm's models begin."""
-
-
-@dataclass(frozen=True)
-class Named:
-    """A name by which a part of a network can be studied.
-
-    `layer` is the non-linearity that it stands for, None for any other node; `block` the block that this is in, if any.
-    """
-
-    name: str
-    layer: str | None
-    block: str | None
 
 
 def _chain(convolutions: int, dense: int) -> tuple[str, ...]:

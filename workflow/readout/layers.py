@@ -12,7 +12,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import Permute
 
 from readout.engine import Winograd
-from readout.layer_names import Named
+from readout.named import Named
 from readout.tracing import ATEN, FUNCTIONS, MODULES, by_image, is_layer, is_measured, measure
 
 WEIGHTED = (nn.Conv2d, nn.Linear, Winograd)

@@ -10,7 +10,7 @@ from torch import nn
 from torchvision import models
 
 from readout import StudyError, caffe, planted_network, relatives
-from readout.layer_names import TIMM
+from readout.named import TIMM
 
 BUILDERS = relatives.BUILDERS | caffe.BUILDERS | planted_network.BUILDERS
 """The study's own models; all others are torchvision's, or timm's by the prefix `TIMM`."""
