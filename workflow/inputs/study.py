@@ -20,6 +20,7 @@ from inputs import builders, datasets, layers, weights
 from inputs.sources import ImageSource, NetworkSource
 from readout import StudyError, cells, groups, layer_names, planted, squares
 from readout.conditions import MIXED, NONE, SYNTHETIC
+from readout.named import TIMM
 from runtime import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
