@@ -108,10 +108,10 @@ def test_a_broken_file_is_made_anew(counted, content):
 
 def test_what_the_names_depend_on_has_a_file_of_its_own(counted, monkeypatch):
     """Another source, number of outputs, size of images, version of torch or line of the project's code."""
-    layers.listed(source())
-    for other in (source(outputs=7), source(model="./net.py:build")):
+    Path("net.py").write_text(NET.replace("nn.Flatten()", "nn.AdaptiveAvgPool2d(8), nn.Flatten()"))
+    for other in (source(), source(outputs=7), source(size=64)):
         layers.listed(other)
-    Path("net.py").write_text(NET.replace("256", "1024"))
+    Path("net.py").write_text(Path("net.py").read_text() + "# more\n")
     layers.listed(source(size=64))
     monkeypatch.setattr(layers, "_version", lambda package: "0.1")
     layers.listed(source(size=64))
