@@ -121,3 +121,11 @@ def test_a_known_network_is_listed_only_for_other_names():
         layer_names.select(model, ["relu"], listed)
     with pytest.raises(StudyError, match=r"no layer pool2; .*; did you mean pool1"):
         layer_names.select(model, ["pool2"], listed)
+
+
+def test_two_names_of_one_node_are_refused():
+    """A module and the node that ends it would be one layer under two names."""
+    listed = [Named("add", None, None, "add"), Named("blocks.0", None, None, "add"), Named("head", None, None, "head")]
+    assert layer_names.select("mine", ["head", "add"], lambda: listed) == ("add", "head")
+    with pytest.raises(StudyError, match=r"layers: add and blocks\.0 are one in mine; leave one out"):
+        layer_names.select("mine", ["blocks.0", "add"], lambda: listed)

@@ -82,6 +82,10 @@ def select(
         names = listed()
         known = {each.name: each for each in names}
     chosen = {name for each in wanted for name in _matching(model, each, known, layers)}
+    at: dict[str, str] = {}
+    for each in names:
+        if each.name in chosen and each.node and at.setdefault(each.node, each.name) != each.name:
+            raise StudyError(f"layers: {at[each.node]} and {each.name} are one in {model}; leave one out")
     return tuple(each.name for each in names if each.name in chosen)
 
 

@@ -257,6 +257,7 @@ def names(network: nn.Module, traced: fx.GraphModule, image: torch.Tensor) -> li
     named = _layers(network, traced, image)
     blocks = _blocks(traced, list(named), _modules(network))
     order = {node: i for i, node in enumerate(traced.graph.nodes)}
-    found = [(node, Named(name, name, blocks.get(node))) for node, name in named.items()]
-    found += [(node, Named(name, named.get(node), None)) for name, node in _others(traced, named.values()).items()]
+    others = _others(traced, named.values()).items()
+    found = [(node, Named(name, name, blocks.get(node), node.name)) for node, name in named.items()]
+    found += [(node, Named(name, named.get(node), None, node.name)) for name, node in others]
     return [each for _, each in sorted(found, key=lambda pair: order[pair[0]])]

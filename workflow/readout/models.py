@@ -53,7 +53,7 @@ def check_torchvision(model: str) -> None:
         close = difflib.get_close_matches(model, [*BUILDERS, *known], n=1)
         raise StudyError(
             f"model {model}: neither the study nor torchvision has it"
-            + (f"; did you mean {close[0]}?" if close else "; see torchvision.models.list_models()")
+            + (f"; did you mean {close[0]}?" if close else "; see torchvision.models.list_models().")
             + " One of timm's is written timm:NAME, one of your own FILE.py:BUILDER"
         )
 

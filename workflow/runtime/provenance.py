@@ -9,7 +9,7 @@ from functools import cache
 from importlib.metadata import version
 
 KEY = b"readout"
-PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "pyarrow", "snakemake")
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "scikit-learn", "pyarrow", "snakemake")
 
 
 @cache
