@@ -190,4 +190,4 @@ def test_names_agree_with_the_table(counted):
     names = [each.name for each in found if each.layer in (None, each.name) and each.name[0].isdigit()]
     job.list_layers("layers.parquet", source=source(), chosen=names, cells=2, device="cpu")
     assert list(job.layer_nodes("layers.parquet")) == names
-    assert json.loads(kept()[0].read_text())[0].keys() == {"name", "layer", "block"}
+    assert json.loads(kept()[0].read_text())[0].keys() == {"name", "layer", "block", "node"}

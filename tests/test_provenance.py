@@ -48,7 +48,7 @@ def test_a_jobs_table_carries_what_made_it(tmp_path):
     """Exactly these keys; the columns are as they were."""
     write(tmp_path / "t.parquet", made=record(), log=tmp_path / "log")
     made = carried(tmp_path / "t.parquet")
-    packages = ("torch", "torchvision", "numpy", "scikit-learn", "pyarrow", "snakemake")
+    packages = ("torch", "torchvision", "timm", "numpy", "scikit-learn", "pyarrow", "snakemake")
     versions = {"python": "{}.{}.{}".format(*sys.version_info)} | {name: version(name) for name in packages}
     settings = provenance.digest(SETTINGS)
     assert made == {"study": "tiny", "step": "probes", "settings": settings, "code": "c0de", "versions": versions}
