@@ -185,9 +185,8 @@ def layer(tmp_path):
         step = name.split("/")[0]
         paths[step].append(str(tmp_path / f"{name}.parquet"))
         parquet.write(paths[step][-1], rows, schema, record(step=step, settings=settings[step]))
-    known = {
-        field.name: "conv1" if field.type == pa.string() else int(field.name != "depth") for field in networks.LAYERS
-    }
+    known = {"layer": "conv1", "node": "conv1", "module": "conv1", "depth": 0}
+    known |= {"axes": "features", "shape": [1], "units": 1}
     parquet.write(tmp_path / "layers.parquet", [known], networks.LAYERS)
     # Images 0 and 2 are of class a, 1 and 3 of class b.
     shown = {"split": "study", "source": ""}
