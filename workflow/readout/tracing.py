@@ -159,8 +159,18 @@ def trace(
         # Of shapes, which are the same for all images of a study.
         if node.op == "call_function" and node.target in ASSERTIONS:
             traced.graph.erase_node(node)
+        # The engine has other memory layouts, of which not every shape is a view.
+        elif node.target is ATEN.view.default:
+            node.target = ATEN.reshape.default
+        elif node.op == "call_method" and node.target == "view" and _of_shape(node):
+            node.target = "reshape"
     traced.recompile()
     return traced if image is None else measure(traced, image)
+
+
+def _of_shape(view: fx.Node) -> bool:
+    """Whether a view has another shape, and not another type of numbers."""
+    return not view.kwargs and not isinstance(view.args[-1], torch.dtype)
 
 
 def _recorded(network: nn.Module) -> fx.GraphModule:
