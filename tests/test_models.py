@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from commands import models as command
-from readout import StudyError, cuts, engine, layers, models, tracing
+from readout import StudyError, cuts, engine, gradients, layers, models, tracing
 from workflow import ROOT
 
 PAGE = (ROOT / "docs" / "models.md").read_text()
@@ -50,6 +50,35 @@ def test_views_serve_the_memory_of_the_engine(by_size):
     cut = cuts.cut(traced, layer)
     alive = cut.prefix(images.to(memory_format=torch.channels_last))
     assert torch.allclose(cut.tail(*(each[:2] for each in alive)), expected[:2], atol=1e-6)
+
+
+class Assigning(nn.Module):
+    """Writes into a part of a tensor, which torch.fx cannot follow."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3), nn.Linear(4, 5)
+
+    def forward(self, x):
+        x = F.relu(self.first(x))
+        tokens = x.flatten(2).transpose(1, 2) * 2
+        tokens[:, 1:] = tokens[:, 1:] + tokens[:, :1]
+        return self.second(F.gelu(tokens).mean(1))
+
+
+def test_gradients_pass_an_assignment():
+    torch.manual_seed(0)
+    network, images = Assigning().eval().requires_grad_(False), torch.randn(3, 3, 5, 5)
+    traced = tracing.trace(network, images[:1])
+    layer = next(node.name for node in traced.graph.nodes if tracing.is_layer(traced, node))
+    cut = cuts.cut(traced, layer)
+    alive = cut.prefix(images)
+    assert torch.allclose(cut.tail(*alive), network(images), atol=1e-6)
+    found = gradients.of_scores(cut.tail, alive, lambda scores: scores[:, 1])
+    node = next(each for each in traced.graph.nodes if each.name == layer)
+    _, whole, _ = command.reference(network, traced, node, images, alive[0])
+    expected = command.gradient(whole, images, lambda scores: scores[:, 1])
+    assert expected.abs().max() > 0.01 and torch.allclose(found, expected, atol=1e-6)
 
 
 # ---- a network

@@ -53,7 +53,7 @@ ERROR = 1e-3
 ROUNDING = 4
 """By how many times the network's own rounding scores may lie from their reference, where that is more than `ERROR`."""
 SHARE = 0.1
-"""An error of scores may be at most such a share of the ablation's effect, which is the error of a cut that ignores it."""
+"""An error of scores may be such a share of the ablation's effect, which is the error of a cut that ignores it."""
 GOALS = {"torchvision": 1.0, "timm": 0.9}
 """Shares of torchvision's models, and of timm's families, that are to be exact."""
 

@@ -164,8 +164,16 @@ def trace(
             node.target = ATEN.reshape.default
         elif node.op == "call_method" and node.target == "view" and _of_shape(node):
             node.target = "reshape"
+        # An assignment to a part of a tensor, as torch.export writes it; torch's operation has no derivative.
+        elif node.target is ATEN.copy.default:
+            node.target = _copied
     traced.recompile()
     return traced if image is None else measure(traced, image)
+
+
+def _copied(into: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
+    """The source's values in the shape and the type that `into` has."""
+    return source.to(into.dtype).expand_as(into)
 
 
 def _of_shape(view: fx.Node) -> bool:
