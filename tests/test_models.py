@@ -81,6 +81,21 @@ def test_gradients_pass_an_assignment():
     assert expected.abs().max() > 0.01 and torch.allclose(found, expected, atol=1e-6)
 
 
+def test_the_memory_of_the_engine_is_for_tensors_of_four_axes():
+    """Laid out as torch does it, and not where it would refuse."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, groups=4))
+    expected = copy.deepcopy(network).to(memory_format=torch.channels_last)
+    network.register_buffer("masks", torch.arange(32.0).view(2, 2, 2, 2, 2))
+    with pytest.raises(RuntimeError, match="rank 4"):
+        copy.deepcopy(network).to(memory_format=torch.channels_last)
+    before = network.masks.clone()
+    assert engine.channels_last(network) is network
+    assert torch.equal(network.masks, before) and network.masks.is_contiguous()
+    for name, value in expected.state_dict().items():
+        laid = network.state_dict()[name]
+        assert torch.equal(laid, value) and laid.stride() == value.stride(), name
+
+
 # ---- a network
 
 

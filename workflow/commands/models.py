@@ -32,7 +32,7 @@ from torch.overrides import TorchFunctionMode
 from inputs.sources import ImageSource, NetworkSource
 from jobs import networks
 from readout import StudyError, ablations, cuts, gradients, layer_names, layers, models, scores, tracing
-from readout.engine import fold, hasten
+from readout.engine import channels_last, fold, hasten
 from runtime import process
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -335,7 +335,7 @@ def at_cut(
 
 def _by_engine(traced: fx.GraphModule, nodes: Sequence[str], images: torch.Tensor, ablate: Sequence[Replace]):
     """Scores by cuts as the engine makes them on a CPU (`networks.engine`); it changes the traced graph."""
-    engine = hasten(fold(traced)).to(memory_format=torch.channels_last)
+    engine = channels_last(hasten(fold(traced)))
     for node, replace in zip(nodes, ablate, strict=True):
         cut = cuts.cut(engine, node)
         with torch.no_grad():
