@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 ENVIRONMENT := $(VENV)/.complete
 
-.PHONY: study test test-all verify reference crashes kernels seeds sensitivity simulations benchmark notebook weights layers leak bench format clean
+.PHONY: study test test-all verify reference crashes kernels seeds sensitivity simulations benchmark notebook weights layers models leak bench format clean
 
 # Its headline is printed at the very end, when the report is there too.
 study: $(ENVIRONMENT)
@@ -75,6 +75,10 @@ OUTPUTS ?= 1000
 SELECT ?= all
 layers: $(ENVIRONMENT)
 	@PYTHONPATH=workflow $(VENV)/bin/python -m commands.layers "$(MODEL)" --size $(SIZE) --outputs $(OUTPUTS) --select "$(SELECT)"
+
+# Whether torchvision's and timm's networks are cut exactly; writes docs/models.md in about an hour.
+models: $(ENVIRONMENT)
+	@OMP_NUM_THREADS=1 PYTHONPATH=workflow $(VENV)/bin/python -m commands.models
 
 # What the retired held-out probe read on noise, beside the cross-fitted one; a minute.
 leak: $(ENVIRONMENT)

@@ -20,7 +20,7 @@ from inputs import builders, checkpoints, weights
 from inputs.sources import ImageSource, NetworkSource
 from jobs import images
 from readout import StudyError, cuts, layers, planted, scores, soundness, tracing, training
-from readout.engine import fold, hasten
+from readout.engine import channels_last, fold, hasten
 from runtime import cache, files, parquet, process, subprocesses
 
 LAYERS = pa.schema(
@@ -252,7 +252,7 @@ def train(
         listed = images.rows(path_to_images, split=split)
         x = images.load(listed["source"], source.images)
         sets[split] = x.contiguous(memory_format=torch.channels_last), torch.tensor(listed["label"]).long()
-    network = checkpoints.build(source.model, source.outputs, recipe["seed"]).to(memory_format=torch.channels_last)
+    network = channels_last(checkpoints.build(source.model, source.outputs, recipe["seed"]))
     start = time.perf_counter()
     training.train(network, *sets["train"], **recipe)
     seconds = time.perf_counter() - start
@@ -283,7 +283,7 @@ def engine(source: NetworkSource, *, device: str) -> torch.fx.GraphModule:
         # OpenVINO chooses its ways by itself, as the libraries of GPUs do.
         if where.type == "cpu" and device != "openvino":
             hasten(traced)
-        return traced.to(where, memory_format=torch.channels_last)
+        return channels_last(traced.to(where))
 
     file = weights.file(source.model, source.weights)
     size = prepared(source).transform["crop"]

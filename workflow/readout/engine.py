@@ -174,3 +174,14 @@ def hasten(traced: fx.GraphModule) -> fx.GraphModule:
             if type(module) is nn.Conv2d and Winograd.suits(module):
                 traced.set_submodule(path, Winograd(module))
     return traced
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    """Lay out a network's tensors of four axes channels-last, in place.
+
+    torch's own way (`Module.to`) refuses a network with a tensor of five, as the masks of timm's Swin Transformers are.
+    """
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
+    return network

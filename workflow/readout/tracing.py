@@ -128,9 +128,6 @@ def _loaded(content: bytes, device: torch.device) -> fx.GraphModule:
         if node.op == "output":
             break
         copies[node] = graph.node_copy(node, copies.__getitem__)
-        # It was looked at with images as they lie in memory; others may lie otherwise, and then have to be copied.
-        if node.target is ATEN.view.default:
-            copies[node].target = ATEN.reshape.default
     returned = tree_leaves(node.args)
     graph.output(copies[returned[0]] if len(returned) == 1 else tuple(copies[each] for each in returned))
     return fx.GraphModule(module, graph)
@@ -164,8 +161,26 @@ def trace(
         # Of shapes, which are the same for all images of a study.
         if node.op == "call_function" and node.target in ASSERTIONS:
             traced.graph.erase_node(node)
+        # The engine has other memory layouts, of which not every shape is a view.
+        elif node.target is ATEN.view.default:
+            node.target = ATEN.reshape.default
+        elif node.op == "call_method" and node.target == "view" and _of_shape(node):
+            node.target = "reshape"
+        # An assignment to a part of a tensor, as torch.export writes it; torch's operation has no derivative.
+        elif node.target is ATEN.copy.default:
+            node.target = _copied
     traced.recompile()
     return traced if image is None else measure(traced, image)
+
+
+def _copied(into: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
+    """The source's values in the shape and the type that `into` has."""
+    return source.to(into.dtype).expand_as(into)
+
+
+def _of_shape(view: fx.Node) -> bool:
+    """Whether a view has another shape, and not another type of numbers."""
+    return not view.kwargs and not isinstance(view.args[-1], torch.dtype)
 
 
 def _recorded(network: nn.Module, overwriting: Collection[str]) -> fx.GraphModule:
