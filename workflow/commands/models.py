@@ -33,6 +33,7 @@ from inputs.sources import ImageSource, NetworkSource
 from jobs import networks
 from readout import StudyError, ablations, cuts, gradients, layer_names, layers, models, scores, tracing
 from readout.engine import channels_last, fold, hasten
+from readout.named import TIMM
 from runtime import process
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,17 +88,17 @@ def parameters(model: str) -> int:
 
 def smallest(family: str) -> tuple[str, int]:
     """The smallest of a family's `members` with its parameters."""
-    counted = [(parameters(model), model) for model in map(layer_names.TIMM.__add__, members(family))]
+    counted = [(parameters(model), model) for model in map(TIMM.__add__, members(family))]
     number, model = min(counted)
     return model, number
 
 
 def sizes(model: str) -> tuple[int, ...]:
     """Sides of images to try in turn: a small one, and the model's own."""
-    if model.startswith(layer_names.TIMM):
+    if model.startswith(TIMM):
         import timm
 
-        own = timm.get_pretrained_cfg(model.removeprefix(layer_names.TIMM))
+        own = timm.get_pretrained_cfg(model.removeprefix(TIMM))
         return (SMALL, own.input_size[-1]) if own else (SMALL, 224)
     return (SMALL, torchvision.models.get_model_weights(model).DEFAULT.transforms().crop_size[0])
 
@@ -367,7 +368,7 @@ def built(model: str) -> tuple[nn.Module, int]:
             failed = f"fails on images of {size} pixels ({type(error).__name__}: {error})"
             continue
         noise = torch.randn(8, 3, size, size, generator=torch.Generator().manual_seed(SEED))
-        # Noise too, with which `networks.check_scores` tries a network.
+        # Noise too, with which `readout.soundness` tries a network.
         enliven(network, torch.cat([pictures(8, size, SEED + 1), noise]))
         return network.requires_grad_(False), size
     raise StudyError(f"model {model}: {failed}")
@@ -395,8 +396,7 @@ def check(model: str, cut: Callable[[fx.GraphModule, str], cuts.Cut] = cuts.cut)
         how.append("torch.export")
         return tracing.exported(*given)
 
-    traced = tracing.trace(network, image, export)
-    networks.check_scores(source, network, traced)
+    traced = networks.trace(source, network, export)
     found = layers.find(network, traced, image)
     if not found:
         raise StudyError(f"{model}: has none of the non-linearities of docs/networks.md")
@@ -581,7 +581,7 @@ def _row(entry: Mapping) -> str:
     ranks = sum(at["ranks"] for at in entry["cuts"])
     cells = [
         *([entry["family"]] if entry["library"] == "timm" else []),
-        entry["model"].removeprefix(layer_names.TIMM),
+        entry["model"].removeprefix(TIMM),
         f"{entry['parameters'] / 1e6:.1f} M",
         entry["size"],
         entry["traced"].removeprefix("torch."),
