@@ -321,7 +321,8 @@ def entry(family, library="torchvision", error=1e-6, **more):
         "size": 64,
         "traced": "torch.fx",
         "layers": 3,
-        "uncut": 0,
+        "uncut": 1,
+        "why": "c reads d",
         "blocks": 0,
         "units": 1234,
         "seconds": 2.0,
@@ -345,6 +346,8 @@ def test_the_page_counts_its_rows():
     assert "- torchvision: 1 of 3 models are exact (goal: 3, not met); 1 of 4 are left out." in text
     assert "- timm: 1 of 1 families are exact (goal: 1, met)." in text
     assert [row[0] for row in rows(text, "Models of torchvision")] == ["good", "bad"]
+    uncut = rows(text, "Layers at which a network cannot be cut")
+    assert [row[1:] for row in uncut] == [[name, "1 of 3", "c reads d"] for name in ("good", "bad", "one")]
     (bad, broken) = rows(text, "Failures")
     assert bad[:2] == ["torchvision", "bad"] and "scores are off by 1.0e-01" in bad[2]
     assert "\\|" in " | ".join(broken)

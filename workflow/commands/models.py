@@ -140,8 +140,9 @@ def enliven(network: nn.Module, images: torch.Tensor) -> None:
     if norms:
         network(images)
     for norm, momentum in zip(norms, momenta, strict=True):
-        norm.eval()
         norm.momentum = momentum
+    # Also empties what some of timm's networks keep of their weights.
+    network.eval()
 
 
 # ---- the reference: the whole network, with something else in a layer's place
@@ -423,6 +424,7 @@ def check(model: str, cut: Callable[[fx.GraphModule, str], cuts.Cut] = cuts.cut)
         "traced": (how or ["torch.fx"])[0],
         "layers": len(found),
         "uncut": len(found) - len(can),
+        "why": reason,
         "blocks": blocks,
         "units": sum(layer.units for layer in found),
         "cuts": list(rows),
@@ -647,6 +649,13 @@ def page(entries: Sequence[Mapping]) -> str:
     lines += ["", "## Failures", ""]
     rows = [f"| {e['library']} | {_named(e)} | {_escaped(reason)} |" for e, reason in failed]
     lines += _table(("library", "model", "reason"), rows) if rows else ["None."]
+    lines += ["", "## Layers at which a network cannot be cut", ""]
+    rows = [
+        f"| {e['library']} | {_named(e)} | {e['uncut']} of {e['layers']} | {_escaped(e['why'])} |"
+        for e in tried
+        if e["uncut"]
+    ]
+    lines += _table(("library", "model", "layers", "why not at the first of them"), rows) if rows else ["None."]
     lines += ["", "## Left out", ""]
     rows = [f"| {e['library']} | {_named(e)} | {e['left out']} |" for e in entries if "left out" in e]
     lines += _table(("library", "model", "reason"), rows) if rows else ["None."]
