@@ -37,7 +37,8 @@ def show(model: str, size: int, outputs: int, choice: str | int) -> None:
     print(f"# {model} at {size} pixels: {len(found)} layers, {sum(layer.units for layer in found):,} units")
     print("layers:")
     for layer in found:
-        print(f"  - {layer.name}  # {networks.AXES.join(layer.axes)}: {networks.AXES.join(map(str, layer.shape))}")
+        shape = networks.AXES.join(map(str, layer.shape))
+        print(f"  - {layer.name}  # {networks.AXES.join(layer.axes)}: {shape}, {layer.units:,} units")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from readout import StudyError
 
 ATEN = torch.ops.aten
+# ASSUME: the output of every non-linearity is a layer, as that of the ReLUs is in the paper's networks; gates are none.
 MODULES = (
     nn.ReLU,
     nn.ReLU6,
@@ -36,7 +37,7 @@ MODULES = (
     nn.Hardswish,
     nn.Softplus,
 )
-"""Non-linearities as modules. Gates are none: a sigmoid says how much of another value passes."""
+"""Non-linearities as modules. A gate, such as a sigmoid, says how much of another value passes."""
 FUNCTIONS = {
     "relu": (F.relu, torch.relu, ATEN.relu.default),
     "relu6": (F.relu6, ATEN.relu6.default),
