@@ -604,6 +604,11 @@ class Study:
                         f"occlusion.{axis}: {name} has none of {', '.join(map(str, chosen[axis]))}; choose others, or "
                         "leave the network out of occlusion.networks"
                     )
+            if others := set(layers[name]).intersection(self.networks[name].nodes):
+                raise StudyError(
+                    f"occlusion.layers: {sorted(others)[0]} of {name} is no non-linearity, whose units are looked at "
+                    "before and behind it; choose one"
+                )
             for layer in layers[name]:
                 for target in targets[name]:
                     yield name, layer, target

@@ -139,9 +139,9 @@ def _check_weights(source: NetworkSource, built: torch.nn.Module) -> None:
 
     The latter would pass for an untrained network and may be a trained one.
     """
-    again, image = network(source), _blank(source)
+    again, tried = network(source), soundness.images(_blank(source).shape[-1])
     different = soundness.differing(built, again)
-    if not different and not soundness.close(again(image), built(image)):
+    if not different and not soundness.close(again(tried), built(tried)):
         different = ["what is no weight of it"]
     if different:
         raise StudyError(
@@ -186,6 +186,7 @@ def list_layers(
         )
     for name in chosen:
         cuts.check(traced, known[name].node)
+    _check_engine(source, traced, {name: known[name].node for name in chosen})
     rows = [
         asdict(layer) | {"layer": layer.name, "axes": AXES.join(layer.axes), "units": layer.units} for layer in found
     ]
@@ -256,6 +257,8 @@ def train(
     start = time.perf_counter()
     training.train(network, *sets["train"], **recipe)
     seconds = time.perf_counter() - start
+    # Before, a network may be one whose scores are all alike, of which nothing can be told.
+    trace(source, network)
     print(f"{source.model}: {recipe['epochs']} epochs of {len(sets['train'][1])} images in {seconds:.1f} s")
     rows = [_accuracy(network, *sets[split], split) for split in sets]
     print("\n".join(f"{row['split']}: top-1 {row['top1']:.4f} over {row['images']} images" for row in rows))
@@ -277,18 +280,46 @@ def engine(source: NetworkSource, *, device: str) -> torch.fx.GraphModule:
     def make() -> torch.fx.GraphModule:
         where = torch_device(device)
         built = network(source).to(where)
-        traced = fold(tracing.trace(built, _blank(source).to(where), _exported_apart(source)))
-        # Gradients are taken with respect to layers and images alone, never to the weights.
-        traced.requires_grad_(False)
+        traced = tracing.trace(built, _blank(source).to(where), _exported_apart(source))
         # OpenVINO chooses its ways by itself, as the libraries of GPUs do.
-        if where.type == "cpu" and device != "openvino":
-            hasten(traced)
-        return channels_last(traced.to(where))
+        return _prepared(traced, hasty=where.type == "cpu" and device != "openvino").to(where)
 
     file = weights.file(source.model, source.weights)
     size = prepared(source).transform["crop"]
     key = cache.stamp(file) if file else source.weights
     return cache.shared(("network", key, source.model, source.builder, source.outputs, size, device), make)
+
+
+def _prepared(traced: torch.fx.GraphModule, hasty: bool) -> torch.fx.GraphModule:
+    """A traced network made ready to run, in place."""
+    fold(traced)
+    # Gradients are taken with respect to layers and images alone, never to the weights.
+    traced.requires_grad_(False)
+    return channels_last(hasten(traced) if hasty else traced)
+
+
+def _check_engine(source: NetworkSource, traced: torch.fx.GraphModule, nodes: Mapping[str, str]) -> None:
+    """Refuse layers, given by their nodes, and networks that are others in the engine; the graph is changed."""
+    tried = soundness.images(_blank(source).shape[-1])
+    expected, before = soundness.values(traced, tried, nodes.values())
+    if source.weights is not None and torch.equal(expected, expected[:1].expand_as(expected)):
+        raise StudyError(
+            f"model {source.model}: gives the same scores for every image; the layer that gives them is drawn as zeros, "
+            "perhaps: take weights that were trained"
+        )
+    there = {node.name for node in _prepared(traced, hasty=True).graph.nodes}
+    if gone := [layer for layer, node in nodes.items() if node not in there]:
+        raise StudyError(
+            f"layers: {gone[0]}: is one with the batch norm behind it when {source.model} is run; choose the norm, or "
+            "the layer behind it"
+        )
+    found, after = soundness.values(traced, to_device(tried, torch.device("cpu")), nodes.values())
+    different = [layer for layer, node in nodes.items() if not soundness.close(after[node], before[node])]
+    if different or not soundness.close(found, expected):
+        raise StudyError(
+            f"model {source.model}: {different[0] if different else 'its scores'} is another with images in another "
+            "layout of memory, in which networks are run; use `reshape`, and nothing that depends on strides"
+        )
 
 
 def _exported_apart(source: NetworkSource) -> Callable[[torch.nn.Module, torch.Tensor], bytes]:

@@ -16,7 +16,7 @@ from jobs.pictures import pixels, stimuli
 from jobs.trials import ASKED, read_trials
 from readout import StudyError, baselines, cuts, observers
 from readout.conditions import NONE
-from readout.layers import Channels, axes
+from readout.layers import Channels, axes, studied
 from readout.observers import Gallery, Similarity, Trial
 from readout.tracing import is_layer
 from runtime import parquet, process
@@ -219,7 +219,7 @@ def sibling(name: str, source: NetworkSource, device: str) -> Similarity:
     StudyError where the network has no layer.
     """
     traced, prepared = networks.engine(source, device=device), networks.prepared(source)
-    nodes = [node for node in traced.graph.nodes if is_layer(traced, node)]
+    nodes = [node for node in traced.graph.nodes if is_layer(traced, node) and studied(node)]
     if not nodes:
         raise StudyError(f"observers: {name} has no non-linearity before its scores; leave it out")
     prefix = cuts.cut(traced, nodes[-1].name).prefix

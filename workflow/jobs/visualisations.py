@@ -85,10 +85,11 @@ class _Network:
     def _at(self, place: int, prefix: Prefix) -> Activation:
         def activation(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             layer = prefix(networks.to_device(images, self.device))[0]
+            apart = networks.channels(self.row).apart(layer)
             if self.unit == "channel":
-                return networks.channels(self.row).apart(layer).mean(2)[:, place], layer
+                return apart.mean(2)[:, place], apart
             # ASSUME: a unit stays where it is while pictures move; they show what drives it within that reach.
-            return layer.flatten(1)[:, place], layer
+            return layer.flatten(1)[:, place], apart
 
         return activation
 

@@ -128,9 +128,11 @@ def _parts(traced: fx.GraphModule, node_name: str) -> _Parts:
 def check(traced: fx.GraphModule, node_name: str) -> None:
     """Refuse a node at which the network cannot be cut, with what `cut` would say."""
     parts = _parts(traced, node_name)
+    graph = fx.Graph()
+    first = graph.placeholder("layer")
     for node in parts.own:
         if not _holds_tensors(node):
-            _size(fx.Graph(), parts.alive[0], *node.meta["measured"], node.name)
+            _size(graph, first, *node.meta["measured"], node.name)
 
 
 def cut(traced: fx.GraphModule, node_name: str) -> Cut:

@@ -31,7 +31,8 @@ SHARE = 0.4
 def fold(traced: fx.GraphModule) -> fx.GraphModule:
     """Fold each batch norm into the convolution before it, in place; the scores change in their last bits.
 
-    The layers' nodes stay as they are, and so do the modules of the network that was traced.
+    The norm's node stays and computes both; the convolution's is gone. The modules of the network that was traced stay
+    as they are.
     """
     calls = [node for node in traced.graph.nodes if node.op == "call_module"]
     modules = {node: traced.get_submodule(node.target) for node in calls}
@@ -44,8 +45,8 @@ def fold(traced: fx.GraphModule) -> fx.GraphModule:
             and len(source.users) == called[source.target] == 1
         ):
             traced.set_submodule(source.target, fuse_conv_bn_eval(modules[source], modules[norm]))
-            norm.replace_all_uses_with(source)
-            traced.graph.erase_node(norm)
+            norm.target, norm.args, norm.kwargs = source.target, source.args, source.kwargs
+            traced.graph.erase_node(source)
     traced.delete_all_unused_submodules()
     traced.recompile()
     return traced

@@ -189,14 +189,16 @@ def channels_last(traced: fx.GraphModule, node: fx.Node) -> bool:
         module = traced.get_submodule(node.target) if node.op == "call_module" else None
         if isinstance(module, nn.Linear) or node.target is ATEN.linear.default:
             return True
-        if isinstance(module, nn.Conv2d | nn.BatchNorm2d) or node.target in CONVOLUTIONS:
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d | Winograd) or node.target in CONVOLUTIONS:
             return False
         moved = module.dims if isinstance(module, Permute) else None
         if node.target in ("permute", torch.permute, ATEN.permute.default):
-            moved = node.args[1] if isinstance(node.args[1], tuple | list) else node.args[1:]
+            moved = node.kwargs.get("dims", node.args[1:])
+            moved = moved[0] if len(moved) == 1 else moved
         if moved is not None and tuple(moved) in ((0, 2, 3, 1), (0, 3, 1, 2)):
             return tuple(moved) == (0, 2, 3, 1)
-        node = node.all_input_nodes[0]
+        # Of what the image gives, and not of weights that are added to it.
+        node = next((source for source in node.all_input_nodes if source.op != "get_attr"), node.all_input_nodes[0])
     return False
 
 
@@ -208,7 +210,7 @@ def axes(traced: fx.GraphModule, node: fx.Node) -> tuple[str, ...]:
     return AXES.get(len(shape), tuple(f"axis{i}" for i in range(len(shape))))
 
 
-def _studied(node: fx.Node) -> bool:
+def studied(node: fx.Node) -> bool:
     """Whether a node's output has units: floating-point numbers, as many for each image."""
     value = node.meta["measured"][0]
     return by_image(node) and value.floating and math.prod(value.shape[1:]) > 0
@@ -223,15 +225,23 @@ def _layers(network: nn.Module, traced: fx.GraphModule, image: torch.Tensor) -> 
     """The non-linearities of a graph by their names, in the order of execution; the graph is measured."""
     if not all(map(is_measured, traced.graph.nodes)):
         measure(traced, image)
-    nodes = [node for node in traced.graph.nodes if is_layer(traced, node) and _studied(node)]
+    nodes = [node for node in traced.graph.nodes if is_layer(traced, node) and studied(node)]
     return dict(zip(nodes, _unique(_readable(traced, nodes, _modules(network))), strict=True))
 
 
 def _others(traced: fx.GraphModule, layers: Collection[str]) -> dict[str, fx.Node]:
-    """Every node by its own name, and the last node of each module by its path, where they are no names of layers."""
+    """Every node by its own name, and each module by its path, where these are no names of layers.
+
+    A module's node is the one of its nodes that is read outside of it; one that gives several has no name.
+    """
     nodes = [node for node in traced.graph.nodes if node.op not in ("placeholder", "output", "get_attr")]
-    named = {node.name: node for node in nodes} | {path: node for node in nodes for path in _inside(node)}
-    return {name: node for name, node in named.items() if name not in layers and _studied(node)}
+    given: dict[str, list[fx.Node]] = {}
+    for node in nodes:
+        for path in dict.fromkeys(_inside(node)):
+            if any(path not in _inside(user) for user in node.users):
+                given.setdefault(path, []).append(node)
+    named = {node.name: node for node in nodes} | {path: of[0] for path, of in given.items() if len(of) == 1}
+    return {name: node for name, node in named.items() if name not in layers and studied(node)}
 
 
 def find(network: nn.Module, traced: fx.GraphModule, image: torch.Tensor, also: Collection[str] = ()) -> list[Layer]:

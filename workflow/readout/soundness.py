@@ -1,7 +1,9 @@
 """What a network must be to be studied: one score for each output, always the same, of an image alone."""
 
+from collections.abc import Collection
+
 import torch
-from torch import nn
+from torch import fx, nn
 
 from readout import StudyError
 from readout.models import drawing
@@ -57,10 +59,34 @@ def scores(network: nn.Module, size: int, outputs: int) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def check_graph(traced: torch.fx.GraphModule, size: int, expected: torch.Tensor) -> None:
+def check_graph(traced: fx.GraphModule, size: int, expected: torch.Tensor) -> None:
     """Refuse a graph that does not give the network's own scores."""
     if not close(traced(images(size)), expected):
         raise StudyError("its traced graph gives other scores; it does more than a graph can say")
+
+
+class _Values(fx.Interpreter):
+    """Runs a graph and keeps what some of its nodes give."""
+
+    def __init__(self, traced: fx.GraphModule, nodes: Collection[str]):
+        super().__init__(traced)
+        self.extra_traceback = False
+        self.values = dict.fromkeys(nodes)
+
+    def run_node(self, n: fx.Node):
+        value = super().run_node(n)
+        if n.name in self.values:
+            self.values[n.name] = value
+        return value
+
+
+@torch.inference_mode()
+def values(
+    traced: fx.GraphModule, given: torch.Tensor, nodes: Collection[str]
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The scores of images, and what nodes of the graph give."""
+    run = _Values(traced, nodes)
+    return run.run(given), run.values
 
 
 def differing(first: nn.Module, second: nn.Module) -> list[str]:

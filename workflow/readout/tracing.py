@@ -5,6 +5,7 @@ values, `torch.export` runs with images; its graph is of torch's own operations.
 """
 
 import io
+import operator
 import sysconfig
 import threading
 import traceback
@@ -61,6 +62,8 @@ OUT_OF_PLACE = {
     if hasattr(module, f"{name}_") and hasattr(module, name)
 }
 """Functions that overwrite what they are given, and those that do not."""
+IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.setitem)
+"""Operators that overwrite what they are given; torch.fx records them where they are called by name."""
 ASSERTIONS = (torch._assert, ATEN._assert_scalar.default, ATEN._assert_tensor_metadata.default)
 
 _tracing = threading.Lock()
@@ -174,6 +177,11 @@ def trace(
     return traced if image is None else measure(traced, image)
 
 
+def _overwrites(name: str) -> bool:
+    """Whether torch's name of an operation says that it overwrites what it is given."""
+    return name.endswith("_") and not name.endswith("__")
+
+
 def _copied(into: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
     """The source's values in the shape and the type that `into` has."""
     return source.to(into.dtype).expand_as(into)
@@ -194,8 +202,11 @@ def _recorded(network: nn.Module, overwriting: Collection[str]) -> fx.GraphModul
     order = {node: i for i, node in enumerate(traced.graph.nodes)}
     for node in order:
         method, function = node.op == "call_method", node.op == "call_function"
-        renamed = method and node.target.endswith("_") and not node.target.endswith("__")
-        renamed |= function and node.target in OUT_OF_PLACE
+        renamed = (method and _overwrites(node.target)) or (function and node.target in OUT_OF_PLACE)
+        unknown = method and renamed and not hasattr(torch.Tensor, node.target.removesuffix("_"))
+        unknown |= function and not renamed and (_overwrites(node.target.__name__) or node.target in IN_PLACE)
+        if unknown or "out" in node.kwargs:
+            raise StudyError(f"{node.name}: overwrites a tensor, and torch has nothing that does not in its place")
         in_place = (
             renamed or bool(node.kwargs.get("inplace")) or (node.op == "call_module" and node.target in overwriting)
         )
@@ -261,8 +272,10 @@ class _Measuring(fx.Interpreter):
         return value
 
 
-COUNTS = (2, 3)
-"""Numbers of images with which a graph is measured: two, so that what depends on their number is known."""
+COUNTS = (4, 7)
+"""Numbers of images with which a graph is measured: two, of which no half or third is the same, so that what depends on
+their number is known.
+"""
 
 
 @torch.no_grad()
