@@ -241,7 +241,7 @@ def test_the_table_of_layers(tmp_path):
     assert {row["axes"] for row in rows.values()} == {"channels x height x width"}
     assert [row["depth"] for row in rows.values()] == list(range(25))
     # Expanded fourfold from 64 planes.
-    assert rows["block8.out"]["shape"] == [256, 2, 2]
+    assert rows["block8.out"]["shape"] == [256, 1, 1]
     assert rows["block8.out"]["node"] in {node.name for node in _graph("small_resnet").nodes}
 
 

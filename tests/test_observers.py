@@ -1096,7 +1096,7 @@ def test_a_sibling_sees_its_last_layer(step):
 def test_a_sibling_without_a_layer_is_refused(step, monkeypatch):
     monkeypatch.setitem(models.BUILDERS, "pale", lambda outputs: nn.Sequential(nn.Flatten(), nn.Linear(3 * 31**2, 3)))
     source = replace(step.sources[1], weights="random-7")
-    with pytest.raises(StudyError, match="again has no ReLU or ReLU6 before its scores; leave it out"):
+    with pytest.raises(StudyError, match="again has no non-linearity before its scores; leave it out"):
         job.sibling("again", source, "cpu")
 
 

@@ -578,3 +578,139 @@ def test_what_the_other_process_says_is_told(written, tmp_path):
         StudyError, match=r"^Written: cannot be traced: .*written\.py, line 13 \(x\[:, 0\] = 0 if .*\): [^\n]*$"
     ):
         job.engine(changed, device="cpu")
+
+
+# ---- what a review found
+
+
+@pytest.mark.parametrize(
+    "overwrite",
+    [torch.square_, lambda x: torch.abs_(x), lambda x: torch.exp(x, out=x.clone())],
+    ids=["square_", "abs_", "out"],
+)
+def test_no_tail_overwrites_what_is_kept(overwrite):
+    """Of functions that work in place there are many; what torch.fx leaves in place is done by torch.export."""
+
+    class Kept(Simple):
+        def forward(self, x):
+            x = self.act(self.conv(x))
+            return self.dense(overwrite(x).flatten(1))
+
+    network = seeded(lambda: Kept(nn.ReLU()))
+    with torch.inference_mode():
+        expected = network(pictures())
+    with pytest.raises(StudyError, match="overwrites a tensor"):
+        tracing.trace(network)
+    traced = tracing.trace(network, pictures(1))
+    (layer,) = layers.find(network, traced, pictures(1))
+    parts = cuts.cut(traced, layer.node)
+    with torch.inference_mode():
+        alive = parts.prefix(pictures())
+        for _ in range(2):
+            torch.testing.assert_close(parts.tail(*alive), expected)
+
+
+def test_axes_follow_the_image_and_not_what_is_added_to_it():
+    class Added(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fc, self.head = nn.Conv2d(3, 6, 1), nn.Linear(6, 6), nn.Linear(6 * 64, 5)
+            self.places = nn.Parameter(torch.zeros(8, 8, 6))
+
+        def forward(self, x):
+            x = torch.permute(self.conv(x), dims=(0, 2, 3, 1))
+            x = F.gelu(self.places + x)
+            return self.head(F.gelu(self.places + self.fc(x)).flatten(1))
+
+    network = seeded(Added)
+    found = layers.find(network, tracing.trace(network, pictures(1)), pictures(1))
+    assert [layer.axes for layer in found] == [("height", "width", "channels")] * 2
+
+
+def test_a_module_is_named_for_what_is_read_outside_of_it():
+    """Not for what it computes last; one that gives two tensors has no name."""
+
+    class Part(nn.Module):
+        def __init__(self, both):
+            super().__init__()
+            self.one, self.two, self.both = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1), both
+
+        def forward(self, x):
+            given, other = self.one(x), self.two(x)
+            return (given, other) if self.both else given * other.mean().clamp(0, 0).add(1)
+
+    class Whole(Simple):
+        def __init__(self):
+            super().__init__(nn.ReLU())
+            self.first, self.second = Part(both=False), Part(both=True)
+
+        def forward(self, x):
+            one, two = self.second(self.first(self.conv(x)))
+            return self.dense(self.act(one + two).flatten(1))
+
+    network = seeded(Whole)
+    traced = tracing.trace(network, pictures(1))
+    named = {each.name: each for each in layers.names(network, traced, pictures(1))}
+    assert "second" not in named and {"second.one", "second.two"} <= named.keys()
+    with torch.inference_mode():
+        x = pictures()
+        found = cuts.cut(traced, named["first"].node).prefix(x)[0]
+        torch.testing.assert_close(found, network.first(network.conv(x)))
+
+
+NORMED = """
+import random
+import torch
+from torch import nn
+
+FACTOR = random.random()
+
+
+class Last(nn.Module):
+    def forward(self, x):
+        return {last}
+
+
+def build(outputs):
+    head = nn.Linear(4 * 64, outputs)
+    {drawn}
+    return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), Last(), head)
+"""
+
+
+def normed(tmp_path, chosen, last="x.flatten(1)", drawn="nn.init.normal_(head.weight)"):
+    """List the layers of a network with a batch norm; `last` is done before its last layer."""
+    (tmp_path / "normed.py").write_text(NORMED.format(last=last, drawn=drawn))
+    model = f"{tmp_path}/normed.py:build"
+    transform = {"resize": None, "crop": 8, "mean": [0.5] * 3, "std": [0.5] * 3}
+    source = NetworkSource(model, 5, "random-3", ImageSource("digits", None, transform), builders.digest(model))
+    job.list_layers(str(tmp_path / "layers.parquet"), source=source, chosen=chosen, cells=16, device="cpu")
+    return source
+
+
+def test_a_batch_norm_is_a_layer_in_the_engine(tmp_path):
+    """It computes the convolution, too, and gives what the norm gives."""
+    source = normed(tmp_path, ["1", "conv1"])
+    row = job.layer_nodes(str(tmp_path / "layers.parquet"))["1"]
+    network, kept = job.network(source), []
+    activations.record(job.engine(source, device="cpu"), pictures(), [row["node"]], lambda n, v: kept.append(v))
+    with torch.inference_mode():
+        torch.testing.assert_close(kept[0], network[:2](pictures()))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "changes", "words"),
+    [
+        ("0", {}, r"layers: 0: is one with the batch norm behind it when .* is run; choose the norm"),
+        (
+            "2",
+            {"last": "torch.as_strided(x, (x.shape[0], 256), (256, 1))"},
+            r"each score is another|2 is another .* layout of memory",
+        ),
+        ("conv1", {"drawn": "nn.init.zeros_(head.weight)"}, r"gives the same scores for every image"),
+    ],
+)
+def test_what_the_engine_would_make_another_is_refused(tmp_path, chosen, changes, words):
+    with pytest.raises(StudyError, match=words):
+        normed(tmp_path, [chosen], **changes)
+    assert not (tmp_path / "layers.parquet").exists()

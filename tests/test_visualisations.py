@@ -558,7 +558,8 @@ def test_the_job_climbs_before_the_non_linearity_and_finds_a_way_round():
     """A unit behind two shut ReLUs is driven: by its input all along, and through the first ReLU's way round."""
     traced = tracing.trace(Shut())
     before, behind = cuts.cut_before(traced, "relu2").prefix, cuts.cut(traced, "relu2").prefix
-    of = [before, behind, visualisations.redirected(before), "unit", torch.device("cpu"), 2, [0.5] * 3, [0.5] * 3, {}]
+    row = {"axes": "features", "shape": [1]}
+    of = [before, behind, visualisations.redirected(before), "unit", torch.device("cpu"), 2, [0.5] * 3, [0.5] * 3, row]
     settings = {"batch": 2, "learning_rate": 0.05, "diversity": 0.0}
     network = job._Network(*of)
     driven = network.synthesised(0, steps=40, generator=seeded(), **settings)
@@ -655,7 +656,17 @@ def test_units_that_cannot_be_driven_are_in_the_table(tmp_path, monkeypatch):
     transform = {"resize": None, "crop": 2, "mean": [0.5] * 3, "std": [0.5] * 3}
     source = NetworkSource("dead", 3, str(tmp_path / "weights.pt"), ImageSource("digits", None, transform))
     file = {name: str(tmp_path / f"{name}.parquet") for name in ("layers", "units", "sets", "visualisations")}
-    networks.list_layers(file["layers"], source=source, chosen=["dense1"], cells=1, device="cpu")
+    # By hand: a network with such a unit is refused.
+    known = {
+        "layer": "dense1",
+        "node": "relu",
+        "module": "relu",
+        "depth": 0,
+        "axes": "features",
+        "shape": [4],
+        "units": 4,
+    }
+    parquet.write(file["layers"], [known], networks.LAYERS)
     rows = [{"cell": "s0m0", "draw": i, "unit": i, "channel": i, "status": "ok"} for i in range(4)]
     units_table(file["units"], rows)
     sets_table(file["sets"], {(i, side): [1.0, 1.0] for i in range(4) for side in ("top", "bottom")})

@@ -302,10 +302,11 @@ def _check_engine(source: NetworkSource, traced: torch.fx.GraphModule, nodes: Ma
     """Refuse layers, given by their nodes, and networks that are others in the engine; the graph is changed."""
     tried = soundness.images(_blank(source).shape[-1])
     expected, before = soundness.values(traced, tried, nodes.values())
-    if source.weights is not None and torch.equal(expected, expected[:1].expand_as(expected)):
+    drawn = weights.DRAWN.fullmatch(source.weights or "")
+    if drawn and torch.equal(expected, expected[:1].expand_as(expected)):
         raise StudyError(
-            f"model {source.model}: gives the same scores for every image; the layer that gives them is drawn as zeros, "
-            "perhaps: take weights that were trained"
+            f"model {source.model}: gives the same scores for every image; the layer that gives them is drawn as "
+            "zeros, perhaps; take weights that were trained"
         )
     there = {node.name for node in _prepared(traced, hasty=True).graph.nodes}
     if gone := [layer for layer, node in nodes.items() if node not in there]:
@@ -317,7 +318,7 @@ def _check_engine(source: NetworkSource, traced: torch.fx.GraphModule, nodes: Ma
     different = [layer for layer, node in nodes.items() if not soundness.close(after[node], before[node])]
     if different or not soundness.close(found, expected):
         raise StudyError(
-            f"model {source.model}: {different[0] if different else 'its scores'} is another with images in another "
+            f"model {source.model}: {different[0] if different else 'each score'} is another with images in another "
             "layout of memory, in which networks are run; use `reshape`, and nothing that depends on strides"
         )
 

@@ -5,7 +5,6 @@ values, `torch.export` runs with images; its graph is of torch's own operations.
 """
 
 import io
-import operator
 import sysconfig
 import threading
 import traceback
@@ -62,8 +61,6 @@ OUT_OF_PLACE = {
     if hasattr(module, f"{name}_") and hasattr(module, name)
 }
 """Functions that overwrite what they are given, and those that do not."""
-IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.setitem)
-"""Operators that overwrite what they are given; torch.fx records them where they are called by name."""
 ASSERTIONS = (torch._assert, ATEN._assert_scalar.default, ATEN._assert_tensor_metadata.default)
 
 _tracing = threading.Lock()
@@ -204,7 +201,7 @@ def _recorded(network: nn.Module, overwriting: Collection[str]) -> fx.GraphModul
         method, function = node.op == "call_method", node.op == "call_function"
         renamed = (method and _overwrites(node.target)) or (function and node.target in OUT_OF_PLACE)
         unknown = method and renamed and not hasattr(torch.Tensor, node.target.removesuffix("_"))
-        unknown |= function and not renamed and (_overwrites(node.target.__name__) or node.target in IN_PLACE)
+        unknown |= function and not renamed and _overwrites(node.target.__name__)
         if unknown or "out" in node.kwargs:
             raise StudyError(f"{node.name}: overwrites a tensor, and torch has nothing that does not in its place")
         in_place = (
