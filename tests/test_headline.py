@@ -150,11 +150,11 @@ def test_a_run_ends_with_its_headline(finished):
         assert re.split(r"\s{2,}", line.strip())[-2:] == [said["published"], said["corrected"]]
     assert [line.strip() for line in lines[8:]] == [
         "",
-        "figures  results/tiny/figures",
-        "tables   results/tiny/tables",
-        "claims   results/tiny/claims.html",
-        "measures results/tiny/faithfulness.html",
-        "report   snakemake --report report.zip  (with this run's --configfile and --config)",
+        "figures    results/tiny/figures",
+        "tables     results/tiny/tables",
+        "claims     results/tiny/claims.html",
+        "measures   results/tiny/faithfulness.html",
+        "report     snakemake --report report.zip  (with this run's --configfile and --config)",
     ]
     assert len(lines) + 2 <= 20 and max(map(len, lines)) <= 100
     last = finished.printed.split(TITLE)[1].split("\nComplete log")[1]

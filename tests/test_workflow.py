@@ -854,7 +854,11 @@ def test_imagenet_and_a_network_of_torchvision(imagenet_study):
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("layers", ["features.1", "features.2"], "squeezenet1_1 has no layer features.2; its layers are features.1, "),
+        (
+            "layers",
+            ["features.1", "features.99"],
+            "squeezenet1_1 has no layer features.99; its layers are features.1, ",
+        ),
         ("weights", "broken.pt", "broken.pt: not a readable file of weights"),
         ("device", "cuda", "device: cuda is asked for, but torch finds no GPU"),
     ],
