@@ -175,8 +175,9 @@ def test_a_run_ends_with_its_headline(finished):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
-def test_a_run_that_finds_nothing_to_do_tells_it_where_it_was_asked_for(finished, arguments, count):
-    printed = finished.run(*arguments)
+def test_a_run_that_finds_nothing_to_do_tells_it_where_it_was_asked_for(project, arguments, count):
+    # In a copy: two runs at once in one folder would be refused.
+    printed = project.run(*arguments)
     assert "Nothing to be done" in printed
     assert printed.count(TITLE) == count
 
