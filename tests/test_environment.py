@@ -96,6 +96,7 @@ def recipe(target: str) -> list[str]:
     return shlex.split(command.partition("-m pytest")[2])
 
 
+@pytest.mark.slow
 def test_the_fast_and_the_slow_tests_are_the_whole_collection():
     """`make test` leaves out what is marked slow, `make test-all` nothing, which is what must pass before a change lands."""
     fast, everything = collected(*recipe("test")), collected(*recipe("test-all"))

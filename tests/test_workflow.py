@@ -548,6 +548,7 @@ def test_intervention_dropped_ablates_anew(project):
     }
 
 
+@pytest.mark.slow
 def test_what_is_switched_off_is_neither_planned_nor_kept(tmp_path):
     """As published alone: no folds, no controls, no pseudo-targets, no importance, and none of their figures."""
     off = {"ablations": {"protocols": ["published"]}, "controls": None, "importance": None}
@@ -674,6 +675,7 @@ def test_table_cut_short_is_named_and_nothing_else_is_lost(project):
     assert pq.read_table(victim).num_rows == 20 + 3 * (20 + 3 * 10)
 
 
+@pytest.mark.slow
 def test_file_of_another_study_is_named_and_made_again(project):
     """Byte for byte as it was, also on a device of another name."""
     name = "results/tiny/ablations/alexnet/dense1/0/s1m1.parquet"
