@@ -5,21 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 import torch
 from torch import fx
 
-
-class _Recorder(fx.Interpreter):
-    """Runs a graph node by node; values are freed after their last use."""
-
-    def __init__(self, traced: fx.GraphModule, nodes: Collection[str], keep: Callable[[str, torch.Tensor], None]):
-        super().__init__(traced)
-        self.nodes, self.keep = frozenset(nodes), keep
-        # torch would append the graph's node to the messages of errors, those of `keep` too.
-        self.extra_traceback = False
-
-    def run_node(self, n: fx.Node):
-        value = super().run_node(n)
-        if n.name in self.nodes:
-            self.keep(n.name, value)
-        return value
+from readout.tracing import Recorder
 
 
 @torch.no_grad()
@@ -36,4 +22,10 @@ def record(
     of a cut, `images` are the tensors alive there. A tail works in place, so what is to be kept is to be copied.
     """
     given = (images,) if isinstance(images, torch.Tensor) else images
-    return _Recorder(traced, nodes, keep).run(*given)
+    chosen = frozenset(nodes)
+
+    def keep_chosen(node: fx.Node, value: torch.Tensor) -> None:
+        if node.name in chosen:
+            keep(node.name, value)
+
+    return Recorder(traced, keep_chosen).run(*given)

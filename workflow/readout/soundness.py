@@ -7,6 +7,7 @@ from torch import fx, nn
 
 from readout import StudyError
 from readout.models import drawing
+from readout.tracing import Recorder
 
 SEVERAL = 3
 """Images with which a network is tried."""
@@ -65,28 +66,14 @@ def check_graph(traced: fx.GraphModule, size: int, expected: torch.Tensor) -> No
         raise StudyError("its traced graph gives other scores; it does more than a graph can say")
 
 
-class _Values(fx.Interpreter):
-    """Runs a graph and keeps what some of its nodes give."""
-
-    def __init__(self, traced: fx.GraphModule, nodes: Collection[str]):
-        super().__init__(traced)
-        self.extra_traceback = False
-        self.values = dict.fromkeys(nodes)
-
-    def run_node(self, n: fx.Node):
-        value = super().run_node(n)
-        if n.name in self.values:
-            self.values[n.name] = value
-        return value
-
-
 @torch.inference_mode()
 def values(
     traced: fx.GraphModule, given: torch.Tensor, nodes: Collection[str]
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The scores of images, and what nodes of the graph give."""
-    run = _Values(traced, nodes)
-    return run.run(given), run.values
+    found: dict[str, torch.Tensor] = {}
+    run = Recorder(traced, lambda node, value: found.update({node.name: value} if node.name in nodes else {}))
+    return run.run(given), found
 
 
 def differing(first: nn.Module, second: nn.Module) -> list[str]:

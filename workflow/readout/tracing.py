@@ -253,20 +253,26 @@ class Tensor:
     floating: bool
 
 
-class _Measuring(fx.Interpreter):
-    """Runs a graph and notes what each node gives."""
+class Recorder(fx.Interpreter):
+    """Runs a graph node by node and hands on what each gives; values are freed after their last use."""
 
-    def __init__(self, traced: fx.GraphModule):
+    def __init__(self, traced: fx.GraphModule, keep: Callable[[fx.Node, object], None]):
         super().__init__(traced)
+        self.keep = keep
+        # torch would append the graph's node to the messages of errors, those of `keep` too.
         self.extra_traceback = False
-        self.given: dict[fx.Node, object] = {}
 
     def run_node(self, n: fx.Node):
         value = super().run_node(n)
-        self.given[n] = tree_map(
-            lambda leaf: Tensor(tuple(leaf.shape), leaf.is_floating_point()) if torch.is_tensor(leaf) else leaf, value
-        )
+        self.keep(n, value)
         return value
+
+
+def _known(value: object) -> object:
+    """What a node gives, with `Tensor` in the place of each tensor."""
+    return tree_map(
+        lambda leaf: Tensor(tuple(leaf.shape), leaf.is_floating_point()) if torch.is_tensor(leaf) else leaf, value
+    )
 
 
 COUNTS = (4, 7)
@@ -283,16 +289,16 @@ def measure(traced: fx.GraphModule, image: torch.Tensor) -> fx.GraphModule:
     """
     found = []
     for count in COUNTS:
-        run = _Measuring(traced)
+        given: dict[fx.Node, object] = {}
+        run = Recorder(traced, lambda node, value, given=given: given.update({node: _known(value)}))
         images = image.expand(count, -1, -1, -1)
         try:
             # Shapes alone, without the work.
             with FakeTensorMode(allow_non_fake_inputs=True) as mode:
                 run.run(mode.from_tensor(images))
         except Exception:
-            run = _Measuring(traced)
             run.run(images)
-        found.append(run.given)
+        found.append(given)
     for node in traced.graph.nodes:
         node.meta["measured"] = tuple(given[node] for given in found)
     return traced
