@@ -2,6 +2,7 @@
 
 import fcntl
 import pickle
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,19 @@ NO_ORIGINS = {
     step: {} for step in ("cells", "probes", "ablations", "controls", "pseudo", "shapley", "importance", "redundancy")
 }
 """Of files made outside of a study, which carry nothing of what made them."""
+
+
+@pytest.fixture(autouse=True)
+def modules(monkeypatch, tmp_path_factory):
+    """What a test imports from the folders that it writes is forgotten at its end, and so are the folders."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    before, below = set(sys.modules), tmp_path_factory.getbasetemp()
+    yield
+    for name in set(sys.modules) - before:
+        found = vars(sys.modules[name]).get("__spec__")
+        places = [found.origin, *(found.submodule_search_locations or ())] if found else []
+        if any(Path(place).is_relative_to(below) for place in places if place):
+            del sys.modules[name]
 
 
 class Toy(nn.Module):

@@ -90,10 +90,11 @@ class Person:
 
 
 def _whole(study, tmp_path, condition, task, by_keys, size=(1280, 800)):
-    """A whole session; what was chosen, the file, and what the browser had to say."""
+    """A whole session; what was chosen, the file, what the browser had to say, and the milliseconds that it took."""
     folder, _, best = study
     told = json.loads((folder / "trials.js").read_text()[len("window.TRIALS=") : -2])
     count = len(told["tasks"][condition][task]["main"])
+    start = time.monotonic()
     assert count == UNITS + 3
     with browser(tmp_path, size) as tab:
         tab.go(address(study, condition=condition, task=task, participant="p-1"))
@@ -113,6 +114,8 @@ def _whole(study, tmp_path, condition, task, by_keys, size=(1280, 800)):
         for i in range(count):
             assert tab.find("p", f"Task {i + 1} of {count}")
             if i == 1:
+                # The page's clock runs from here at the latest.
+                person.shown()
                 time.sleep(0.6)
             person.choose(i % 6)
             assert "Right." not in tab.text() and "Wrong." not in tab.text()
@@ -138,12 +141,13 @@ def _whole(study, tmp_path, condition, task, by_keys, size=(1280, 800)):
         path = tab.wait(lambda: next(iter(downloads.glob("*.json")), None))
         shown = tab.run("return document.getElementById('text').value")
         log, requests = tab.log(), tab.requests()
+        took = (time.monotonic() - start) * 1000
         # It is known who has taken part.
         tab.go(address(study))
         tab.wait(lambda: tab.find("h1", "You have taken part"))
         tab.click("button", "I am somebody else")
         tab.wait(lambda: tab.find("h1", "A study"))
-    return person.given, path, shown, log, requests
+    return person.given, path, shown, log, requests, took
 
 
 @pytest.mark.parametrize(
@@ -157,7 +161,7 @@ def _whole(study, tmp_path, condition, task, by_keys, size=(1280, 800)):
 def test_a_whole_session(study, tmp_path, condition, task, by_keys, size):
     """By clicks and by keys: no word on the console, nothing from elsewhere, and the file goes through ingest unchanged."""
     folder, path_to_key, best = study
-    given, path, shown, log, requests = _whole(study, tmp_path, condition, task, by_keys, size)
+    given, path, shown, log, requests, took = _whole(study, tmp_path, condition, task, by_keys, size)
     assert log == []
     assert len(requests) > 4 * UNITS
     assert [asked for asked in requests if not asked.startswith((folder.as_uri(), "blob:null/"))] == []
@@ -173,8 +177,9 @@ def test_a_whole_session(study, tmp_path, condition, task, by_keys, size):
     assert session.comment == ("by keys" if by_keys else 'é "𝄞" \\ \n end')
     assert session.practice_passes == (0 if condition == "none" else 2)
     assert session.tested[1].milliseconds >= 600
-    assert all(0 < a.milliseconds < 20000 for a in session.answers)
-    assert 0 < session.instruction_milliseconds < session.milliseconds < 120000
+    assert all(a.milliseconds > 0 for a in session.answers)
+    inside = sum(a.milliseconds for a in session.answers) + session.instruction_milliseconds
+    assert 0 < session.instruction_milliseconds < inside < session.milliseconds < took
 
     told, refused = ingest.ingest(tmp_path / "results", [path], path_to_key)
     assert refused == [] and "1 sessions, 0 of them pass" in told

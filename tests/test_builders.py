@@ -39,21 +39,14 @@ class Net(nn.Module):
 def build(outputs):
     return Net(outputs)
 """
-NAMES = ("net", "package", "helpers", "parts", "beside", "shared_name")
-"""Modules that several tests write."""
 TRANSFORM = {"resize": None, "crop": 32, "mean": [0.5] * 3, "std": [0.5] * 3}
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
-    """The folder of the run; what is imported from it is forgotten at the end."""
+    """The folder of the run."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    before = set(sys.modules)
-    yield tmp_path
-    for name in set(sys.modules) - before:
-        if name.partition(".")[0] in NAMES:
-            del sys.modules[name]
+    return tmp_path
 
 
 def write(path, text=NET):
@@ -329,6 +322,32 @@ def test_modules_of_one_name_beside_two_builders_are_not_mixed_up():
     assert checkpoints.own("a/net.py:build", 10)
     with pytest.raises(StudyError, match=r"b/net\.py.* imports shared_name .*a/shared_name\.py.*rename"):
         checkpoints.own("b/net.py:build", 10)
+
+
+def test_a_builder_by_a_module_is_none_beside_the_file_of_another(here):
+    """Whichever was built first: `net` is the folder's own, not the one that lies beside the other's file."""
+    write("a/other.py", "import net\nbuild = net.Net\n")
+    write("a/net.py")
+    write("net.py", f"{NET}\n\nclass Own(Net):\n    pass\n")
+    before = builders.digest("net:Own")
+    write("b/other.py", NET)
+    assert checkpoints.own("b/other.py:build", 10)
+    write("b/net.py")
+    assert builders.file("net:Own").resolve() == here / "net.py"
+    assert builders.digest("net:Own") == before
+    assert type(checkpoints.own("net:Own", 10)).__name__ == "Own"
+    with pytest.raises(StudyError, match=r"a/other\.py.* imports net from .*/net\.py and not from .*a/net\.py.*rename"):
+        checkpoints.own("a/other.py:build", 10)
+
+
+def test_a_module_that_another_builder_had_imported_is_refused(here):
+    """It is the other's, by the same name."""
+    write("a/other.py", "import net\nbuild = net.Net\n")
+    write("a/net.py")
+    write("net.py")
+    assert checkpoints.own("a/other.py:build", 10)
+    with pytest.raises(StudyError, match=rf"net:build: imports net from .*a/net\.py and not from {here}/net\.py"):
+        checkpoints.own("net:build", 10)
 
 
 def test_a_source_that_changed_since_the_study_was_planned_is_refused():

@@ -42,9 +42,13 @@ def _parts(model: str) -> tuple[str, str]:
     return found["source"], found["name"]
 
 
+_beside: list[str] = []
+"""Folders of builders' files, which Python looks in for what the files import: no places of other builders."""
+
+
 def _search() -> list[str]:
     """Where modules are looked for: among the installed packages, then in the folder of the run."""
-    return [*sys.path, str(Path.cwd())]
+    return [*(place for place in sys.path if place not in _beside), str(Path.cwd())]
 
 
 def file(model: str) -> Path:
@@ -139,8 +143,9 @@ def _check_modules(model: str) -> None:
     for path in sources(model):
         name = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
         found = getattr(sys.modules.get(name), "__file__", None)
-        # The file itself is imported by another name.
-        if found and Path(found).resolve() != path.resolve() and path != file(model).resolve():
+        # A builder's file is imported by another name.
+        renamed = _parts(model)[0].endswith(".py") and path == file(model).resolve()
+        if found and Path(found).resolve() != path.resolve() and not renamed:
             raise StudyError(
                 f"model {model}: imports {name} from {found} and not from {path}, since the former was there first; "
                 "rename one of them"
@@ -153,6 +158,7 @@ def _loaded(path: Path, digest: str) -> ModuleType:
     # What it imports lies beside it.
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
+        _beside.append(str(path.parent))
     spec = importlib.util.spec_from_file_location(f"builder_{path.stem}_{digest}", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -181,9 +187,11 @@ def load(model: str) -> Callable[[int], "nn.Module"]:
         if source.endswith(".py"):
             module = _loaded(path.resolve(), digest(model))
         else:
-            if str(Path.cwd()) not in sys.path:
-                sys.path.append(str(Path.cwd()))
+            sys.path[:] = dict.fromkeys([*_search(), *sys.path])
             module = importlib.import_module(source)
+            _check_modules(model)
+    except StudyError:
+        raise
     # A module may exit, too.
     except (Exception, SystemExit) as error:
         raise StudyError(f"model {model}: {path} cannot be imported: {told(model, error)}") from error
