@@ -82,8 +82,8 @@ class Browser:
         )
         return found and found[ELEMENT]
 
-    def wait(self, of: Callable[[], object], seconds: float = 20) -> object:
-        """What a function returns once that is true; then the page has 20 s to come to it."""
+    def wait(self, of: Callable[[], object], seconds: float = 60) -> object:
+        """What a function returns once that is true; then the page has a minute to come to it."""
         end = time.monotonic() + seconds
         while not (found := of()):
             assert time.monotonic() < end, f"the page still shows: {self.text()}"
@@ -144,7 +144,7 @@ def browser(folder: Path, size: tuple[int, int] = (1280, 800)) -> Iterator[Brows
     ):
         try:
             port = None
-            end = time.monotonic() + 30
+            end = time.monotonic() + 60
             while port is None:
                 assert time.monotonic() < end, printed.read_text()
                 found = re.search(r"successfully on port (\d+)", printed.read_text())
