@@ -70,11 +70,12 @@ weights: $(ENVIRONMENT)
 	PYTHONPATH=workflow $(VENV)/bin/python -m commands.ship results/seeds workflow/studies/seeds.yaml $(SHIPPED)
 
 # The layers of a network as a configuration lists them: make layers MODEL=googlenet SIZE=224 OUTPUTS=1000 SELECT=blocks
+# With NODES=1 all other names that may be listed, too.
 SIZE ?= 224
 OUTPUTS ?= 1000
 SELECT ?= all
 layers: $(ENVIRONMENT)
-	@PYTHONPATH=workflow $(VENV)/bin/python -m commands.layers "$(MODEL)" --size $(SIZE) --outputs $(OUTPUTS) --select "$(SELECT)"
+	@PYTHONPATH=workflow $(VENV)/bin/python -m commands.layers "$(MODEL)" --size $(SIZE) --outputs $(OUTPUTS) --select "$(SELECT)" $(if $(NODES),--nodes)
 
 # Whether torchvision's and timm's networks are cut exactly; writes docs/models.md in about an hour.
 models: $(ENVIRONMENT)

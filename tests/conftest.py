@@ -18,6 +18,7 @@ from hypothesis.configuration import set_hypothesis_home_dir
 from PIL import Image
 from torch import nn
 
+from inputs import builders
 from inputs.sources import ImageSource, NetworkSource
 from jobs import activations, cells, images, networks
 from jobs.ablations import Grid
@@ -45,12 +46,14 @@ NO_ORIGINS = {
 def modules(monkeypatch, tmp_path_factory):
     """What a test imports from the folders that it writes is forgotten at its end, and so are the folders."""
     monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(builders, "_beside", [])
     before, below = set(sys.modules), tmp_path_factory.getbasetemp()
     yield
     for name in set(sys.modules) - before:
         found = vars(sys.modules[name]).get("__spec__")
-        places = [found.origin, *(found.submodule_search_locations or ())] if found else []
-        if any(Path(place).is_relative_to(below) for place in places if place):
+        origin, places = found and found.origin, found and found.submodule_search_locations
+        # A folder without an __init__.py has no origin, and its places follow Python's path.
+        if Path(origin).is_relative_to(below) if origin else places is not None:
             del sys.modules[name]
 
 

@@ -168,6 +168,32 @@ def test_the_digest_of_a_package_follows_relative_imports(line, found):
     assert given == {*found, "__init__"}
 
 
+def test_a_module_in_the_folder_of_the_run_counts_for_a_file_elsewhere():
+    """By its whole name, as in `from nets.blocks import Net`, and behind what lies beside the file."""
+    write("nets/net.py", "import both\nfrom nets.blocks import Net, other\n\nbuild = Net\n")
+    write("nets/blocks.py", f"import top\n{NET}\nother = top\n")
+    for name in ("top", "other", "nets/both", "both"):
+        write(f"{name}.py", f"NAME = {name!r}\n")
+    model = "nets/net.py:build"
+    names = ("nets/net", "nets/blocks", "top", "nets/both", "both", "other")
+    assert [changes(model, f"{name}.py") for name in names] == [True] * 4 + [False] * 2
+    assert checkpoints.own(model, 7)(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
+    assert sys.modules["both"].NAME == "nets/both"
+
+
+def test_a_module_of_the_folder_of_the_run_under_a_name_that_was_taken_is_refused(here):
+    """`helper` beside the file and `nets.helper` are one file; another `helper` is none of these."""
+    write("nets/net.py", "from nets.helper import Net\n")
+    write("nets/helper.py")
+    write("other/net.py", "from helper import Net\n")
+    write("other/helper.py")
+    assert checkpoints.own("other/net.py:Net", 7) and checkpoints.own("nets/net.py:Net", 7)
+    write("third/net.py", "from nets.helper import Net\n")
+    write("third/nets/helper.py")
+    with pytest.raises(StudyError, match=r"third/net\.py:Net: imports nets\.helper from .* and not from .*third/nets/"):
+        checkpoints.own("third/net.py:Net", 7)
+
+
 def test_a_digest_of_modules_that_import_each_other_ends():
     write("net.py", "import beside\n")
     write("beside.py", "import net\n")
@@ -388,6 +414,18 @@ def test_random_weights_that_no_seed_changes_are_refused():
     assert len(list_layers("net.py:other", weights="own")) == 1
 
 
+def test_a_network_that_keeps_what_it_has_seen_is_refused():
+    """Its scores may be others for the next images, and so its weights."""
+    write(
+        "net.py",
+        f"{NET}\n\nclass Other(Net):\n    def __init__(self, outputs):\n        super().__init__(outputs)\n"
+        "        self.register_buffer('seen', torch.zeros(()))\n\n"
+        "    def forward(self, x):\n        self.seen = self.seen + 1\n        return super().forward(x)\n",
+    )
+    with pytest.raises(StudyError, match=r"^model net\.py:Other: changes seen in evaluation.*in training alone"):
+        list_layers("net.py:Other")
+
+
 DRAWS = {
     "python's": "    nn.init.constant_(net.dense.bias, random.random())",
     "numpy's": "    import numpy\n    nn.init.constant_(net.conv.bias, numpy.random.rand())",
@@ -457,6 +495,14 @@ NETWORKS = {
     "noise": (
         "        return self.dense(F.dropout(self.features(x), 0.5, training=True))",
         r"draws random numbers in evaluation, so that a score is not one number",
+    ),
+    "noise beside large scores": (
+        "        return 1000 + self.dense(self.features(x)) + 1e-2 * torch.randn(len(x), 10)",
+        r"draws random numbers in evaluation",
+    ),
+    "the batch beside large scores": (
+        "        y = self.dense(self.features(x))\n        return 50 + y + 0.1 * (y - y.mean(0))",
+        r"the scores of an image depend on the others of its batch",
     ),
     "the batch": (
         "        y = self.features(x)\n        return self.dense(y - y.mean(0))",

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 
 import pytest
 import torch
@@ -35,6 +36,44 @@ def test_folding_leaves_scores_and_layers(model, random_network):
     assert {layer.node for layer in before} <= {node.name for node in folded.graph.nodes}
     with torch.inference_mode():
         assert torch.equal(network(x), expected)
+
+
+def _tripled(network):
+    network[0].register_forward_hook(lambda module, given, made: 3 * made)
+
+
+def _old_weight_norm(network):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        nn.utils.weight_norm(network[0])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda network: nn.utils.parametrizations.weight_norm(network[0]),
+        lambda network: nn.utils.parametrizations.spectral_norm(network[0]),
+        _old_weight_norm,
+        _tripled,
+        lambda network: network[1].register_forward_pre_hook(lambda module, given: 3 * given[0]),
+    ],
+    ids=["weight norm", "spectral norm", "old weight norm", "hook", "hook before"],
+)
+def test_a_convolution_of_more_than_its_class_is_as_it_is(change):
+    """Its weights are made at each call, or a hook makes something of what it gives."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(256, 256, 3, padding=1), nn.BatchNorm2d(256), nn.ReLU(), nn.Conv2d(256, 3, 8), nn.Flatten()
+    )
+    network[1].running_mean.normal_()
+    network[1].running_var.uniform_(0.5, 1.5)
+    assert engine.Winograd.suits(network[0])
+    change(network)
+    x = torch.randn(2, 256, 8, 8)
+    with torch.no_grad():
+        expected = network.eval()(x)
+        found = engine.hasten(engine.fold(tracing.trace(network)))(x)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 class Awkward(nn.Module):

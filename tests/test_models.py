@@ -256,24 +256,26 @@ def test_networks_that_are_too_large_are_left_out(monkeypatch):
 
 
 def test_only_what_is_not_known_is_tried(tmp_path, monkeypatch):
-    """A failure is tried again, and so is what other versions made; what is known is not."""
+    """A failure is tried again, and so is what other versions or other code made; what is known is not."""
     tried = []
 
     def apart(library, family):
         tried.append(family)
-        return {"library": library, "family": family, "versions": command.versions(), "left out": "it is large"}
+        return {"library": library, "family": family, **made, "left out": "it is large"}
 
+    made = {"versions": command.versions(), "code": command.code()}
     monkeypatch.setattr(command, "apart", apart)
     path = tmp_path / "results" / "models.jsonl"
-    asked = [("torchvision", name) for name in "abcd"]
+    asked = [("torchvision", name) for name in "abcde"]
     first = command.collect(path, asked[:1], 1)
     with path.open("a") as file:
-        for family, more in (("b", {"failed": "so"}), ("c", {"versions": {"torch": "0"}, "left out": "large"})):
-            entry = {"library": "torchvision", "family": family, "versions": command.versions()} | more
+        others = {"b": {"failed": "so"}, "c": {"versions": {"torch": "0"}}, "d": {"code": ["other"]}}
+        for family, more in others.items():
+            entry = {"library": "torchvision", "family": family, "left out": "large"} | made | more
             file.write(json.dumps(entry) + "\n")
     entries = command.collect(path, asked, 1)
-    assert tried == ["a", "b", "c", "d"] and entries[0] == first[0]
-    assert [entry["family"] for entry in entries] == [*"abcd"] and all("left out" in entry for entry in entries)
+    assert tried == ["a", "b", "c", "d", "e"] and entries[0] == first[0]
+    assert [entry["family"] for entry in entries] == [*"abcde"] and all("left out" in entry for entry in entries)
 
 
 def test_one_of_each_family_is_its_smallest():

@@ -481,6 +481,97 @@ def test_where_no_axis_is_of_channels_each_unit_is_one():
     assert (channels.count, channels.area, channels.of_unit(17), channels.unit(17)) == (120, 1, 17, 17)
 
 
+class Heads(nn.Module):
+    """A map in windows, heads x tokens x tokens of an attention of ReLUs, and maps that are pooled and concatenated."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc, self.mix = nn.Conv2d(3, 4, 1), nn.Linear(4, 16), nn.Linear(16, 16)
+        self.back, self.dense = nn.Conv2d(16, 4, 1), nn.Linear(8 * 16, 5)
+
+    def forward(self, x):
+        x = F.relu(F.max_pool2d(self.conv(F.relu(x)), 2))
+        # Four windows of four tokens of four features.
+        windows = x.unflatten(2, (2, 2)).unflatten(4, (2, 2)).permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(1, 2)
+        windows = F.gelu(self.fc(windows))
+        heads = self.mix(windows.flatten(1, 2)).unflatten(2, (4, 4)).transpose(1, 2)
+        weights = F.relu(heads @ heads.transpose(-1, -2))
+        x = (weights @ heads).transpose(1, 2).flatten(2).transpose(1, 2).unflatten(2, (4, 4))
+        x = torch.cat([self.back(x), self.back(2 * x)], 1)
+        return self.dense(F.silu(x).flatten(1))
+
+
+def test_what_is_no_map_has_no_channels_height_and_width():
+    """Windows, tokens and heads have three axes, too; maps have them behind a pooling and a concatenation as well."""
+    network = seeded(Heads)
+    found = layers.find(network, tracing.trace(network, pictures(1)), pictures(1))
+    of_map, unknown = ("channels", "height", "width"), ("axis0", "axis1", "axis2")
+    assert [(layer.shape, layer.axes) for layer in found] == [
+        ((3, 8, 8), of_map),
+        ((4, 4, 4), of_map),
+        ((4, 4, 16), ("height", "width", "channels")),
+        ((4, 16, 16), unknown),
+        ((8, 4, 4), of_map),
+    ]
+
+
+@pytest.mark.parametrize(("windows", "known"), [(2, True), (1, False)])
+def test_a_map_is_square(windows, known):
+    """So many windows as tokens in one look like a map with the channels last; any other number does not."""
+
+    class Windows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fc, self.dense = nn.Conv2d(3, 4, 2, stride=2), nn.Linear(4, 5), nn.Linear(5 * 16, 5)
+
+        def forward(self, x):
+            tokens = self.conv(x).flatten(2).transpose(1, 2).unflatten(1, (windows**2, 16 // windows**2))
+            return self.dense(F.gelu(self.fc(tokens)).flatten(1))
+
+    network = seeded(Windows)
+    (layer,) = layers.find(network, tracing.trace(network, pictures(1)), pictures(1))
+    assert (layer.axes == ("height", "width", "channels")) == known
+
+
+def test_a_bias_is_no_branch():
+    """What adds a parameter joins nothing."""
+
+    class Biased(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.act, self.bias = nn.Conv2d(4, 4, 1), nn.GELU(), nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            return self.act(self.conv(x)) + self.bias
+
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = Biased(), Biased()
+
+        def forward(self, x):
+            x = x + self.one(x)
+            return x + self.two(x)
+
+    class Whole(Simple):
+        def __init__(self):
+            super().__init__(nn.ReLU())
+            self.blocks = nn.Sequential(Residual(), Residual())
+
+        def forward(self, x):
+            return self.dense(self.blocks(self.conv(x)).flatten(1))
+
+    for way in ("fx", "export"):
+        network = seeded(Whole)
+        traced = tracing.trace(network, pictures(1))
+        if way == "export":
+            traced = tracing.measure(
+                tracing._loaded(tracing.exported(network, pictures(1)), torch.device("cpu")), pictures(1)
+            )
+        found = layers.find(network, traced, pictures(1))
+        assert [layer.block for layer in found] == ["blocks.0", "blocks.0", "blocks.1", "blocks.1"], way
+
+
 def test_blocks_are_what_joins_branches():
     """A residual block without a change of size adds, one with it does not, and is a block of the same class."""
 
@@ -658,6 +749,79 @@ def test_a_module_is_named_for_what_is_read_outside_of_it():
         torch.testing.assert_close(found, network.first(network.conv(x)))
 
 
+class Torchs(nn.Module):
+    """Layers of a Transformer as torch has them, which compute as one operation where nobody looks."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.dense = nn.Conv2d(3, 8, 4, stride=4), nn.Linear(8, 5)
+        layer = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True, activation="gelu")
+        self.act, self.encoder = nn.GELU(), nn.TransformerEncoder(layer, 2)
+
+    def forward(self, x):
+        return self.dense(self.encoder(self.act(self.conv(x)).flatten(2).transpose(1, 2)).mean(1))
+
+
+def test_non_linearities_of_torchs_transformers_are_layers():
+    """They are no one operation; each of its layers is a module by name, and gives what the module gives."""
+    network, x = seeded(Torchs), pictures(size=16)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    traced = tracing.trace(network, x[:1])
+    assert torch.backends.mha.get_fastpath_enabled() == fast
+    found = layers.find(network, traced, x[:1], ["encoder.layers.0"])
+    assert [(layer.name, layer.shape) for layer in found] == [
+        ("act", (8, 4, 4)),
+        ("encoder.layers.0.gelu", (16, 12)),
+        ("encoder.layers.0", (16, 8)),
+        ("encoder.layers.1.gelu", (16, 12)),
+    ]
+    with torch.inference_mode():
+        tokens = network.act(network.conv(x)).flatten(2).transpose(1, 2)
+        first = network.encoder.layers[0]
+        expected = {
+            "encoder.layers.0": first(tokens),
+            "encoder.layers.0.gelu": F.gelu(first.linear1(first.norm1(tokens + first._sa_block(tokens, None, None)))),
+        }
+        for layer in found:
+            parts = cuts.cut(traced, layer.node)
+            alive = parts.prefix(x)
+            torch.testing.assert_close(parts.tail(*alive), network(x))
+            torch.testing.assert_close(alive[0], expected.get(layer.name, alive[0]))
+
+
+def _hooked(network):
+    network.act.register_forward_hook(lambda module, given, made: 3 * made + 1)
+    return network
+
+
+def _own_forward(network):
+    forward = network.act.forward
+    network.act.forward = lambda x: 3 * forward(x) + 1
+    return network
+
+
+@pytest.mark.parametrize("way", [_hooked, _own_forward])
+def test_what_a_hook_makes_of_a_relu_is_made_behind_a_cut_too(way):
+    """A tail has torch's function in the place of a ReLU, where that is all that the module does."""
+
+    class Two(Simple):
+        def __init__(self):
+            super().__init__(nn.ReLU())
+            self.before = nn.ReLU()
+
+        def forward(self, x):
+            return self.dense(self.act(self.conv(self.before(x))).flatten(1))
+
+    network, x = way(seeded(Two)), pictures()
+    traced = tracing.trace(network, x[:1])
+    with torch.inference_mode():
+        expected = network(x)
+        plain = network.dense(F.relu(network.conv(network.before(x))).flatten(1))
+        assert not torch.allclose(expected, plain)
+        parts = cuts.cut(traced, "before")
+        torch.testing.assert_close(parts.tail(*parts.prefix(x)), expected)
+
+
 NORMED = """
 import random
 import torch
@@ -696,6 +860,20 @@ def test_a_batch_norm_is_a_layer_in_the_engine(tmp_path):
     activations.record(job.engine(source, device="cpu"), pictures(), [row["node"]], lambda n, v: kept.append(v))
     with torch.inference_mode():
         torch.testing.assert_close(kept[0], network[:2](pictures()))
+
+
+def test_parts_that_give_other_scores_are_refused(tmp_path, monkeypatch):
+    """Were a tail to lose what its network does, no ablation would be made by it."""
+
+    def broken(traced, tail):
+        for node in tail.nodes:
+            if node.target == "2":
+                node.op, node.target = "call_function", F.gelu
+
+    monkeypatch.setattr(cuts, "_overwrite", broken)
+    with pytest.raises(StudyError, match=r"normed\.py:build: cut at 1 it gives other scores than as a whole"):
+        normed(tmp_path, ["1", "conv1"])
+    assert not (tmp_path / "layers.parquet").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Tries whether torchvision's and timm's networks are cut exactly, and writes docs/models.md: `make models`.
 
 Each network runs in a process of its own. What was found of it is kept as a line of results/models.jsonl, so that a
-second call tries only what is not there or has failed; without the file all is tried anew.
+second call with the same code and the same libraries tries only what is not there or has failed.
 """
 
 import argparse
@@ -35,6 +35,7 @@ from readout import StudyError, ablations, cuts, gradients, layer_names, layers,
 from readout.engine import channels_last, fold, hasten
 from readout.named import TIMM
 from runtime import process
+from runtime.code import digest, file_digest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "models.md"
@@ -503,11 +504,16 @@ def apart(library: str, family: str, limit: float = LIMIT, child: Callable = _ch
     except EOFError:
         running.join()
         entry = {"failed": f"its process ended with status {running.exitcode}"}
-    return {"library": library, "family": family, "versions": versions()} | entry
+    return {"library": library, "family": family, "versions": versions(), "code": code()} | entry
 
 
 def versions() -> dict[str, str]:
     return {name: version(name) for name in ("torch", "torchvision", "timm")}
+
+
+def code() -> list[str]:
+    """Hashes of the code that takes part: of the steps that trace, cut and differentiate, and of this file."""
+    return [*map(digest, ("networks", "ablations", "importance")), file_digest(__file__)]
 
 
 def wanted() -> list[tuple[str, str]]:
@@ -517,10 +523,11 @@ def wanted() -> list[tuple[str, str]]:
 
 
 def kept(path: Path) -> dict[tuple[str, str], dict]:
-    """The entries of a file of results that these versions of the libraries made, the newest of each."""
+    """The entries of a file of results that this code and these versions of the libraries made, the newest of each."""
     lines = path.read_text().splitlines() if path.is_file() else []
     entries = [json.loads(line) for line in lines]
-    return {(e["library"], e["family"]): e for e in entries if e["versions"] == versions()}
+    made = {"versions": versions(), "code": code()}
+    return {(e["library"], e["family"]): e for e in entries if made.items() <= e.items()}
 
 
 def collect(path: Path, asked: Sequence[tuple[str, str]], processes: int) -> list[dict]:

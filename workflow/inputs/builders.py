@@ -12,7 +12,7 @@ import inspect
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -48,7 +48,14 @@ _beside: list[str] = []
 
 def _search() -> list[str]:
     """Where modules are looked for: among the installed packages, then in the folder of the run."""
-    return [*(place for place in sys.path if place not in _beside), str(Path.cwd())]
+    here = str(Path.cwd())
+    return [*(place for place in sys.path if place not in ("", here, *_beside)), here]
+
+
+def _reach(*folders: Path) -> None:
+    """Let Python look for modules there, and behind that in the folders of builders' files before."""
+    *installed, here = _search()
+    sys.path[:] = dict.fromkeys([*installed, *map(str, folders), here, *_beside])
 
 
 def file(model: str) -> Path:
@@ -85,67 +92,85 @@ def _root(model: str) -> Path:
     return path.parents[len(source.split(".")) - (path.name != "__init__.py")]
 
 
-def _imported(path: Path, root: Path) -> Iterator[Path]:
-    """The modules below a folder that a module imports, at the top or inside a function."""
+def _roots(model: str) -> tuple[Path, ...]:
+    """The folders where what a builder imports is looked for by name, but for those of other installed packages."""
+    root = _root(model)
+    return (root,) if root.name in INSTALLED else (root, Path.cwd())
+
+
+def _imported(path: Path, base: Path, roots: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+    """The modules below some folders that a module imports, at the top or inside a function, each with its folder.
+
+    `base` is the module's own, in which its relative imports are.
+    """
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names = [(root, alias.name) for alias in node.names]
+            names = [(None, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             if node.level > len(path.parents):
                 continue
-            start = path.parents[node.level - 1] if node.level else root
-            base = f"{node.module}." if node.module else ""
-            names = [(start, f"{base}{alias.name}") for alias in node.names] + [(start, node.module or "")]
+            start = path.parents[node.level - 1] if node.level else None
+            of = f"{node.module}." if node.module else ""
+            names = [(start, f"{of}{alias.name}") for alias in node.names] + [(start, node.module or "")]
         else:
             continue
         for start, name in names:
             steps = [part for part in name.split(".") if part]
+            if not steps:
+                continue
+            if start is None:
+                # In the first folder that has something of the name, as Python does.
+                has = (root for root in roots if (root / steps[0]).is_dir() or (root / f"{steps[0]}.py").is_file())
+                root = next(has, roots[0])
             # A package runs its own __init__.py before its modules.
             for i in range(1, len(steps) + 1):
-                place = start.joinpath(*steps[:i])
-                yield from (p for p in (place.with_suffix(".py"), place / "__init__.py") if p.is_file())
+                place = (start or root).joinpath(*steps[:i])
+                for found in (place.with_suffix(".py"), place / "__init__.py"):
+                    if found.is_file():
+                        yield found, base if start else root
 
 
-def sources(model: str) -> tuple[Path, ...]:
-    """The builder's file and the modules that it imports, directly or not: those below the folder of a file, those of a
-    package and what lies beside it, of an installed package its own.
+def sources(model: str) -> dict[Path, Path]:
+    """The builder's file and the modules that it imports, directly or not, each with the folder that it is named from.
+
+    They are those beside a builder's file, or beside its package, and those in the folder of the run; of an installed
+    package its own.
     """
     source, _ = _parts(model)
-    root = _root(model)
-    inside = root / source.split(".")[0] if root.name in INSTALLED else root
+    root, roots = _root(model), _roots(model)
+    inside = [root / source.split(".")[0]] if root.name in INSTALLED else roots
     first = root / file(model).resolve().name if source.endswith(".py") else file(model)
     packages = [] if source.endswith(".py") else [p for p in first.parents if p.is_relative_to(root) and p != root]
-    seen, queue = set(), [first, *(path for p in packages if (path := p / "__init__.py").is_file())]
+    seen = {}
+    queue = [(first, root), *((path, root) for p in packages if (path := p / "__init__.py").is_file())]
     while queue:
-        path = queue.pop()
+        path, base = queue.pop()
         if path not in seen:
-            seen.add(path)
-            queue += [found for found in _imported(path, root) if found.is_relative_to(inside)]
-    return tuple(sorted(seen))
+            seen[path] = base
+            queue += [each for each in _imported(path, base, roots) if any(map(each[0].is_relative_to, inside))]
+    return dict(sorted(seen.items()))
 
 
 def digest(model: str) -> str:
     """Hash of the source of a builder (`sources`), 16 hexadecimal digits."""
-    root = _root(model)
     content = hashlib.sha256()
-    for path in sources(model):
-        content.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
+    for name, path in sorted((str(path.relative_to(base)), path) for path, base in sources(model).items()):
+        content.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return content.hexdigest()[:16]
 
 
 def _check_modules(model: str) -> None:
     """Refuse modules of other places under the names of those that the hash is of, as two builders' `utils`."""
-    root = _root(model)
-    for path in sources(model):
-        name = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+    # A builder's file is imported by another name.
+    first = file(model).resolve() if _parts(model)[0].endswith(".py") else None
+    for path, base in sources(model).items():
+        name = ".".join(path.relative_to(base).with_suffix("").parts).removesuffix(".__init__")
         found = getattr(sys.modules.get(name), "__file__", None)
-        # A builder's file is imported by another name.
-        renamed = _parts(model)[0].endswith(".py") and path == file(model).resolve()
-        if found and Path(found).resolve() != path.resolve() and not renamed:
+        if found and path != first and Path(found).resolve() != path.resolve():
             raise StudyError(
                 f"model {model}: imports {name} from {found} and not from {path}, since the former was there first; "
                 "rename one of them"
@@ -157,8 +182,8 @@ def _loaded(path: Path, digest: str) -> ModuleType:
     """The module in a file, of the content that the hash is of."""
     # What it imports lies beside it.
     if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))
         _beside.append(str(path.parent))
+    _reach(path.parent)
     spec = importlib.util.spec_from_file_location(f"builder_{path.stem}_{digest}", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -187,7 +212,7 @@ def load(model: str) -> Callable[[int], "nn.Module"]:
         if source.endswith(".py"):
             module = _loaded(path.resolve(), digest(model))
         else:
-            sys.path[:] = dict.fromkeys([*_search(), *sys.path])
+            _reach()
             module = importlib.import_module(source)
             _check_modules(model)
     except StudyError:

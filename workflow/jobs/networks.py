@@ -141,7 +141,7 @@ def _check_weights(source: NetworkSource, built: torch.nn.Module) -> None:
     """
     again, tried = network(source), soundness.images(_blank(source).shape[-1])
     different = soundness.differing(built, again)
-    if not different and not soundness.close(again(tried), built(tried)):
+    if not different and not soundness.same(again(tried), built(tried)):
         different = ["what is no weight of it"]
     if different:
         raise StudyError(
@@ -308,19 +308,28 @@ def _check_engine(source: NetworkSource, traced: torch.fx.GraphModule, nodes: Ma
             f"model {source.model}: gives the same scores for every image; the layer that gives them is drawn as "
             "zeros, perhaps; take weights that were trained"
         )
-    there = {node.name for node in _prepared(traced, hasty=True).graph.nodes}
+    engine = _prepared(traced, hasty=True)
+    there = {node.name for node in engine.graph.nodes}
     if gone := [layer for layer, node in nodes.items() if node not in there]:
         raise StudyError(
             f"layers: {gone[0]}: is one with the batch norm behind it when {source.model} is run; choose the norm, or "
             "the layer behind it"
         )
-    found, after = soundness.values(traced, to_device(tried, torch.device("cpu")), nodes.values())
+    last = to_device(tried, torch.device("cpu"))
+    found, after = soundness.values(engine, last, nodes.values())
     different = [layer for layer, node in nodes.items() if not soundness.close(after[node], before[node])]
     if different or not soundness.close(found, expected):
         raise StudyError(
             f"model {source.model}: {different[0] if different else 'each score'} is another with images in another "
             "layout of memory, in which networks are run; use `reshape`, and nothing that depends on strides"
         )
+    # Of the first layer the part behind it is nearly the whole network; such parts are made anew, and work in place.
+    for layer, node in itertools.islice(nodes.items(), 1):
+        if not soundness.same(cuts.through(engine, node, last), found):
+            raise StudyError(
+                f"model {source.model}: cut at {layer} it gives other scores than as a whole; choose another "
+                "first layer, and please report it"
+            )
 
 
 def _exported_apart(source: NetworkSource) -> Callable[[torch.nn.Module, torch.Tensor], bytes]:

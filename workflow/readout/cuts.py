@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import fx
-from torch.utils._pytree import tree_leaves
 
 from readout import StudyError
 from readout.layers import feeding
-from readout.tracing import COUNTS, Tensor, by_image, is_measured, rectifier
+from readout.tracing import COUNTS, Tensor, by_image, holds_tensors, is_measured, rectifier
 
 
 @dataclass(frozen=True)
@@ -49,14 +48,9 @@ def _overwrite(traced: fx.GraphModule, tail: fx.Graph) -> None:
             node.op, node.target, node.args, node.kwargs = "call_function", function, (source,), {"inplace": True}
 
 
-def _holds_tensors(node: fx.Node) -> bool:
-    """Whether a node gives a tensor or several, as all do that are not measured, and not numbers or sizes alone."""
-    return any(isinstance(leaf, Tensor) for leaf in tree_leaves(node.meta["measured"])) if is_measured(node) else True
-
-
 def _several(node: fx.Node) -> bool:
     """Whether a node gives several tensors, as a split does."""
-    return is_measured(node) and _holds_tensors(node) and not isinstance(node.meta["measured"][0], Tensor)
+    return is_measured(node) and holds_tensors(node) and not isinstance(node.meta["measured"][0], Tensor)
 
 
 def _times(first: torch.Tensor, factor: int) -> int:
@@ -106,14 +100,14 @@ def _parts(traced: fx.GraphModule, node_name: str) -> _Parts:
     own: set[fx.Node] = set()
     for node in before:
         of_weights = node.op != "placeholder" and own.issuperset(node.all_input_nodes)
-        if node.op == "get_attr" or (is_measured(node) and (of_weights or not _holds_tensors(node))):
+        if node.op == "get_attr" or (is_measured(node) and (of_weights or not holds_tensors(node))):
             own.add(node)
     needed = {source for node in [*behind, output] for source in node.all_input_nodes}
     made = []
     for node in reversed(before):
         if node in needed and node in own and node is not nodes[at]:
             made.append(node)
-            needed.update(node.all_input_nodes if _holds_tensors(node) else ())
+            needed.update(node.all_input_nodes if holds_tensors(node) else ())
     alive = [nodes[at], *(node for node in before if node in needed and node not in own and node is not nodes[at])]
     for node in alive:
         if not by_image(node):
@@ -131,7 +125,7 @@ def check(traced: fx.GraphModule, node_name: str) -> None:
     graph = fx.Graph()
     first = graph.placeholder("layer")
     for node in parts.own:
-        if not _holds_tensors(node):
+        if not holds_tensors(node):
             _size(graph, first, *node.meta["measured"], node.name)
 
 
@@ -151,7 +145,7 @@ def cut(traced: fx.GraphModule, node_name: str) -> Cut:
     copies = {node: tail.placeholder(node.name) for node in parts.alive}
     first = copies[parts.alive[0]]
     for node in parts.own:
-        if _holds_tensors(node):
+        if holds_tensors(node):
             copies[node] = tail.node_copy(node, copies.__getitem__)
         else:
             copies[node] = _size(tail, first, *node.meta["measured"], node.name)
@@ -160,6 +154,13 @@ def cut(traced: fx.GraphModule, node_name: str) -> Cut:
     tail.output(copies[parts.output.args[0]])
     _overwrite(traced, tail)
     return Cut(_module(traced, prefix), _module(traced, tail))
+
+
+@torch.inference_mode()
+def through(traced: fx.GraphModule, node_name: str, images: torch.Tensor) -> torch.Tensor:
+    """The scores of images [N, outputs] by the two parts, one after the other."""
+    parts = cut(traced, node_name)
+    return parts.tail(*parts.prefix(images))
 
 
 def cut_before(traced: fx.GraphModule, node_name: str) -> Cut:

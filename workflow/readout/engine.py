@@ -11,6 +11,8 @@ from torch import fx, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from readout.tracing import is_plain
+
 KERNEL, STEP = 3, 5
 """Weights and outputs per side of a tile."""
 SIDE = STEP + KERNEL - 1
@@ -40,8 +42,11 @@ def fold(traced: fx.GraphModule) -> fx.GraphModule:
     for norm in calls:
         source = norm.args[0] if norm.args else None
         if (
-            isinstance(modules[norm], nn.BatchNorm2d)
-            and isinstance(modules.get(source), nn.Conv2d)
+            type(modules[norm]) is nn.BatchNorm2d
+            # One whose weights are made at each call (`torch.nn.utils.parametrize`) is of another type.
+            and type(modules.get(source)) is nn.Conv2d
+            and is_plain(modules[norm])
+            and is_plain(modules[source])
             and len(source.users) == called[source.target] == 1
         ):
             traced.set_submodule(source.target, fuse_conv_bn_eval(modules[source], modules[norm]))
@@ -172,7 +177,7 @@ def hasten(traced: fx.GraphModule) -> fx.GraphModule:
     """Put `Winograd` where it pays on a CPU with MKL, in place; elsewhere it was not measured."""
     if torch.backends.mkl.is_available():
         for path, module in [*traced.named_modules()]:
-            if type(module) is nn.Conv2d and Winograd.suits(module):
+            if type(module) is nn.Conv2d and is_plain(module) and Winograd.suits(module):
                 traced.set_submodule(path, Winograd(module))
     return traced
 

@@ -13,12 +13,24 @@ from torchvision.ops import Permute
 
 from readout.engine import Winograd
 from readout.named import Named
-from readout.tracing import ATEN, FUNCTIONS, MODULES, by_image, is_layer, is_measured, measure
+from readout.tracing import ATEN, FUNCTIONS, MODULES, Tensor, by_image, holds_tensors, is_layer, is_measured, measure
 
 WEIGHTED = (nn.Conv2d, nn.Linear, Winograd)
 ADDITIONS = (operator.add, torch.add, ATEN.add.Tensor)
 JOINS = (*ADDITIONS, torch.cat, ATEN.cat.default)
 """What joins the branches of a block."""
+PRODUCTS = (
+    operator.matmul,
+    torch.matmul,
+    torch.bmm,
+    torch.einsum,
+    "matmul",
+    "bmm",
+    ATEN.matmul.default,
+    ATEN.bmm.default,
+    ATEN.einsum.default,
+)
+"""Products of tensors, as of an attention, whose axes are others than those of either."""
 CONVOLUTIONS = (ATEN.conv2d.default, ATEN.conv2d.padding, ATEN.convolution.default)
 BLOCKS = (InvertedResidual, Bottleneck, BasicBlock)
 """Blocks whose layers are named by their number."""
@@ -174,7 +186,9 @@ def _blocks(traced: fx.GraphModule, layers: Sequence[fx.Node], modules: dict[str
     joining = {
         type(modules[_inside(node)[-1]])
         for node in traced.graph.nodes
-        if node.op == "call_function" and node.target in JOINS and len(node.all_input_nodes) > 1 and _inside(node)
+        if node.op == "call_function" and node.target in JOINS and _inside(node)
+        # A bias that is added is no branch.
+        if len([source for source in node.all_input_nodes if source.op != "get_attr"]) > 1
     }
     found = {}
     for node in layers:
@@ -183,31 +197,46 @@ def _blocks(traced: fx.GraphModule, layers: Sequence[fx.Node], modules: dict[str
     return found
 
 
-def channels_last(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether the features of a map [N, ., ., .] are its last axis, by what computes it."""
+def _mapped(traced: fx.GraphModule, node: fx.Node) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The axes of a map [N, ., ., .] by what computes it, with the shape that this gives; none where nothing tells."""
     while node.all_input_nodes:
         module = traced.get_submodule(node.target) if node.op == "call_module" else None
+        given = node.meta["measured"][0]
+        shape = given.shape[1:] if isinstance(given, Tensor) else ()
         if isinstance(module, nn.Linear) or node.target is ATEN.linear.default:
-            return True
+            return LAST, shape
         if isinstance(module, nn.Conv2d | nn.BatchNorm2d | Winograd) or node.target in CONVOLUTIONS:
-            return False
+            return AXES[3], shape
+        if node.target in PRODUCTS:
+            break
         moved = module.dims if isinstance(module, Permute) else None
         if node.target in ("permute", torch.permute, ATEN.permute.default):
             moved = node.kwargs.get("dims", node.args[1:])
             moved = moved[0] if len(moved) == 1 else moved
         if moved is not None and tuple(moved) in ((0, 2, 3, 1), (0, 3, 1, 2)):
-            return tuple(moved) == (0, 2, 3, 1)
+            return (LAST if tuple(moved) == (0, 2, 3, 1) else AXES[3]), shape
         # Of what the image gives, and not of weights that are added to it.
         node = next((source for source in node.all_input_nodes if source.op != "get_attr"), node.all_input_nodes[0])
-    return False
+    return (AXES[3], node.meta["measured"][0].shape[1:]) if node.op == "placeholder" else ((), ())
 
 
 def axes(traced: fx.GraphModule, node: fx.Node) -> tuple[str, ...]:
-    """The names of the axes of a node's output for one image; the graph is measured."""
+    """The names of the axes of a node's output for one image; `axis0` and so on where they are not known.
+
+    Three axes may be a map's, or heads, tokens and features. The graph is measured.
+    """
     shape = node.meta["measured"][0].shape[1:]
-    if len(shape) == 3 and channels_last(traced, node):
-        return LAST
-    return AXES.get(len(shape), tuple(f"axis{i}" for i in range(len(shape))))
+    unknown = tuple(f"axis{i}" for i in range(len(shape)))
+    if len(shape) != 3:
+        return AXES.get(len(shape), unknown)
+    found, origin = _mapped(traced, node)
+    if len(origin) != 3:
+        return unknown
+    own, given = (dict(zip(found, sizes, strict=True)) for sizes in (shape, origin))
+    # ASSUME: a map is square, as the images are; a pooling makes it smaller, and a concatenation gives it channels.
+    same = {name for name in found if own[name] == given[name]}
+    is_map = own["height"] == own["width"] and ("channels" in same or same >= {"height", "width"})
+    return found if is_map else unknown
 
 
 def studied(node: fx.Node) -> bool:
@@ -235,6 +264,8 @@ def _others(traced: fx.GraphModule, layers: Collection[str]) -> dict[str, fx.Nod
     A module's node is the one of its nodes that is read outside of it; one that gives several has no name.
     """
     nodes = [node for node in traced.graph.nodes if node.op not in ("placeholder", "output", "get_attr")]
+    # Sizes may be read anywhere.
+    nodes = [node for node in nodes if holds_tensors(node)]
     given: dict[str, list[fx.Node]] = {}
     for node in nodes:
         for path in dict.fromkeys(_inside(node)):

@@ -12,7 +12,11 @@ from readout.tracing import Recorder
 SEVERAL = 3
 """Images with which a network is tried."""
 CLOSE = 1e-3
-"""Part of the largest score by which scores may differ that are equal but for rounding."""
+"""Part of the largest value by which values may differ that are equal but for rounding."""
+PART = 1e-2
+"""Part of their standard deviation over images, averaged over the outputs, by which scores may differ."""
+FINEST = 1e-5
+"""Part of the largest score by which scores may differ in any case: of float32's seven digits two are spare."""
 
 
 def images(size: int) -> torch.Tensor:
@@ -21,8 +25,18 @@ def images(size: int) -> torch.Tensor:
 
 
 def close(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    """Whether scores are equal but for rounding."""
+    """Whether values are equal but for rounding, beside the largest of them."""
     return torch.allclose(found, expected, rtol=0, atol=CLOSE * expected.abs().max().item())
+
+
+def same(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether scores of the first images are equal but for rounding; `expected` [SEVERAL, outputs] are those of all.
+
+    Judged beside what tells images apart, too: a constant that is added to all scores must not hide a difference.
+    """
+    largest = expected.abs().max().item()
+    most = min(CLOSE * largest, max(PART * expected.std(0).mean().item(), FINEST * largest))
+    return torch.allclose(found, expected[: len(found)], rtol=0, atol=most)
 
 
 @torch.inference_mode()
@@ -37,7 +51,15 @@ def scores(network: nn.Module, size: int, outputs: int) -> torch.Tensor:
             return network(given)
 
     tried = images(size)
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
     found = run(tried, seed=0)
+    after = dict(network.named_buffers())
+    changed = [name for name, buffer in before.items() if not torch.equal(buffer, after.get(name, torch.empty(0)))]
+    if changed:
+        raise StudyError(
+            f"changes {changed[0]} in evaluation, so that its scores may depend on what it has seen before; let it do "
+            "so in training alone"
+        )
     if not isinstance(found, torch.Tensor) or found.shape != (SEVERAL, outputs):
         given = list(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
         raise StudyError(
@@ -46,12 +68,12 @@ def scores(network: nn.Module, size: int, outputs: int) -> torch.Tensor:
         )
     if not torch.isfinite(found).all():
         raise StudyError("a score is not finite; the network or its weights are broken")
-    if not close(run(tried, seed=1), found):
+    if not same(run(tried, seed=1), found):
         raise StudyError(
             "draws random numbers in evaluation, so that a score is not one number; switch that off where `training` "
             "is False"
         )
-    if not close(run(tried[:1], seed=0), found[:1]):
+    if not same(run(tried[:1], seed=0), found):
         raise StudyError(
             "the scores of an image depend on the others of its batch; use what is fixed in evaluation, as a batch "
             "norm with running statistics"
@@ -62,7 +84,7 @@ def scores(network: nn.Module, size: int, outputs: int) -> torch.Tensor:
 @torch.inference_mode()
 def check_graph(traced: fx.GraphModule, size: int, expected: torch.Tensor) -> None:
     """Refuse a graph that does not give the network's own scores."""
-    if not close(traced(images(size)), expected):
+    if not same(traced(images(size)), expected):
         raise StudyError("its traced graph gives other scores; it does more than a graph can say")
 
 

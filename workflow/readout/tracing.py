@@ -63,6 +63,15 @@ OUT_OF_PLACE = {
 """Functions that overwrite what they are given, and those that do not."""
 ASSERTIONS = (torch._assert, ATEN._assert_scalar.default, ATEN._assert_tensor_metadata.default)
 
+OPAQUE = (
+    nn.Transformer,
+    nn.TransformerEncoder,
+    nn.TransformerEncoderLayer,
+    nn.TransformerDecoder,
+    nn.TransformerDecoderLayer,
+)
+"""torch's modules with non-linearities inside, which torch.fx would take for one operation."""
+
 _tracing = threading.Lock()
 LIBRARIES = tuple(sysconfig.get_path(name) + "/torch/" for name in ("purelib", "platlib"))
 """Where torch's own code lies, in which no line of a network's is at fault."""
@@ -78,6 +87,9 @@ class _Tracer(fx.Tracer):
     def __init__(self):
         super().__init__()
         self.thread = threading.get_ident()
+
+    def is_leaf_module(self, m, module_qualified_name):
+        return super().is_leaf_module(m, module_qualified_name) and not isinstance(m, OPAQUE)
 
     def call_module(self, m, forward, args, kwargs):
         if threading.get_ident() != self.thread:
@@ -99,6 +111,9 @@ def exported(network: nn.Module, image: torch.Tensor) -> bytes:
     # Of one image torch.export makes a graph for one image.
     batch = (image.expand(2, -1, -1, -1).contiguous(),)
     content = io.BytesIO()
+    # Else a layer of a Transformer is one operation, its non-linearity inside.
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
@@ -108,6 +123,8 @@ def exported(network: nn.Module, image: torch.Tensor) -> bytes:
             torch.export.save(program.run_decompositions({}), content)
     except Exception as error:
         raise StudyError(_untraceable(network, error)) from error
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
     return content.getvalue()
 
 
@@ -219,6 +236,11 @@ def _recorded(network: nn.Module, overwriting: Collection[str]) -> fx.GraphModul
     return traced
 
 
+def is_plain(module: nn.Module) -> bool:
+    """Whether a module of torch's does what its class does, and has neither hooks nor a `forward` of its own."""
+    return not (module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+
+
 def is_layer(network: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a node of the graph is a non-linearity."""
     if node.op == "call_module":
@@ -236,10 +258,10 @@ def _is_relu6(node: fx.Node) -> bool:
 
 
 def rectifier(network: fx.GraphModule, node: fx.Node) -> Callable[[torch.Tensor], torch.Tensor] | None:
-    """torch's function of a node that is a ReLU or a ReLU6; None for any other."""
-    if not is_layer(network, node):
-        return None
+    """torch's function of a node that is a ReLU or a ReLU6 and no more; None for any other."""
     module = network.get_submodule(node.target) if node.op == "call_module" else None
+    if not is_layer(network, node) or (module is not None and not is_plain(module)):
+        return None
     if isinstance(module, nn.ReLU6) or _is_relu6(node):
         return F.relu6
     return F.relu if isinstance(module, nn.ReLU) or node.target in (*FUNCTIONS["relu"], "relu") else None
@@ -306,6 +328,11 @@ def measure(traced: fx.GraphModule, image: torch.Tensor) -> fx.GraphModule:
 
 def is_measured(node: fx.Node) -> bool:
     return "measured" in node.meta
+
+
+def holds_tensors(node: fx.Node) -> bool:
+    """Whether a node gives a tensor or several, as all do that are not measured, and not numbers or sizes alone."""
+    return any(isinstance(leaf, Tensor) for leaf in tree_leaves(node.meta["measured"])) if is_measured(node) else True
 
 
 def by_image(node: fx.Node) -> bool:
