@@ -765,9 +765,7 @@ class Torchs(nn.Module):
 def test_non_linearities_of_torchs_transformers_are_layers():
     """They are no one operation; each of its layers is a module by name, and gives what the module gives."""
     network, x = seeded(Torchs), pictures(size=16)
-    fast = torch.backends.mha.get_fastpath_enabled()
     traced = tracing.trace(network, x[:1])
-    assert torch.backends.mha.get_fastpath_enabled() == fast
     found = layers.find(network, traced, x[:1], ["encoder.layers.0"])
     assert [(layer.name, layer.shape) for layer in found] == [
         ("act", (8, 4, 4)),

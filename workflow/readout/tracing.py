@@ -111,9 +111,6 @@ def exported(network: nn.Module, image: torch.Tensor) -> bytes:
     # Of one image torch.export makes a graph for one image.
     batch = (image.expand(2, -1, -1, -1).contiguous(),)
     content = io.BytesIO()
-    # Else a layer of a Transformer is one operation, its non-linearity inside.
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
@@ -123,8 +120,6 @@ def exported(network: nn.Module, image: torch.Tensor) -> bytes:
             torch.export.save(program.run_decompositions({}), content)
     except Exception as error:
         raise StudyError(_untraceable(network, error)) from error
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
     return content.getvalue()
 
 
