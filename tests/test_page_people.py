@@ -19,7 +19,7 @@ from jobs import page
 from jobs.pictures import STIMULI
 from jobs.trials import TRIALS
 from occlusion_page import built, made
-from readout import StudyError, answers
+from readout import StudyError, answers, legibility
 from readout.answers import Person
 from runtime import parquet
 from workflow import ROOT, ran
@@ -167,6 +167,35 @@ def test_queries_that_are_shown_elsewhere_are_not_told(kept):
     assert foreign == set(easy[8:11])
     for attack in (_in_common, _not_lent, _told, _otherwise):
         assert not list(attack(whole)), attack.__name__
+
+
+def of_another_target(rows):
+    """The same trials drawn for another target, whose names and cells alone are others."""
+    return [
+        row | {"class_id": "7", "cell": "s1m1", "trial": hashlib.sha256(row["trial"].encode()).hexdigest()[:16]}
+        for row in rows
+    ]
+
+
+def test_a_unit_of_two_targets_is_one_unit():
+    """As in the analysis. A session asks each once, and what it practises it does not ask; a lot says of which target."""
+    rows, _ = made(20, SETS, conditions=("none", "natural"))
+    both = [*rows, *of_another_target(rows)]
+    by_condition = page.tasks(both, SETS, seed=0)
+    targets = collections.defaultdict(set)
+    for listed in by_condition.values():
+        for task in listed:
+            main = [trial.row for trial, _ in task.shown if trial.kind == "main"]
+            assert sorted(row["unit"] for row in main) == list(range(20))
+            asked = [(trial.row["unit"], trial.row["set"]) for trial, _ in task.shown]
+            asked += [(trial.row["unit"], trial.row["set"]) for trial in task.practice]
+            assert len(set(asked)) == len(asked)
+            for trial in (*(trial for trial, _ in task.shown), *task.practice):
+                targets[trial.row["unit"]].add(trial.row["class_id"])
+    assert {len(names) for names in targets.values()} == {1}
+    assert 4 <= sum(names == {"7"} for names in targets.values()) <= 16
+    row = rows[0]
+    assert page.unit(row) == tuple(row[name] for name in legibility.UNIT)
 
 
 def test_sides_are_coin_flips_of_tasks_and_trials():

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from jobs import image_sets
 from jobs.pictures import HASH, STIMULI, digest
-from jobs.trials import ASKED, GRID, read_trials
+from jobs.trials import ASKED, read_trials
 from readout import StudyError
 from readout.answers import PRACTICE, Planned
 from readout.conditions import CONDITIONS, NONE
@@ -72,8 +72,8 @@ class Task:
 
 
 def unit(row: Mapping) -> tuple:
-    """The grid and the unit of a trial."""
-    return tuple(row[name] for name in (*GRID, "unit"))
+    """The unit of a trial: as in the analysis, the same one of two targets is one unit."""
+    return row["network"], row["layer"], row["unit"]
 
 
 def _lot(*of: object) -> int:
@@ -84,6 +84,16 @@ def _lot(*of: object) -> int:
 def _trial(row: Mapping, kind: str, least: str | None = None) -> Trial:
     least = row["min"] if least is None else least
     return Trial(row, kind, tuple(sorted((least, row["max"]))), row["max"])
+
+
+def _once(rows: Sequence[Mapping], seed: int) -> list[Mapping]:
+    """The trials of each unit under one of its targets, in all conditions: the same is asked under the others."""
+    targets: dict[tuple, set[str]] = {}
+    for row in rows:
+        targets.setdefault(unit(row), set()).add(row["class_id"])
+    # ASSUME: a lot says for which of its targets a unit is asked, so that none has all that are shared.
+    kept = {of: min(names, key=lambda name: (_lot(seed, of, name), name)) for of, names in targets.items()}
+    return [row for row in rows if kept[unit(row)] == row["class_id"]]
 
 
 def _foreign(rows: Sequence[Mapping]) -> dict[tuple, str]:
@@ -153,7 +163,7 @@ def tasks(rows: Sequence[Mapping], sets: int, seed: int) -> dict[str, list[Task]
         )
     last = sets - 1
     # Not the order of the tables, which could tell something.
-    rows = sorted(rows, key=lambda row: row["trial"])
+    rows = sorted(_once(rows, seed), key=lambda row: row["trial"])
     conditions = [condition for condition in CONDITIONS if any(row["condition"] == condition for row in rows)]
     beside = _beside(rows, last, conditions)
     found: dict[str, list[Task]] = {}
