@@ -194,7 +194,8 @@ def content(by_condition: Mapping[str, Sequence[Task]], study: str) -> dict:
     `trials` are in the order of their ids, and each `pair` in that of its pictures' hashes; a task lists indices of
     trials, each with the side of the pair that is left, or, in practice, with the answer. A trial has one pair, and all
     that it says of it is the same whichever of the two is the answer. Catch trials are not marked, but whoever counts
-    finds them: they are in all tasks of their condition.
+    finds them, as they are in all tasks of their condition; and in `none`, where a person can see the answer, whoever
+    tries names finds it, too, as an id is of the trial's own queries.
     """
     trials = {
         trial.id: trial
