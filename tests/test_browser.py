@@ -19,7 +19,7 @@ pytestmark = [
         bool(MISSING), reason=f"{' and '.join(MISSING)} not found: apt-get install chromium chromium-driver"
     ),
 ]
-UNITS, SETS = 7, 3
+UNITS, SETS = 10, 3
 KEYS = "sdfjkl"
 
 
@@ -253,13 +253,18 @@ def test_the_policy_is_in_force(study, tmp_path):
         assert tab.run("return window.foreign ?? null") is None
         # That what is asked for is seen here is why the other tests can say that nothing is.
         asked, blocked = {}, set()
-        for event in tab.events():
-            given = event["params"]
-            if event["method"] == "Network.requestWillBeSent":
-                asked[given["request"]["url"]] = given["requestId"]
-            elif event["method"] == "Network.loadingFailed" and given.get("blockedReason") == "csp":
-                blocked.add(given["requestId"])
-        assert asked["http://127.0.0.1:9/x.png"] in blocked
+
+        def refused() -> bool:
+            """Whether the browser has reported so far that the picture from elsewhere was asked for and refused."""
+            for event in tab.events():
+                given = event["params"]
+                if event["method"] == "Network.requestWillBeSent":
+                    asked[given["request"]["url"]] = given["requestId"]
+                elif event["method"] == "Network.loadingFailed" and given.get("blockedReason") == "csp":
+                    blocked.add(given["requestId"])
+            return asked.get("http://127.0.0.1:9/x.png") in blocked
+
+        tab.wait(refused)
 
 
 def test_who_answers_what(study, tmp_path):

@@ -1313,7 +1313,7 @@ class Spots(nn.Module):
 
 @pytest.fixture(scope="module")
 def occluded(tmp_path_factory):
-    """Two units of each of a grid's four cells, looked at to the end, and each step to run anew on their files."""
+    """Four units of each of a grid's four cells, looked at to the end, and each step to run anew on their files."""
     root = tmp_path_factory.mktemp("occluded")
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
@@ -1339,7 +1339,7 @@ def occluded(tmp_path_factory):
             return list(paths.values())
 
         def draw() -> list[str]:
-            how = {"classes": ["a", "b"], "units": 2, "per": "cell", "sets": 3, "bin": 3, "references": 5, "top": 1.0}
+            how = {"classes": ["a", "b"], "units": 4, "per": "cell", "sets": 3, "bin": 3, "references": 5, "top": 1.0}
             of = {"path_to_cells": study.cells, "path_to_pool": file["pool"], "seed": 0}
             return run(occlusions.draw, "units", "sets", **of, **at, **how)
 

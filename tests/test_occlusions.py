@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -13,9 +14,11 @@ from torchvision.transforms import functional
 
 from conftest import through_jobs
 from inputs.study import Study
-from jobs import groups, images, occlusions
+from jobs import groups, images, occlusions, trials
+from jobs.image_sets import EXTREMES
 from readout import StudyError, models
 from readout.layers import Channels
+from runtime import parquet
 from workflow import ROOT
 
 SETS, BIN, REFERENCES, SIDE = 2, 3, 5, 6
@@ -281,6 +284,27 @@ def test_windows_are_where_a_blurred_reference_drives_the_unit_most(study, tmp_p
         best = values[row["top"], row["left"]]
         assert best == pytest.approx(max(values.values()), rel=1e-4)
         assert row["activation"] == pytest.approx(best, rel=1e-4)
+
+
+def test_the_name_of_a_trial_is_the_same_whichever_query_is_right(study, tmp_path):
+    """All that goes into it stands in the study and on the page, so that a name could be made of either order."""
+    paths = run(study, tmp_path).paths
+    extremes = pq.read_table(paths["extremes"])
+    other = {"min_top": "max_top", "min_left": "max_left", "max_top": "min_top", "max_left": "min_left"}
+    swapped = extremes.rename_columns([other.get(name, name) for name in extremes.column_names])
+    parquet.write(tmp_path / "swapped.parquet", swapped.select(EXTREMES.names).to_pylist(), EXTREMES)
+    found = []
+    for path in (paths["extremes"], str(tmp_path / "swapped.parquet")):
+        made = {f"path_to_{name}": str(tmp_path / f"{name}.parquet") for name in ("trials", "stimuli")}
+        of = {f"path_to_{name}": paths[name] for name in ("units", "sets")} | {"path_to_extremes": path}
+        shown = {"path_to_windows": None, "paths_to_visualisations": {}, "chosen": ["none", "natural"]}
+        at = {"network": "small", "layer": "conv2", "class_id": "a", "source": study.grid.source, "study": "small"}
+        trials.assemble(**made, **of, **shown, **at)
+        found.append(pd.read_parquet(made["path_to_trials"]))
+    one, two = found
+    assert len(one) > 10
+    assert one["min"].equals(two["max"]) and one["max"].equals(two["min"])
+    assert one["trial"].equals(two["trial"]) and one["trial"].is_unique
 
 
 def test_a_wide_grid_is_refined_around_both_extremes(study, tmp_path):

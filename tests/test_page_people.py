@@ -19,19 +19,19 @@ from jobs import page
 from jobs.pictures import STIMULI
 from jobs.trials import TRIALS
 from occlusion_page import built, made
-from readout import StudyError, answers
+from readout import StudyError, answers, legibility
 from readout.answers import Person
 from runtime import parquet
 from workflow import ROOT, ran
 
-SETS = 3
+UNITS, SETS = 10, 3
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """A page of six units and three image sets."""
+    """A page of ten units and three image sets."""
     folder = tmp_path_factory.mktemp("page")
-    rows, pictures = made(6, SETS)
+    rows, pictures = made(UNITS, SETS)
     return (*built(folder, rows, pictures, SETS), rows, pictures)
 
 
@@ -91,48 +91,111 @@ def test_no_practice_trial_is_asked_elsewhere(study):
 
 
 def test_catch_trials_of_none_have_a_foreign_query():
-    """The min query is of another unit on another image, and not one that the task shows elsewhere."""
-    rows, _ = made(6, SETS, conditions=("none", "natural"))
+    """Three units on three images lend each other their min queries, the same in all tasks; nothing else is asked of them."""
+    rows, _ = made(UNITS, SETS, conditions=("none", "natural"))
     own = {row["trial"]: row for row in rows}
     mins = {row["min"]: row for row in rows}
     by_condition = page.tasks(rows, SETS, seed=0)
+    catch = [[trial for trial, _ in task.shown if trial.kind == "catch"] for task in by_condition["none"]]
+    assert len({frozenset((trial.id, trial.pair) for trial in of_task) for of_task in catch}) == 1
+    lent = set()
+    for trial in catch[0]:
+        (other,) = set(trial.pair) - {trial.max}
+        lent.add(other)
+        assert trial.max == own[trial.id]["max"] and trial.row["set"] == SETS - 1
+        assert mins[other]["base"] != trial.row["base"]
+    assert lent == {own[trial.id]["min"] for trial in catch[0]}
     for task in by_condition["none"]:
         shown = [s for trial, _ in task.shown for s in trial.pair]
         assert len(set(shown)) == len(shown)
-        for trial, _ in task.shown:
-            row = own[trial.id]
-            assert trial.max == row["max"] and row["max"] in trial.pair
-            (other,) = set(trial.pair) - {trial.max}
-            if trial.kind == "main":
-                assert other == row["min"]
-            else:
-                assert other != row["min"]
-                assert mins[other]["unit"] != row["unit"] and mins[other]["base"] != row["base"]
         assert task.practice == ()
+    foreign = {trial.row["unit"] for trial in catch[0]}
     for task in by_condition["natural"]:
-        assert all(set(trial.pair) == {own[trial.id]["min"], own[trial.id]["max"]} for trial, _ in task.shown)
+        beside = [trial for trial, _ in task.shown if trial.kind == "catch"] + list(task.practice)
+        assert foreign.isdisjoint(trial.row["unit"] for trial in beside)
+        assert len({trial.row["unit"] for trial in beside}) == len(beside) == 7
+    for condition, listed in by_condition.items():
+        for trial in (trial for task in listed for trial, _ in task.shown):
+            if (condition, trial.kind) != ("none", "catch"):
+                assert set(trial.pair) == {own[trial.id]["min"], own[trial.id]["max"]}
 
 
-def test_a_foreign_query_is_of_another_image():
-    """Of two units on the same images neither has a foreign query; with no other unit that is an error."""
-    rows, _ = made(3, 4, conditions=("none",))
-    base = {row["set"]: row["base"] for row in rows if row["unit"] == 0}
-    shared = [row | {"base": base[row["set"]]} if row["unit"] == 1 else row for row in rows]
-    bases = {row["min"]: row["base"] for row in shared}
-    found = 0
+def test_a_foreign_query_is_of_another_image_and_of_the_same_network():
+    """Of two units on one image one alone is among the three; where there are not three in any network that is an error."""
+    rows, _ = made(5, 4, conditions=("none",))
+    base = {(row["unit"], row["set"]): row["base"] for row in rows}
+    shared = [row | {"base": base[min(row["unit"], 2), row["set"]]} for row in rows]
     for task in page.tasks(shared, 4, seed=0)["none"]:
-        for trial, _ in task.shown:
-            if trial.kind == "catch":
-                (other,) = set(trial.pair) - {trial.max}
-                assert bases[other] != trial.row["base"]
-                found += 1
-    assert found == 45
-    same = [row | {"base": "0" * 16} for row in rows]
-    with pytest.raises(StudyError, match="no other unit has a min query on another image"):
+        catch = [trial.row["base"] for trial, _ in task.shown if trial.kind == "catch"]
+        assert sorted(catch) == sorted({row["base"] for row in shared if row["set"] == 3})
+    same = [row | {"base": base[min(row["unit"], 1), row["set"]]} for row in rows]
+    with pytest.raises(StudyError, match=r"image set 3 has trials of 5 units.* take more units"):
         page.tasks(same, 4, seed=0)
-    nets = [row | {"network": f"net{row['unit']}"} for row in rows]
-    with pytest.raises(StudyError, match="no other unit has a min query on another image"):
+    nets = [row | {"network": f"net{row['unit'] % 3}"} for row in rows]
+    with pytest.raises(StudyError, match=r"image set 3 has trials of 5 units.* take more units"):
         page.tasks(nets, 4, seed=0)
+
+
+def test_equal_differences_are_ordered_the_same_in_all_conditions():
+    """Else what one condition practises, with its answer, another would ask."""
+    rows, _ = made(UNITS, SETS)
+    by_condition = page.tasks([row | {"relative_difference": 1.0} for row in rows], SETS, seed=0)
+    practised, caught = (
+        {c: {t.row["unit"] for task in listed for t in of(task)} for c, listed in by_condition.items() if c != "none"}
+        for of in (lambda task: task.practice, lambda task: [t for t, _ in task.shown if t.kind == "catch"])
+    )
+    assert len(set(map(frozenset, practised.values()))) == len(set(map(frozenset, caught.values()))) == 1
+
+
+@pytest.mark.parametrize("kept", [("base", "min", "max"), ("base",)])
+def test_queries_that_are_shown_elsewhere_are_not_told(kept):
+    """Two units may share an image and its queries, and a square may leave its image as it is."""
+    rows, _ = made(12, SETS, conditions=("none", "natural"))
+    at = {(row["unit"], row["set"]): row for row in rows}
+    easy = sorted(range(12), key=lambda unit: -at[unit, SETS - 1]["relative_difference"])
+    # One that would practise and one that would be a catch trial of `none`.
+    for unit in (easy[3], easy[-1]):
+        own, other = at[unit, SETS - 1], at[easy[0], 0]
+        other = other if kept == ("base", "min", "max") else {"base": own["min"]}
+        for row in rows:
+            if (row["unit"], row["set"]) == (unit, SETS - 1):
+                row |= {name: other[name] for name in kept}
+    by_condition = page.tasks(rows, SETS, seed=0)
+    whole = page.content(by_condition, "planted")
+    assert [trial.row["unit"] for trial in by_condition["natural"][0].practice] == easy[4:8]
+    foreign = {trial.row["unit"] for trial, _ in by_condition["none"][0].shown if trial.kind == "catch"}
+    assert foreign == set(easy[8:11])
+    for attack in (_in_common, _not_lent, _told, _otherwise):
+        assert not list(attack(whole)), attack.__name__
+
+
+def of_another_target(rows):
+    """The same trials drawn for another target, whose names and cells alone are others."""
+    return [
+        row | {"class_id": "7", "cell": "s1m1", "trial": hashlib.sha256(row["trial"].encode()).hexdigest()[:16]}
+        for row in rows
+    ]
+
+
+def test_a_unit_of_two_targets_is_one_unit():
+    """As in the analysis. A session asks each once, and what it practises it does not ask; a lot says of which target."""
+    rows, _ = made(20, SETS, conditions=("none", "natural"))
+    both = [*rows, *of_another_target(rows)]
+    by_condition = page.tasks(both, SETS, seed=0)
+    targets = collections.defaultdict(set)
+    for listed in by_condition.values():
+        for task in listed:
+            main = [trial.row for trial, _ in task.shown if trial.kind == "main"]
+            assert sorted(row["unit"] for row in main) == list(range(20))
+            asked = [(trial.row["unit"], trial.row["set"]) for trial, _ in task.shown]
+            asked += [(trial.row["unit"], trial.row["set"]) for trial in task.practice]
+            assert len(set(asked)) == len(asked)
+            for trial in (*(trial for trial, _ in task.shown), *task.practice):
+                targets[trial.row["unit"]].add(trial.row["class_id"])
+    assert {len(names) for names in targets.values()} == {1}
+    assert 4 <= sum(names == {"7"} for names in targets.values()) <= 16
+    row = rows[0]
+    assert page.unit(row) == tuple(row[name] for name in legibility.UNIT)
 
 
 def test_sides_are_coin_flips_of_tasks_and_trials():
@@ -170,14 +233,17 @@ def test_another_seed_gives_other_sides_and_orders(tmp_path, study):
 
 
 def test_more_tasks_than_trials_for_them(tmp_path):
-    rows, pictures = made(6, 1)
+    rows, pictures = made(UNITS, 1)
     with pytest.raises(StudyError, match=r"occlusion\.sets: a page for people needs at least two image sets"):
         built(tmp_path, rows, pictures, 1)
     rows, pictures = made(3, 2, conditions=("natural",))
-    with pytest.raises(StudyError, match=r"natural: 3 catch and 0 practice trials of image set 1 .* take more units"):
+    with pytest.raises(StudyError, match=r"set 1 has trials of 3 units, 0 of them beside 3 catch .* take more units"):
+        built(tmp_path, rows, pictures, 2)
+    rows, pictures = made(6, 2, conditions=("none", "natural"))
+    with pytest.raises(StudyError, match=r"set 1 has trials of 6 units, 3 of them beside 3 catch .* take more units"):
         built(tmp_path, rows, pictures, 2)
     rows, pictures = made(8, 2, conditions=("natural",))
-    with pytest.raises(StudyError, match="0 catch and 0 practice trials of image set 2"):
+    with pytest.raises(StudyError, match="image set 2 has trials of 0 units"):
         built(tmp_path, rows, pictures, 3)
     assert not (tmp_path / "page" / "site").exists()
     assert not (tmp_path / "page" / "key.parquet").exists()
@@ -223,7 +289,7 @@ def test_neither_order_nor_size_tells_the_role():
     best = {row["trial"]: row["max"] for row in rows}
     bound = 4 * 0.5 / np.sqrt(len(whole["trials"]))
     assert abs(np.mean([t["pair"][0] == best[t["id"]] for t in whole["trials"]]) - 0.5) < bound
-    assert whole["trials"] == sorted(whole["trials"], key=lambda t: (t["id"], t["pair"]))
+    assert whole["trials"] == sorted(whole["trials"], key=lambda t: t["id"])
     assert all(t["pair"] == sorted(t["pair"]) for t in whole["trials"])
     flips = [
         flip == t["pair"].index(best[t["id"]])
@@ -294,8 +360,121 @@ def _played(whole, condition, task, choose):
     )
 
 
+def _pairs(whole):
+    """All pairs of trials.js by their base image and in its order, each once."""
+    found = collections.defaultdict(set)
+    for trial in whole["trials"]:
+        found[trial["base"]].add(tuple(trial["pair"]))
+    return found
+
+
+def _in_common(whole):
+    """The one picture that several pairs of one trial, or of one base image, have in common."""
+    pairs = _pairs(whole)
+    for trial in whole["trials"]:
+        common = set.intersection(*map(set, pairs[trial["base"]]))
+        if len(common) == 1:
+            yield trial["id"], next(iter(common))
+
+
+def _not_lent(whole):
+    """Not the picture that stands by another base image, too: it is a min query, and foreign to one of the two."""
+    bases = collections.defaultdict(set)
+    for base, pairs in _pairs(whole).items():
+        for stimulus in {stimulus for pair in pairs for stimulus in pair}:
+            bases[stimulus].add(base)
+    for trial in whole["trials"]:
+        left = [stimulus for stimulus in trial["pair"] if len(bases[stimulus]) == 1]
+        if len(left) == 1:
+            yield trial["id"], left[0]
+
+
+def _told(whole):
+    """The picture of which practice says that it is the answer, or not the one of which it says the opposite."""
+    right = {answer for listed in whole["tasks"].values() for task in listed for _, answer in task["practice"]}
+    practised = {i for listed in whole["tasks"].values() for task in listed for i, _ in task["practice"]}
+    wrong = {stimulus for i in practised for stimulus in whole["trials"][i]["pair"]} - right
+    for i, trial in enumerate(whole["trials"]):
+        chosen = set(trial["pair"]) & right or set(trial["pair"]) - wrong
+        if i not in practised and len(chosen) == 1:
+            yield trial["id"], next(iter(chosen))
+
+
+def _otherwise(whole):
+    """The picture that is, or is not, something else as well: a base image or a reference."""
+    others = {stimulus for trial in whole["trials"] for stimulus in (trial["base"], *trial["references"])}
+    for trial in whole["trials"]:
+        chosen = others.intersection(trial["pair"])
+        if len(chosen) == 1:
+            yield trial["id"], next(iter(chosen))
+
+
+def _oftener(whole):
+    """The picture that stands in more pairs, or is shown in more tasks."""
+    counted = collections.Counter(stimulus for trial in whole["trials"] for stimulus in trial["pair"])
+    for listed in whole["tasks"].values():
+        for i in (i for task in listed for i, _ in (*task["main"], *task["practice"])):
+            counted.update(whole["trials"][i]["pair"])
+    for trial in whole["trials"]:
+        one, other = trial["pair"]
+        if counted[one] != counted[other]:
+            yield trial["id"], max(one, other, key=counted.get)
+
+
+def _first_by_place(whole):
+    """The picture that is more often on the left; the first where it is as often on either side."""
+    left = collections.Counter()
+    for listed in whole["tasks"].values():
+        for i, flip in (item for task in listed for item in task["main"]):
+            left[whole["trials"][i]["pair"][flip]] += 1
+    for trial in whole["trials"]:
+        yield trial["id"], max(trial["pair"], key=left.__getitem__)
+
+
+BLIND = (_in_common, _not_lent, _told, _otherwise, _oftener)
+"""What a reader of trials.js might infer the answers from; of a page that tells none of it they say nothing at all."""
+
+
+def test_trials_js_tells_no_answer_but_those_of_practice():
+    """Attacks on trials.js alone, over 1,400 main trials; a page that drew foreign queries for each task gave way to them."""
+    rows, _ = made(40, 8)
+    by_condition = page.tasks(rows, 8, seed=0)
+    whole = page.content(by_condition, "planted")
+    best = {row["trial"]: row["max"] for row in rows}
+    shown = {t.id: t.kind for listed in by_condition.values() for task in listed for t, _ in task.shown}
+    assert collections.Counter(shown.values()) == {"main": 5 * 40 * 7, "catch": 5 * 3}
+    assert len(whole["trials"]) == len({trial["id"] for trial in whole["trials"]}) == len(shown) + 4 * 4
+    for attack in BLIND:
+        guessed = [(shown[id], chosen == best[id]) for id, chosen in attack(whole) if id in shown]
+        assert guessed == [], attack.__name__
+    guessed = [chosen == best[id] for id, chosen in _first_by_place(whole) if shown.get(id) == "main"]
+    assert abs(np.mean(guessed) - 0.5) < 4 * 0.5 / np.sqrt(len(guessed))
+
+
+def test_attacks_would_see_what_is_there():
+    """A page on which catch trials have other pairs in other tasks, with min queries that main trials show, as once was."""
+    rows, _ = made(40, 8)
+    by_condition = page.tasks(rows, 8, seed=0)
+    best = {row["trial"]: row["max"] for row in rows}
+    main = [t for t, _ in by_condition["none"][0].shown if t.kind == "main"]
+    whole = page.content(by_condition, "planted")
+    index = {trial["id"]: i for i, trial in enumerate(whole["trials"])}
+    for trial in (t for t, _ in by_condition["none"][0].shown if t.kind == "catch"):
+        entry = whole["trials"][index[trial.id]]
+        for lent in (t.row["min"] for t in main[:5]):
+            whole["trials"].append(entry | {"pair": sorted((trial.max, lent))})
+    # Of main trials the picture that is lent is the one that is shown oftener.
+    of_main = {t.id for listed in by_condition.values() for task in listed for t, _ in task.shown if t.kind == "main"}
+    for attack, right, least in ((_in_common, True, 3), (_not_lent, True, 3 + 5 * 5), (_oftener, False, 5 * 5)):
+        found = [chosen == best[id] for id, chosen in attack(whole) if right or id in of_main]
+        assert len(found) >= least and set(found) == {right}, attack.__name__
+
+
 def test_a_parser_with_the_key_is_right_and_one_without_is_not(study, tmp_path):
-    """Through the file and ingest: with the key all is right; always left, first or last half, within 4 standard errors."""
+    """Through the file and ingest: with the key all is right; without it chance, within 4 standard errors.
+
+    Always left, the first or the last of a pair, the larger or the smaller file, and whatever an attack says.
+    """
     folder, path_to_key, _, _, _ = study
     whole = trials_of(folder)
     best = {(r["condition"], r["task"], r["trial"]): r["max"] for r in parquet.read(path_to_key).to_pylist()}
@@ -310,17 +489,26 @@ def test_a_parser_with_the_key_is_right_and_one_without_is_not(study, tmp_path):
         rows, own = tables(tmp_path)
         assert len(own) == len(listed)
         correct = [row["correct"] for row in rows if row["kind"] != "practice"]
-        assert len(correct) == 5 * 10 * 9
-        return np.mean(correct), 4 * 0.5 / np.sqrt(len(correct))
+        assert len(correct) == 5 * 10 * (UNITS + 3)
+        return np.mean(correct)
 
-    assert accuracy(lambda at, id, left, right: best[(*at, id)])[0] == 1.0
-    for choose in (
-        lambda at, id, left, right: left,
-        lambda at, id, left, right: min(left, right),
-        lambda at, id, left, right: max(left, right),
+    def size(stimulus):
+        return (folder / "img" / f"{stimulus}.png").stat().st_size
+
+    assert accuracy(lambda at, id, left, right: best[(*at, id)]) == 1.0
+    # Sides are tossed for each answer. The order of a pair is one toss for all tasks and conditions.
+    answered = sum(len(task["main"]) for listed in whole["tasks"].values() for task in listed)
+    pairs = len({tuple(trial["pair"]) for trial in whole["trials"]})
+    said = [dict(attack(whole)) for attack in BLIND]
+    for choose, tosses in (
+        (lambda at, id, left, right: left, answered),
+        (lambda at, id, left, right: min(left, right), pairs),
+        (lambda at, id, left, right: max(left, right), pairs),
+        (lambda at, id, left, right: min(left, right, key=size), answered),
+        (lambda at, id, left, right: max(left, right, key=size), answered),
+        *((lambda at, id, left, right, said=each: said.get(id, left), answered) for each in said),
     ):
-        found, bound = accuracy(choose)
-        assert abs(found - 0.5) < bound
+        assert abs(accuracy(choose) - 0.5) < 4 * 0.5 / np.sqrt(tosses)
 
 
 def test_the_key_lies_outside_and_has_the_sides(study, tmp_path):
@@ -380,7 +568,7 @@ def test_several_grids_go_into_one_page(tmp_path, study):
     """A grid without trials is left out; a unit of another grid is another unit."""
     _, _, _, rows, pictures = study
     paths = {kind: [str(tmp_path / f"{kind}{i}.parquet") for i in range(3)] for kind in ("trials", "stimuli")}
-    second, more = made(6, SETS, seed=1)
+    second, more = made(UNITS, SETS, seed=1)
     second = [
         row | {"layer": "dense", "trial": hashlib.sha256(row["trial"].encode()).hexdigest()[:16]} for row in second
     ]
@@ -393,7 +581,7 @@ def test_several_grids_go_into_one_page(tmp_path, study):
     page.build(paths_to_trials=paths["trials"], paths_to_stimuli=paths["stimuli"], **where, **settings)
     main = [row for row in parquet.read(where["path_to_key"]).to_pylist() if row["kind"] == "main" and row["task"] == 0]
     assert collections.Counter((row["condition"], row["layer"]) for row in main) == {
-        (c, layer): 6 for c in answers.CONDITIONS for layer in ("conv", "dense")
+        (c, layer): UNITS for c in answers.CONDITIONS for layer in ("conv", "dense")
     }
     parquet.write(paths["trials"][0], [], TRIALS)
     with pytest.raises(StudyError, match="no image set of any unit has a right answer"):
@@ -485,7 +673,7 @@ def test_what_is_ingested_is_what_was_answered(study, tmp_path):
             assert [r[name] for name in same] == [by_trial[r["trial"]][name] for name in same]
             assert r["observer"] == "person" and r["p"] == r["correct"]
         assert collections.Counter(r["kind"] for r in own)["catch"] == 3
-        assert collections.Counter(r["kind"] for r in own)["main"] == 6
+        assert collections.Counter(r["kind"] for r in own)["main"] == UNITS
         (row,) = [row for row in taken if row["session"] == session.session]
         assert row["seconds"] == session.milliseconds / 1000
         assert row["instruction_seconds"] == session.instruction_milliseconds / 1000

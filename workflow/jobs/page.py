@@ -6,7 +6,7 @@ import shutil
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from jobs import image_sets
 from jobs.pictures import HASH, STIMULI, digest
-from jobs.trials import ASKED, GRID, read_trials
+from jobs.trials import ASKED, read_trials
 from readout import StudyError
 from readout.answers import PRACTICE, Planned
 from readout.conditions import CONDITIONS, NONE
@@ -51,7 +51,7 @@ page draws, stand behind. `max` is the picture with the higher activation, the r
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial of the tables as a page shows it; in `none` the pair of a catch trial is not that of the table."""
+    """A trial of the tables as a page shows it; in `none` a catch trial has the min query of another in its pair."""
 
     row: Mapping
     kind: str
@@ -61,10 +61,6 @@ class Trial:
     @property
     def id(self) -> str:
         return self.row["trial"]
-
-    @property
-    def unit(self) -> tuple:
-        return unit(self.row)
 
 
 @dataclass(frozen=True)
@@ -76,8 +72,8 @@ class Task:
 
 
 def unit(row: Mapping) -> tuple:
-    """The grid and the unit of a trial."""
-    return tuple(row[name] for name in (*GRID, "unit"))
+    """The unit of a trial: as in the analysis, the same one of two targets is one unit."""
+    return row["network"], row["layer"], row["unit"]
 
 
 def _lot(*of: object) -> int:
@@ -90,109 +86,124 @@ def _trial(row: Mapping, kind: str, least: str | None = None) -> Trial:
     return Trial(row, kind, tuple(sorted((least, row["max"]))), row["max"])
 
 
-def _easiest(rows: Iterable[Mapping]) -> list[Mapping]:
-    """By relative difference, the largest first; one of each unit before the second of any."""
-    ordered = sorted(rows, key=lambda row: (-(row["relative_difference"] or 0.0), row["trial"]))
-    seen: dict[tuple, int] = {}
-    turn = []
-    for row in ordered:
-        seen[unit(row)] = seen.get(unit(row), 0) + 1
-        turn.append(seen[unit(row)])
-    return [row for _, row in sorted(zip(turn, ordered, strict=True), key=lambda item: item[0])]
+def _once(rows: Sequence[Mapping], seed: int) -> list[Mapping]:
+    """The trials of each unit under one of its targets, in all conditions: the same is asked under the others."""
+    targets: dict[tuple, set[str]] = {}
+    for row in rows:
+        targets.setdefault(unit(row), set()).add(row["class_id"])
+    # ASSUME: a lot says for which of its targets a unit is asked, so that none has all that are shared.
+    kept = {of: min(names, key=lambda name: (_lot(seed, of, name), name)) for of, names in targets.items()}
+    return [row for row in rows if kept[unit(row)] == row["class_id"]]
 
 
-def _unrelated(row: Mapping, rows: Sequence[Mapping], taken: set[str], lot: Callable[..., int]) -> str:
-    """The min query of another unit on another image, for a catch trial without references; `taken` are in use."""
-    # ASSUME: the min query that replaces that of a catch trial in `none` is drawn from the same network's trials.
-    others = [
-        other
-        for other in rows
-        if unit(other) != unit(row)
-        and other["network"] == row["network"]
-        and other["base"] != row["base"]
-        and other["min"] not in {row["min"], row["max"], *taken}
-    ]
-    if not others:
-        raise StudyError(
-            f"condition none: no other unit has a min query on another image, which catch trial {row['trial']} "
-            "of this condition needs; take more units or image sets"
-        )
-    return min(others, key=lambda other: (lot("unrelated", row["trial"], other["trial"]), other["trial"]))["min"]
+def _foreign(rows: Sequence[Mapping]) -> dict[tuple, str]:
+    """The units of the catch trials of `none`, each with the min query of another; nothing where there are too few.
+
+    They are the first of one network on three images, and lend their min queries to each other in a ring: all six
+    pictures are shown once, so that nothing but what is on them tells which are foreign.
+    """
+    # ASSUME: the min query that replaces that of a catch trial in `none` is of the same network.
+    by_network: dict[str, dict[str, Mapping]] = {}
+    for row in rows:
+        chosen = by_network.setdefault(row["network"], {})
+        chosen.setdefault(row["base"], row)
+        if len(chosen) == CATCH:
+            ring = list(chosen.values())
+            return {unit(row): ring[i - 1]["min"] for i, row in enumerate(ring)}
+    return {}
 
 
-def _task(condition: str, rows: Sequence[Mapping], image_set: int, last: int, lot: Callable[..., int]) -> Task:
-    """One task; rows: all trials of the condition, of which those of the `last` image set catch and practise."""
-    main = [row for row in rows if row["set"] == image_set]
-    if not main:
-        raise StudyError(
-            f"condition {condition}: image set {image_set} has no trial; use fewer image sets or more units"
-        )
+@dataclass(frozen=True)
+class _Beside:
+    """The units that stand beside the main trials, all of them of the last image set; `foreign` are those of `none`."""
+
+    catch: Sequence[tuple]
+    practice: Sequence[tuple]
+    foreign: Mapping[tuple, str]
+
+
+def _beside(rows: Sequence[Mapping], last: int, conditions: Sequence[str]) -> _Beside:
+    """Which units practise and catch, the same in all tasks and conditions.
+
+    The right answers to practice trials stand on the page, and those to catch trials of `none` can be seen. So their
+    units and image set are asked for nothing else in any condition, and their queries are no query of another trial
+    and no base image.
+    """
+    # A unit and image set has the same queries in all conditions.
+    asked = {(unit(row), row["set"]): row for row in rows}
+    shown = Counter(row[name] for row in asked.values() for name in ("base", "min", "max"))
     # ASSUME: the last image set has the easy trials, by relative difference; practice shows answers, nothing else does.
-    free = [row for row in rows if row["set"] == last]
-    easy = _easiest(free)
-    catch, practice = easy[:CATCH], [] if condition == NONE else easy[CATCH : CATCH + PRACTICE]
-    if len(catch) < CATCH or (condition != NONE and not practice):
+    free = [row for (_, number), row in asked.items() if number == last]
+    easy = sorted(free, key=lambda row: (-(row["relative_difference"] or 0.0), unit(row)))
+    with_references = any(condition != NONE for condition in conditions)
+    catch = easy[:CATCH] if with_references else []
+    alone = [row for row in easy[len(catch) :] if shown[row["min"]] == shown[row["max"]] == 1]
+    # A picture of another image is plainly wrong, however hard the trial was.
+    foreign = _foreign(alone[::-1]) if NONE in conditions else {}
+    practice = [row for row in alone if unit(row) not in foreign][:PRACTICE] if with_references else []
+    if (with_references and not practice) or (NONE in conditions and not foreign):
         raise StudyError(
-            f"condition {condition}: {len(catch)} catch and {len(practice)} practice trials of image set {last} in "
-            f"place of {CATCH} and at least one; take more units"
+            f"image set {last} has trials of {len(easy)} units, {len(alone)} of them beside {len(catch)} catch trials "
+            f"and with queries that no other trial shows: too few to practise and, in {NONE}, for {CATCH} catch trials "
+            "on other images; take more units"
         )
-    trials = [_trial(row, "main") for row in main]
-    if condition == NONE:
-        taken = {stimulus for row in (*main, *catch) for stimulus in (row["min"], row["max"])}
-        for row in catch:
-            least = _unrelated(row, [other for other in rows if other["set"] != image_set], taken, lot)
-            taken.add(least)
-            trials.append(_trial(row, "catch", least))
-    else:
-        trials += [_trial(row, "catch") for row in catch]
-    trials.sort(key=lambda trial: (lot("order", trial.kind, trial.id), trial.id))
-    shown = tuple((trial, trial.pair[lot("side", trial.kind, trial.id) % 2]) for trial in trials)
-    return Task(shown, tuple(_trial(row, "practice") for row in practice))
+    return _Beside([unit(row) for row in catch], [unit(row) for row in practice], foreign)
 
 
 def tasks(rows: Sequence[Mapping], sets: int, seed: int) -> dict[str, list[Task]]:
     """All tasks by condition, `TASKS_PER_SET` for each image set but the last.
 
     rows: trials as in `TRIALS`; sets: the image sets that are used, 0 to sets - 1; task t has set t mod (sets - 1), and
-    the last set is for practice and catch trials. StudyError where there is one set alone.
+    the last set is for practice and catch trials. StudyError where there is one set alone, or too few units.
     """
     if sets < 2:
         raise StudyError(
             "occlusion.sets: a page for people needs at least two image sets, since the last is for practice and catch "
             "trials"
         )
+    last = sets - 1
+    # Not the order of the tables, which could tell something.
+    rows = sorted(_once(rows, seed), key=lambda row: row["trial"])
+    conditions = [condition for condition in CONDITIONS if any(row["condition"] == condition for row in rows)]
+    beside = _beside(rows, last, conditions)
     found: dict[str, list[Task]] = {}
-    for condition in CONDITIONS:
-        # Not the order of the tables, which could tell something.
-        own = sorted((row for row in rows if row["condition"] == condition), key=lambda row: row["trial"])
-        if own:
-            found[condition] = [
-                _task(
-                    condition,
-                    own,
-                    number % (sets - 1),
-                    sets - 1,
-                    lambda *of, at=(seed, condition, number): _lot(*at, *of),
+    for condition in conditions:
+        own = {(unit(row), row["set"]): row for row in rows if row["condition"] == condition}
+        if condition == NONE:
+            catch = [_trial(own[of, last], "catch", least) for of, least in beside.foreign.items()]
+        else:
+            catch = [_trial(own[of, last], "catch") for of in beside.catch]
+        practice = [] if condition == NONE else [_trial(own[of, last], "practice") for of in beside.practice]
+        found[condition] = []
+        for number in range(TASKS_PER_SET * last):
+            main = [_trial(row, "main") for row in own.values() if row["set"] == number % last]
+            if not main:
+                raise StudyError(
+                    f"condition {condition}: image set {number % last} has no trial; use fewer image sets or more units"
                 )
-                for number in range(TASKS_PER_SET * (sets - 1))
-            ]
+            at = seed, condition, number
+            trials = sorted((*main, *catch), key=lambda trial: (_lot(*at, "order", trial.id), trial.id))
+            shown = [(trial, trial.pair[_lot(*at, "side", trial.id) % 2]) for trial in trials]
+            found[condition].append(Task(tuple(shown), tuple(practice)))
     return found
 
 
 def content(by_condition: Mapping[str, Sequence[Task]], study: str) -> dict:
-    """What trials.js holds. It tells the queries apart in practice alone, and not which trials are catch ones.
+    """What trials.js holds. It tells the queries apart in practice alone.
 
-    `trials` are in the order of their ids and of their pictures' hashes, and so is each `pair`; a task lists indices of
-    trials, each with the side of the pair that is left, or, in practice, with the answer.
+    `trials` are in the order of their ids, and each `pair` in that of its pictures' hashes; a task lists indices of
+    trials, each with the side of the pair that is left, or, in practice, with the answer. A trial has one pair, and all
+    that it says of it is the same whichever of the two is the answer. Catch trials are not marked, but whoever counts
+    finds them, as they are in all tasks of their condition; and in `none`, where a person can see the answer, whoever
+    tries names finds it, too, as an id is of the trial's own queries.
     """
-    # A trial may be there with two pairs, as a catch trial of `none`.
-    entries = {
-        (trial.id, trial.pair): trial.row
+    trials = {
+        trial.id: trial
         for listed in by_condition.values()
         for task in listed
         for trial in (*(trial for trial, _ in task.shown), *task.practice)
     }
-    index = {key: i for i, key in enumerate(sorted(entries))}
+    index = {id: i for i, id in enumerate(sorted(trials))}
     whole = {
         "version": VERSION,
         "study": study,
@@ -200,17 +211,17 @@ def content(by_condition: Mapping[str, Sequence[Task]], study: str) -> dict:
         "trials": [
             {
                 "id": id,
-                "base": entries[id, pair]["base"],
-                "pair": list(pair),
-                "references": entries[id, pair]["references"],
+                "base": trials[id].row["base"],
+                "pair": list(trials[id].pair),
+                "references": trials[id].row["references"],
             }
-            for id, pair in index
+            for id in index
         ],
         "tasks": {
             condition: [
                 {
-                    "main": [[index[trial.id, trial.pair], trial.pair.index(left)] for trial, left in task.shown],
-                    "practice": [[index[trial.id, trial.pair], trial.max] for trial in task.practice],
+                    "main": [[index[trial.id], trial.pair.index(left)] for trial, left in task.shown],
+                    "practice": [[index[trial.id], trial.max] for trial in task.practice],
                 }
                 for task in listed
             ]
@@ -274,9 +285,7 @@ def _key(path: str) -> list[dict]:
 
 def _about(row: Mapping) -> tuple:
     """What a row of a key says of its trial, the same in all tasks of its condition and image set."""
-    # Foreign queries of catch trials are drawn for each task.
-    foreign = row["condition"] == NONE and row["kind"] == "catch"
-    pair = [] if foreign else sorted((row["left"], row["right"]))
+    pair = sorted((row["left"], row["right"]))
     return (row["kind"], *(row[name] for name, _ in ASKED), *pair, row["max"], row["relative_difference"])
 
 

@@ -182,8 +182,10 @@ def assemble(
         made_up = {batch: [gallery.add(png) for png in drawn.get((unit, batch), [])] for batch in SYNTHETIC}
         for condition in chosen:
             references = conditions.references(condition, **natural, **made_up)
-            # Of what is shown, too: answers to other pictures are to another trial.
-            asked = (study, network, layer, class_id, unit, number, condition, *shown.values(), *references)
+            # Of what is shown, too: answers to other pictures are to another trial. The queries are in an order that
+            # is the same whichever is the max one: all that goes into a name can be guessed, and the name be tried.
+            pair = sorted((shown["min"], shown["max"]))
+            asked = (study, network, layer, class_id, unit, number, condition, shown["base"], *pair, *references)
             told = {
                 "trial": pictures.digest("\0".join(map(str, asked)).encode()),
                 **at,
