@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from commands import layers as command
 from inputs import builders, layers
 from inputs.sources import ImageSource, NetworkSource
 from jobs import networks as job
@@ -77,6 +78,33 @@ def test_the_process_finds_what_the_graph_has(capsys):
     assert [each.name for each in found if each.layer is None and each.name.startswith("2")] == ["2.conv", "2"]
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("", f"Finding the layers of {MODEL}\n")
+
+
+def test_make_layers_prints_what_a_list_may_have(monkeypatch, tmp_path, capsys):
+    """Layers as a configuration lists them; with its nodes every other name, those of one node together."""
+    monkeypatch.chdir(tmp_path)
+    Path("net.py").write_text(
+        "from torch import nn\n\n\ndef build(outputs):\n    head = nn.Sequential(nn.Flatten(), nn.Linear(256, outputs))\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 1), nn.GELU(), head)\n"
+    )
+    for nodes in (False, True):
+        command.show("net.py:build", size=8, outputs=10, choice="all", nodes=nodes)
+        printed = capsys.readouterr().out.splitlines()
+        assert printed[:3] == [
+            "# net.py:build at 8 pixels: 1 layers, 256 units",
+            "layers:",
+            "  - conv1  # channels x height x width: 4 x 8 x 8, 256 units",
+        ]
+        assert set(printed[3:]) == (
+            {
+                "# 7 other names of nodes and modules, for a list:",
+                "#   _0 or 0  # channels x height x width: 4 x 8 x 8, 256 units",
+                "#   _2_0 or 2.0  # features: 256, 256 units",
+                "#   _2_1 or 2 or 2.1  # features: 10, 10 units",
+            }
+            if nodes
+            else set()
+        )
 
 
 def test_a_second_time_no_process_is_started(counted, monkeypatch, capsys):

@@ -482,7 +482,7 @@ def test_where_no_axis_is_of_channels_each_unit_is_one():
 
 
 class Heads(nn.Module):
-    """A map in windows, heads x tokens x tokens of an attention of ReLUs, and maps that are pooled and concatenated."""
+    """Attention of ReLUs among rows and among tokens, a map in windows, and maps that are pooled and concatenated."""
 
     def __init__(self):
         super().__init__()
@@ -491,10 +491,11 @@ class Heads(nn.Module):
 
     def forward(self, x):
         x = F.relu(F.max_pool2d(self.conv(F.relu(x)), 2))
+        x = F.relu(x @ x.transpose(-1, -2)) @ x
         # Four windows of four tokens of four features.
         windows = x.unflatten(2, (2, 2)).unflatten(4, (2, 2)).permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(1, 2)
         windows = F.gelu(self.fc(windows))
-        heads = self.mix(windows.flatten(1, 2)).unflatten(2, (4, 4)).transpose(1, 2)
+        heads = self.mix(windows.flatten(1, 2)).unflatten(2, (16, 1)).transpose(1, 2)
         weights = F.relu(heads @ heads.transpose(-1, -2))
         x = (weights @ heads).transpose(1, 2).flatten(2).transpose(1, 2).unflatten(2, (4, 4))
         x = torch.cat([self.back(x), self.back(2 * x)], 1)
@@ -509,8 +510,9 @@ def test_what_is_no_map_has_no_channels_height_and_width():
     assert [(layer.shape, layer.axes) for layer in found] == [
         ((3, 8, 8), of_map),
         ((4, 4, 4), of_map),
+        ((4, 4, 4), unknown),
         ((4, 4, 16), ("height", "width", "channels")),
-        ((4, 16, 16), unknown),
+        ((16, 16, 16), unknown),
         ((8, 4, 4), of_map),
     ]
 

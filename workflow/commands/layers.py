@@ -44,11 +44,11 @@ def show(model: str, size: int, outputs: int, choice: str | int, nodes: bool = F
     for layer in found:
         print(f"  - {layer.name}  # {_told(layer)}")
     if nodes:
-        others = [each.name for each in names if each.layer is None]
+        others = {each.name: each.node for each in names if each.layer is None}
         print(f"# {len(others)} other names of nodes and modules, for a list:")
         for layer in layers.find(network, traced, image, others):
-            if layer.name in others:
-                print(f"#   {layer.name}  # {_told(layer)}")
+            if alike := [name for name, node in others.items() if node == layer.node]:
+                print(f"#   {' or '.join(alike)}  # {_told(layer)}")
 
 
 def _told(layer: layers.Layer) -> str:
