@@ -174,9 +174,15 @@ def test_of_two_runs_in_the_same_moment_one_refuses(project, reference):
     undo(project, *AFTER_CELLS)
     append(
         project,
-        "import time, snakemake.persistence.file as theirs",
+        "import os, pathlib, time, snakemake.persistence.file as theirs",
         "lock = theirs.FilePersistence._write_locks",
-        "theirs.FilePersistence._write_locks = lambda self, *what: (time.sleep(3), lock(self, *what))",
+        "def meet(self, *what):",
+        "    pathlib.Path(f'here-{os.getpid()}').touch()",
+        "    end = time.monotonic() + 120",
+        "    while len([*pathlib.Path().glob('here-*')]) < 2 and time.monotonic() < end:",
+        "        time.sleep(0.05)",
+        "    lock(self, *what)",
+        "theirs.FilePersistence._write_locks = meet",
     )
     runs = {name: start(project, printed=name) for name in ("one.txt", "other.txt")}
     codes = {name: run.wait() for name, run in runs.items()}

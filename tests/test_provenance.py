@@ -76,7 +76,7 @@ def test_the_same_job_writes_the_same_bytes(tmp_path):
 
 def test_jobs_at_the_same_time_mark_their_own_tables(tmp_path):
     """Eight jobs on four threads; those that run together write in step, each two tables."""
-    together = Barrier(4, timeout=10)
+    together = Barrier(4, timeout=60)
 
     def job(i):
         files = tmp_path / f"{i}a.parquet", tmp_path / f"{i}b.parquet"
