@@ -792,6 +792,26 @@ def test_verdicts_are_by_the_interventions_of_the_study(tmp_path, interventions,
     assert set(pick(table, "bridge")["reason"]) == {"no network has a gap to lose"}
 
 
+def test_why_there_is_no_contrast_is_of_the_grids_of_the_task(tmp_path):
+    """On the task's one grid a probe reads best what matters most, so A and P are empty; on another they are not."""
+    trials, cells = simulate(people=0, networks=("one",))
+    of_task = cells["layer"] == "conv1"
+    cells.loc[of_task, "auroc"] = 0.5 + 0.5 * cells.loc[of_task, "separation_loss_zero"]
+    cells.loc[of_task, "separation_loss_mean"] = cells.loc[of_task, "separation_loss_zero"]
+    assert bridge.with_groups(cells, "zero").groupby("layer")[["a", "p"]].any().to_numpy().tolist() == [
+        [False] * 2,
+        [True] * 2,
+    ]
+    given = write(tmp_path, trials[trials["layer"] == "conv1"], cells)
+    job.judge(**given)
+    table = parquet.read(given["path_to_legibility"], job.SCHEMA, optional=job.OPTIONAL).to_pandas()
+    for what in ("contrast", "bridge"):
+        assert set(pick(table, what)["reason"]) == {"A and P are empty"}
+    assert "A and P are empty" in Path(given["path_to_page"]).read_text(encoding="utf-8")
+    # Cells of the other grid are in no regression either way.
+    assert set(pick(table, "regression")["n_units"]) == {16}
+
+
 @pytest.mark.parametrize("counts", [True, False])
 def test_answers_to_an_older_page_are_refused(tmp_path, counts):
     """One trial of people's that no observer has answered is enough, of those that count; the file is named."""
