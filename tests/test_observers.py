@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from inputs.sources import ImageSource, NetworkSource
-from jobs import image_sets, pictures, trials
+from jobs import image_sets, legibility, pictures, trials
 from jobs import observers as job
 from readout import StudyError, baselines, models, observers, occluders
 from readout.observers import HAND, SSIM, Gallery, Similarity, Trial
@@ -299,6 +299,17 @@ def test_what_units_share_is_no_other():
     for trial in observers.with_others(trials, np.random.default_rng(0)):
         assert len(trial.others) == 3
         assert "shared" not in trial.others
+
+
+def test_where_a_unit_has_all_references_of_the_others_nobody_has_others():
+    """v's references are u's, too: u has no others. v alone would have some, and be the only one to be answered for."""
+    trials = trials_of(["u", "v"])
+    own = tuple(name for trial in trials for name in trial.references)
+    trials = [replace(trial, references=own) if trial.unit == "u" else trial for trial in trials]
+    assert not any(trial.others for trial in observers.with_others(trials, np.random.default_rng(0)))
+    # A third unit is another to both.
+    found = observers.with_others([*trials, *trials_of(["w"])], np.random.default_rng(0))
+    assert all(trial.others for trial in found)
 
 
 # ---- observers without references
@@ -1066,6 +1077,21 @@ def test_a_condition_of_one_unit_alone_has_no_relative_observer(step):
     assert set(found.loc[found["condition"] == "synthetic", "observer"]) == {
         f"{kind}_{name}" for kind in ("whole", "patch") for name in ("hand", "ssim")
     }
+
+
+def test_an_observer_answers_all_trials_of_a_condition_or_none(step):
+    """Two units, of which one has the references of the other, too; the step that reads the table takes it."""
+    for name in ("units", "sets", "extremes", "trials"):
+        step.rows[name] = [row for row in step.rows[name] if row["unit"] < 2]
+    for row in step.rows["trials"]:
+        if row["condition"] == "natural" and row["unit"] == 0:
+            of_other = [r for r in step.rows["trials"] if r["condition"] == "natural" and r["unit"] == 1]
+            row["references"] = [*row["references"], *(name for r in of_other for name in r["references"])]
+    found, _ = step.run(siblings=False)
+    assert not found.loc[found["condition"] == "natural", "observer"].str.contains("relative").any()
+    assert found.loc[found["condition"] == "blur", "observer"].str.contains("relative").any()
+    frame = legibility._read(str(step.tmp / "observers.parquet"), legibility.ANSWERS)
+    legibility._whole(frame, "observers.parquet")
 
 
 def test_units_of_one_channel_do_not_teach_each_other(step):
