@@ -511,6 +511,21 @@ def test_references_of_another_unit_tell_a_relative_observer_nothing(planted, ki
     assert chance(shares(kind, similarity, pictures, shuffled, relative=True).mean(), len(shuffled))
 
 
+@pytest.mark.parametrize("kind", observers.KINDS)
+@pytest.mark.parametrize("similarity", [HAND, SSIM], ids=lambda similarity: similarity.name)
+def test_references_of_another_unit_take_from_a_plain_observer_what_it_knows(planted, kind, similarity):
+    """It is less often right with them than with the unit's own, and not above chance: nothing else tells the answer.
+
+    It is no coin, though. What all pictures share decides, which here is texture, and most choices are wrong.
+    """
+    pictures, trials, shuffled = planted
+    own, other = (shares(kind, similarity, pictures, each, relative=False).mean() for each in (trials, shuffled))
+    assert other < own
+    assert other < 0.5 + 4 * 0.5 / np.sqrt(len(shuffled))
+    if similarity is HAND:
+        assert not chance(other, len(shuffled))
+
+
 @pytest.mark.parametrize("relative", [False, True])
 @pytest.mark.parametrize("kind", observers.KINDS)
 def test_a_unit_that_minds_squares_at_random_is_not_predicted(planted, kind, relative):
@@ -823,6 +838,18 @@ class Lamp(nn.Module):
     def forward(self, x):
         m = x.mean((1, 2, 3))
         return torch.stack([self.relu(m), self.relu(-m)], 1)
+
+
+def test_equally_far_squares_are_half_right_in_the_table(step):
+    """Top right and bottom left: a tie counts one half in every row, where the published rule counts it as wrong."""
+    row = step.rows["extremes"][0]
+    row |= {"max_top": 0, "max_left": WIDTH - SIDE, "min_top": WIDTH - SIDE, "min_left": 0}
+    far = [baselines.centre((row[f"{name}_top"], row[f"{name}_left"]), SIDE, (WIDTH, WIDTH)) for name in ("max", "min")]
+    assert not far[0] > far[1]
+    found, _ = step.run(siblings=False)
+    centre = found[found["observer"] == "centre"].set_index(["unit", "set"])
+    assert centre.loc[(row["unit"], row["set"]), ["p", "correct"]].tolist() == [0.5, 0.5]
+    assert centre["correct"].isin([0, 1]).sum() >= len(centre) - 2
 
 
 def test_probabilities_of_the_base_images_class_by_hand(monkeypatch):
