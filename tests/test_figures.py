@@ -1,6 +1,7 @@
 """Figures: the paper's axes, scales on which cells and small deficits are seen, and one page of claims."""
 
 import json
+import re
 import sys
 from itertools import combinations
 
@@ -737,6 +738,10 @@ def test_the_job_draws_from_the_tables_alone(tmp_path, name, with_groups):
     assert (tmp_path / "figure.png").stat().st_size > 10_000
 
 
+OCCLUSION = ["stimuli", "legibility_figure", "legibility_cells", "legibility_gain"]
+"""Captions of the figures of the occlusion task."""
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -745,6 +750,7 @@ def test_the_job_draws_from_the_tables_alone(tmp_path, name, with_groups):
         {"ablations": {"protocols": ["published"], "interventions": ["zero"]}, "controls": None},
         {"ablations": {"protocols": ["crossfit"], "interventions": ["mean"]}},
         {"probes": {"published": {"draws": 1, "units": 2, "C": 1.0}, "crossfit": None}, "controls": None},
+        {"occlusion": None},
     ],
 )
 def test_captions_say_what_was_used(changes):
@@ -759,6 +765,7 @@ def test_captions_say_what_was_used(changes):
     names += ["reading_needing"] if crossfit and config["probes"]["crossfit"] else []
     names += ["supplement_controls"] if crossfit and config["controls"] else []
     names += ["importance"] if crossfit and config["importance"] else []
+    names += ["legibility", *OCCLUSION] if config["occlusion"] else []
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
     snakemake = {"config": config, "params": {"settings": {"title": "a network"}}}
     told = {}
@@ -770,6 +777,29 @@ def test_captions_say_what_was_used(changes):
     assert ("AUROC" in told["figure3"]) == bool(config["probes"]["crossfit"])
     if crossfit:
         assert ", ".join(config["ablations"]["interventions"]) in told["supplement_interventions"]
+    if config["occlusion"]:
+        assert ", ".join(config["occlusion"]["conditions"]) in told["legibility_figure"]
+        assert "of a network." in told["stimuli"] and "9 photographs" in told["stimuli"]
+        assert "1 from each cell, 4 image sets" in told["legibility_cells"]
+        assert "95 % interval" in told["legibility_gain"]
+
+
+@pytest.mark.parametrize("conditions", [["none", "natural"], ["none", "natural", "blur"], ["none", "mixed"]])
+def test_the_caption_of_stimuli_tells_of_conditions_that_there_are(conditions):
+    task = yaml.safe_load((ROOT / "config.yaml").read_text())["occlusion"]
+    task |= {"conditions": conditions}
+    snakemake = {"config": {"occlusion": task}, "params": {"settings": {"title": "a grid"}}}
+    text = (ROOT / "workflow" / "report" / "stimuli.rst").read_text()
+    found = jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(text).render(snakemake=snakemake)
+    for name in ("blur", "synthetic", "mixed"):
+        assert (f"*{name}*" in found) == (name in conditions)
+
+
+def test_each_figure_of_the_occlusion_task_has_a_caption_of_its_own():
+    rules = (ROOT / "workflow" / "rules" / "figures.smk").read_text()
+    captions = re.findall(r'figures/(stimuli|legibility\w*)\.png",\s+caption="\.\./report/(\w+)\.rst"', rules)
+    assert sorted(caption for _, caption in captions) == sorted(OCCLUSION)
+    assert all(caption in (figure, f"{figure}_figure") for figure, caption in captions)
 
 
 # ---- measures of importance

@@ -11,13 +11,19 @@ import pyarrow as pa
 import pytest
 from matplotlib import pyplot as plt
 
+from commands import ingest
 from jobs import figures as figures_job
 from jobs import image_sets, tables
 from jobs import legibility as job
 from jobs.image_sets import CONSTANT
+from jobs.page import KEY, plans
+from jobs.trials import ASKED
+from occlusion_page import built, made
 from readout import StudyError, bridge, figures, legibility, legibility_figures, legibility_page
+from readout import answers as persons
+from readout.answers import Person
 from readout.conditions import NONE
-from readout.legibility import PERSON, PRIOR, PUBLISHED
+from readout.legibility import DISPLAYED, PERSON, PRIOR, PUBLISHED
 from readout.occluders import NO_EFFECT
 from readout.verdicts import POOLED
 from readout.visualisations import INFINITE, OK, SILENT
@@ -792,6 +798,26 @@ def test_verdicts_are_by_the_interventions_of_the_study(tmp_path, interventions,
     assert set(pick(table, "bridge")["reason"]) == {"no network has a gap to lose"}
 
 
+def test_why_there_is_no_contrast_is_of_the_grids_of_the_task(tmp_path):
+    """On the task's one grid a probe reads best what matters most, so A and P are empty; on another they are not."""
+    trials, cells = simulate(people=0, networks=("one",))
+    of_task = cells["layer"] == "conv1"
+    cells.loc[of_task, "auroc"] = 0.5 + 0.5 * cells.loc[of_task, "separation_loss_zero"]
+    cells.loc[of_task, "separation_loss_mean"] = cells.loc[of_task, "separation_loss_zero"]
+    assert bridge.with_groups(cells, "zero").groupby("layer")[["a", "p"]].any().to_numpy().tolist() == [
+        [False] * 2,
+        [True] * 2,
+    ]
+    given = write(tmp_path, trials[trials["layer"] == "conv1"], cells)
+    job.judge(**given)
+    table = parquet.read(given["path_to_legibility"], job.SCHEMA, optional=job.OPTIONAL).to_pandas()
+    for what in ("contrast", "bridge"):
+        assert set(pick(table, what)["reason"]) == {"A and P are empty"}
+    assert "A and P are empty" in Path(given["path_to_page"]).read_text(encoding="utf-8")
+    # Cells of the other grid are in no regression either way.
+    assert set(pick(table, "regression")["n_units"]) == {16}
+
+
 @pytest.mark.parametrize("counts", [True, False])
 def test_answers_to_an_older_page_are_refused(tmp_path, counts):
     """One trial of people's that no observer has answered is enough, of those that count; the file is named."""
@@ -808,6 +834,108 @@ def test_answers_to_an_older_page_are_refused(tmp_path, counts):
         return
     with pytest.raises(StudyError, match=r"responses\.parquet: .* trial of-old.*make the page again, or move the file"):
         job.judge(**given)
+
+
+# ---- people, from the page's key to the analysis
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """A page of eight units and two image sets to judge, and what machines answer in its trials."""
+    rows, pictures = made(8, 3, conditions=tuple(c for c in DISPLAYED if c != "blur"))
+    _, path_to_key, _ = built(tmp_path_factory.mktemp("asked"), rows, pictures, 3)
+    names = [name for name, _ in ASKED]
+    machines = pd.DataFrame(rows)[[*names, "relative_difference"]].astype({"unit": "int32", "set": "int32"})
+    right = np.random.default_rng(0).integers(0, 2, len(machines)).astype(float)
+    machines = machines.assign(observer=np.where(machines["condition"] == NONE, PRIOR, "patch_hand"), correct=right)
+    _, of_grid = simulate(people=0, networks=("net",), layers=("conv",))
+    return path_to_key, machines, of_grid.assign(class_id="3")
+
+
+def taken(asked, folder, crowds, path_to_key=None):
+    """The table of legibility, responses and sessions of crowds: how many, each a person's likes, by name.
+
+    A crowd is a condition, a person and a number; its participants take the condition's tasks in turn.
+    """
+    own_key, machines, of_grid = asked
+    study, page, planned = plans(path_to_key or own_key)
+    files = []
+    for crowd, (condition, person, count) in enumerate(crowds):
+        tasks = sorted(task for name, task in planned if name == condition)
+        for i in range(count):
+            at = {"condition": condition, "task": tasks[i % len(tasks)], "seed": 1000 * crowd + i}
+            session = persons.simulate(person, planned[condition, at["task"]][0], study=study, page=page, **at)
+            files.append(folder / f"{crowd}-{i}.json")
+            files[-1].parent.mkdir(parents=True, exist_ok=True)
+            files[-1].write_text(persons.export(session), encoding="utf-8")
+    _, refused = ingest.ingest(folder, files, path_to_key or own_key)
+    assert not refused
+    given = write(folder, machines, of_grid) | {"networks": {"net": {"untrained": False}}}
+    given |= {"origins": {"net": {"observers": {}}}, "conditions": [c for c in DISPLAYED if c != "blur"]}
+    job.judge(**given, path_to_responses=str(folder / "page" / "responses.parquet"))
+    table = parquet.read(given["path_to_legibility"], job.SCHEMA, optional=job.OPTIONAL).to_pandas()
+    return table, *(pd.read_parquet(folder / "page" / f"{name}.parquet") for name in ("responses", "sessions"))
+
+
+def crowd_of(table, condition):
+    (row,) = pick(table, "accuracy", observer=PERSON, condition=condition, layer="all").to_dict("records")
+    return row
+
+
+def near(row, share):
+    """Within four standard errors of a share over its answers."""
+    return abs(row["pooled"] - share) < 4 * math.sqrt(share * (1 - share) / row["n_trials"])
+
+
+CAREFUL = ("natural", Person(skill=0.8, easy=1.0), 40)
+
+
+def test_who_clicks_fast_guesses_or_leans_to_a_side_through_the_whole_chain(asked, tmp_path):
+    """Fast clickers and those of one side count nowhere, however often they are right; others count as they answer."""
+    leaning = Person(skill=0.9, side_bias=-0.4, easy=1.0)
+    counted = [CAREFUL, (NONE, Person(skill=0.6, easy=1.0), 40), ("synthetic", leaning, 60)]
+    counted.append(("mixed", Person(skill=0.9, guessing=1.0, easy=1.0), 120))
+    table, responses, sessions = taken(asked, tmp_path / "counted", counted)
+    passed = sessions.groupby("condition")["passed"].agg(["sum", "count"])
+    for condition in ("natural", NONE, "synthetic", "mixed"):
+        row = crowd_of(table, condition)
+        own = responses[(responses["condition"] == condition) & responses["passed"] & (responses["kind"] == "main")]
+        assert row["n_sessions"] == passed.loc[condition, "sum"] == own["session"].nunique()
+        assert row["pooled"] == pytest.approx(own["correct"].mean())
+        assert row["sem2"] == pytest.approx(legibility.error_over_sessions(own.groupby("session")["correct"].mean()))
+    assert passed.loc["natural"].tolist() == [40, 40] and near(crowd_of(table, "natural"), 0.8)
+    assert passed.loc[NONE].tolist() == [40, 40] and near(crowd_of(table, NONE), 0.6)
+    # A lean of .4 to the left leaves .4 x .5 + .6 x .9; most pass, and the sides show it.
+    assert passed.loc["synthetic", "sum"] > 30 and near(crowd_of(table, "synthetic"), 0.74)
+    left = sessions[sessions["passed"]].groupby("condition")["left_share"].mean()
+    assert left["synthetic"] > 0.62 and abs(left["natural"] - 0.5) < 0.1
+    # Few who guess get through practice and catch trials, and these are at chance.
+    assert 0 < passed.loc["mixed", "sum"] < 0.3 * 120 and near(crowd_of(table, "mixed"), 0.5)
+    (gain,) = pick(table, "gain", observer=PERSON, condition="natural")["estimate"]
+    assert gain == pytest.approx(crowd_of(table, "natural")["estimate"] - crowd_of(table, NONE)["estimate"])
+    # With those who never count beside, all that is said of people is the same.
+    fast = Person(skill=1.0, easy=1.0, seconds=0.2, instruction_seconds=2.0)
+    beside = [("natural", fast, 20), ("natural", Person(side_bias=-1.0), 10), (NONE, fast, 20)]
+    again, _, of_all = taken(asked, tmp_path / "beside", counted + beside)
+    assert len(of_all) == len(sessions) + 50 and of_all["passed"].sum() == sessions["passed"].sum()
+    pd.testing.assert_frame_equal(again, table)
+
+
+def test_flipped_sides_change_no_accuracy(asked, tmp_path):
+    """Left and right exchanged in every trial of the key: who chooses the same pictures is the same observer.
+
+    As sure, too: the paper's code mirrors the confidence of what is chosen on the left. Machines see no sides.
+    """
+    crowds = [CAREFUL, (NONE, Person(skill=0.6, easy=1.0), 20)]
+    table, responses, _ = taken(asked, tmp_path / "plain", crowds)
+    rows = parquet.read(asked[0]).to_pylist()
+    flipped = [row | {"left": row["right"], "right": row["left"]} for row in rows]
+    parquet.write(tmp_path / "key.parquet", flipped, KEY)
+    other, of_flipped, _ = taken(asked, tmp_path / "flipped", crowds, tmp_path / "key.parquet")
+    pd.testing.assert_frame_equal(other, table)
+    assert (responses["side"] != of_flipped["side"]).all()
+    pd.testing.assert_frame_equal(responses.drop(columns="side"), of_flipped.drop(columns="side"))
+    assert {PERSON, PRIOR, "patch_hand"} == set(pick(table, "accuracy")["observer"])
 
 
 # ---- figures

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from inputs.sources import ImageSource, NetworkSource
-from jobs import image_sets, pictures, trials
+from jobs import image_sets, legibility, pictures, trials
 from jobs import observers as job
 from readout import StudyError, baselines, models, observers, occluders
 from readout.observers import HAND, SSIM, Gallery, Similarity, Trial
@@ -301,6 +301,17 @@ def test_what_units_share_is_no_other():
         assert "shared" not in trial.others
 
 
+def test_where_a_unit_has_all_references_of_the_others_nobody_has_others():
+    """v's references are u's, too: u has no others. v alone would have some, and be the only one to be answered for."""
+    trials = trials_of(["u", "v"])
+    own = tuple(name for trial in trials for name in trial.references)
+    trials = [replace(trial, references=own) if trial.unit == "u" else trial for trial in trials]
+    assert not any(trial.others for trial in observers.with_others(trials, np.random.default_rng(0)))
+    # A third unit is another to both.
+    found = observers.with_others([*trials, *trials_of(["w"])], np.random.default_rng(0))
+    assert all(trial.others for trial in found)
+
+
 # ---- observers without references
 
 
@@ -498,6 +509,21 @@ def test_what_all_pictures_share_misleads_an_observer_that_is_not_relative(plant
 def test_references_of_another_unit_tell_a_relative_observer_nothing(planted, kind, similarity):
     pictures, _, shuffled = planted
     assert chance(shares(kind, similarity, pictures, shuffled, relative=True).mean(), len(shuffled))
+
+
+@pytest.mark.parametrize("kind", observers.KINDS)
+@pytest.mark.parametrize("similarity", [HAND, SSIM], ids=lambda similarity: similarity.name)
+def test_references_of_another_unit_take_from_a_plain_observer_what_it_knows(planted, kind, similarity):
+    """It is less often right with them than with the unit's own, and not above chance: nothing else tells the answer.
+
+    It is no coin, though. What all pictures share decides, which here is texture, and most choices are wrong.
+    """
+    pictures, trials, shuffled = planted
+    own, other = (shares(kind, similarity, pictures, each, relative=False).mean() for each in (trials, shuffled))
+    assert other < own
+    assert other < 0.5 + 4 * 0.5 / np.sqrt(len(shuffled))
+    if similarity is HAND:
+        assert not chance(other, len(shuffled))
 
 
 @pytest.mark.parametrize("relative", [False, True])
@@ -814,6 +840,18 @@ class Lamp(nn.Module):
         return torch.stack([self.relu(m), self.relu(-m)], 1)
 
 
+def test_equally_far_squares_are_half_right_in_the_table(step):
+    """Top right and bottom left: a tie counts one half in every row, where the published rule counts it as wrong."""
+    row = step.rows["extremes"][0]
+    row |= {"max_top": 0, "max_left": WIDTH - SIDE, "min_top": WIDTH - SIDE, "min_left": 0}
+    far = [baselines.centre((row[f"{name}_top"], row[f"{name}_left"]), SIDE, (WIDTH, WIDTH)) for name in ("max", "min")]
+    assert not far[0] > far[1]
+    found, _ = step.run(siblings=False)
+    centre = found[found["observer"] == "centre"].set_index(["unit", "set"])
+    assert centre.loc[(row["unit"], row["set"]), ["p", "correct"]].tolist() == [0.5, 0.5]
+    assert centre["correct"].isin([0, 1]).sum() >= len(centre) - 2
+
+
 def test_probabilities_of_the_base_images_class_by_hand(monkeypatch):
     """The base image is bright, class 0; both queries are dark, class 1: grey 100 and 50 less 1/2, over 1/4."""
     monkeypatch.setitem(models.BUILDERS, "lamp", Lamp)
@@ -1066,6 +1104,21 @@ def test_a_condition_of_one_unit_alone_has_no_relative_observer(step):
     assert set(found.loc[found["condition"] == "synthetic", "observer"]) == {
         f"{kind}_{name}" for kind in ("whole", "patch") for name in ("hand", "ssim")
     }
+
+
+def test_an_observer_answers_all_trials_of_a_condition_or_none(step):
+    """Two units, of which one has the references of the other, too; the step that reads the table takes it."""
+    for name in ("units", "sets", "extremes", "trials"):
+        step.rows[name] = [row for row in step.rows[name] if row["unit"] < 2]
+    for row in step.rows["trials"]:
+        if row["condition"] == "natural" and row["unit"] == 0:
+            of_other = [r for r in step.rows["trials"] if r["condition"] == "natural" and r["unit"] == 1]
+            row["references"] = [*row["references"], *(name for r in of_other for name in r["references"])]
+    found, _ = step.run(siblings=False)
+    assert not found.loc[found["condition"] == "natural", "observer"].str.contains("relative").any()
+    assert found.loc[found["condition"] == "blur", "observer"].str.contains("relative").any()
+    frame = legibility._read(str(step.tmp / "observers.parquet"), legibility.ANSWERS)
+    legibility._whole(frame, "observers.parquet")
 
 
 def test_units_of_one_channel_do_not_teach_each_other(step):

@@ -1,10 +1,14 @@
 """Occluders: positions, what they hide, and the extremes of units whose answers are worked out by hand."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
 
+from jobs import image_sets
 from readout import StudyError, blur, occluders, squares
+from runtime import parquet
 
 # A 4 x 4 image, dark but for a bright block at the top left; the unit sums what is brighter than 0.5.
 BLOCK = torch.zeros(1, 4, 4)
@@ -196,6 +200,50 @@ def test_equal_up_to_rounding_is_equal():
     found = occluders.extremes(values, 1.0, np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), 2)
     assert (found.min_top, found.min_left, found.max_top, found.max_left) == (0, 1, 0, 0)
     assert (found.min_ties, found.max_ties) == (2, 2)
+
+
+# Activations as multiples of the tolerance above the base's, and whether they have a right answer.
+NEAR = [
+    # The first position shares both extremes.
+    ([0.7, 0, 1.5], False),
+    # Another one does; which come first tells nothing.
+    ([0, 1.5, 0.7], False),
+    # None does, but the first to share the lowest is next to the first to share the highest.
+    ([0.95, 1.05, 0, 2], False),
+    ([0, 1.5], True),
+    ([1, 0, 2.2, 3.2], True),
+]
+
+
+@pytest.mark.parametrize(("values", "valid"), NEAR)
+def test_extremes_that_are_next_to_each_other_have_no_right_answer(values, valid):
+    found = occluders.extremes(1 + 1e-6 * np.array(values), 1.0, squares.positions(len(values) + 1, 2, 1), 2)
+    assert found.valid == valid
+    assert found.reason == ("" if valid else occluders.NO_EFFECT)
+
+
+def test_what_has_a_right_answer_has_two_queries_that_differ(tmp_path):
+    """Whatever the activations: also where they differ by a few tolerances, and the reader takes all of it."""
+    generator = np.random.default_rng(0)
+    at, rows = squares.positions(5, 3, 1), []
+    for i in range(2000):
+        base = generator.choice([0.3, 1.0, 7.0])
+        tolerance = occluders.LEAST_RANGE * max(1.0, base)
+        values = base + tolerance * generator.choice([0.5, 1.5, 2.5, 4.0]) * generator.random(len(at))
+        found = occluders.extremes(values, base, at, 3)
+        if found.valid:
+            assert found.max - found.min > tolerance
+            assert (found.min_top, found.min_left) != (found.max_top, found.max_left)
+            assert found.min_ties + found.max_ties <= len(at)
+        # Whatever comes first: the same activations in another order.
+        again = occluders.extremes(generator.permutation(values), base, at, 3)
+        assert (again.valid, again.reason) == (found.valid, found.reason)
+        rows.append({"unit": i, "set": 0, "image_id": 0, "size": 3, "stride": 1, "positions": 9, **asdict(found)})
+    # Else nothing was tried.
+    assert 200 < sum(row["valid"] for row in rows) < 1800
+    path = tmp_path / "extremes.parquet"
+    parquet.write(path, rows, image_sets.EXTREMES)
+    assert image_sets.extremes(str(path), rows, 5) == parquet.read(path, image_sets.EXTREMES).to_pylist()
 
 
 # ---- image sets

@@ -210,6 +210,19 @@ def test_an_untrained_network_stands_beside(occluded, tmp_path):
     assert legibility_page.ALONE in (occluded.results / "legibility.html").read_text()
 
 
+def test_the_report_has_the_captions_of_the_figures(occluded, tmp_path):
+    project = occluded.copy(tmp_path / "project")
+    project.run("--report", "report.html")
+    report = (project.folder / "report.html").read_text()
+    for said in (
+        "What is shown in trials",
+        "How often observers choose",
+        "Accuracy of each observer",
+        "What references add",
+    ):
+        assert said in report
+
+
 def test_a_file_of_another_study_is_refused(occluded, tmp_path):
     project = occluded.copy(tmp_path / "project")
     path = project.results / "observers/alexnet/observers.parquet"

@@ -537,6 +537,29 @@ def test_activations_are_of_the_pictures_as_saved(study, unit):
         assert each["activation"] > each["start"]
 
 
+@pytest.mark.parametrize("unit", ["unit", "channel"])
+def test_every_unit_that_is_sampled_is_driven_above_its_start(study, unit):
+    """What is maximised rises, of each batch of each unit: of six of the layer's channels, spread over it.
+
+    Of scalars a unit may stay silent at the start and at the end, as one of these does, and is told so; none falls.
+    """
+    place = 0 if unit == "channel" else 6
+    rows = [{"draw": i, "unit": 16 * c + place, "channel": c} for i, c in enumerate(range(1, 96, 16))]
+    units_table(study.file["units"], [row | {"cell": "s0m1", "status": "ok"} for row in rows])
+    sets_table(study.file["sets"], {(row["unit"], side): (1.0, 3.0) for row in rows for side in ("top", "bottom")})
+    _, found = run(study, unit=unit, batch=2, diversity=0.0)
+    batches = {}
+    for row in found:
+        batches.setdefault((row["unit"], row["batch"]), []).append(row)
+    assert len(batches) == 2 * len(rows)
+    silent = {of for of, own in batches.items() if {row["status"] for row in own} == {SILENT}}
+    assert len(silent) <= (2 if unit == "unit" else 0)
+    for of, own in batches.items():
+        if of not in silent:
+            # Without a weight of diversity the objective is the mean of the activations.
+            assert np.mean([row["activation"] for row in own]) > np.mean([row["start"] for row in own])
+
+
 class Shut(nn.Module):
     """Two dense layers of one unit for images [3, 2, 2]: reds less 1, and what passes less 0.5; both shut at the start."""
 

@@ -59,7 +59,7 @@ WINDOWS = pa.schema(
         ("activation", pa.float64()),
     ]
 )
-"""A row per reference of the top side: the square that drives the unit most when all else of the image is blurred."""
+"""A row per reference of the top side: the square tried that drives the unit most when all else of it is blurred."""
 EXTREMES = pa.schema(
     [
         ("unit", pa.int32()),

@@ -185,7 +185,10 @@ def _answers(
 
 
 def _cells(path: str, networks: Mapping[str, Mapping], answers: pd.DataFrame) -> pd.DataFrame:
-    """Of each cell what its ablation costs and what a probe reads; of untrained networks the former is missing."""
+    """Of each cell what its ablation costs and what a probe reads; of untrained networks the former is missing.
+
+    Of the grids that observers answer for alone: whether there is an A or a P says nothing of the task on other grids.
+    """
     losses = [bridge.loss(name) for name in bridge.INTERVENTIONS]
     table = parquet.read(path, tables.CELLS, columns=list(CELLS), optional=tables.OPTIONAL)
     image_sets.numbers(path, table)
@@ -207,7 +210,7 @@ def _cells(path: str, networks: Mapping[str, Mapping], answers: pd.DataFrame) ->
     strange = strange[strange["_merge"] == "left_only"]
     if len(strange):
         raise StudyError(f"{path}: has no cell {' '.join(strange.iloc[0][keys])}; {parquet.again(path)}")
-    return frame
+    return frame.merge(answers[bridge.GRID].drop_duplicates())
 
 
 def _row(what: str, network: str, layer: str = "all", class_id: str = "all", **given) -> dict:

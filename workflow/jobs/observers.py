@@ -291,7 +291,7 @@ def _with_references(
         of_condition = observers.with_others([trials.seen[i] for i in at], generator)
         for i, trial, pair in zip(at, of_condition, observers.re_paired(of_condition, generator), strict=True):
             seen[i], paired[i] = trial, pair
-    # Where a condition has one unit alone, there is nothing to leave out.
+    # Of all trials of a condition or of none: where it has one unit alone, there is nothing to leave out.
     relative = [i for i, trial in enumerate(seen) if trial.others]
     with_others = [seen[i] for i in relative]
     for similarity in similarities:

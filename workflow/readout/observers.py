@@ -275,9 +275,10 @@ def re_paired(trials: Sequence[Trial], generator: np.random.Generator) -> list[T
 
 
 def with_others(trials: Sequence[Trial], generator: np.random.Generator) -> list[Trial]:
-    """The trials of one condition, each with `OTHERS` references of other units; none where there is no other unit.
+    """The trials of one condition, each with `OTHERS` references of other units.
 
-    All trials of a unit have the same ones.
+    All trials of a unit have the same ones. Where there is no other unit, or one unit has the references of all the
+    others, no trial has any: an observer that needs them answers all trials of a condition or none.
     """
     by_unit: dict[Hashable, dict[str, None]] = {}
     for trial in trials:
@@ -287,6 +288,8 @@ def with_others(trials: Sequence[Trial], generator: np.random.Generator) -> list
         rest = [name for name in dict.fromkeys(itertools.chain(*by_unit.values())) if name not in own]
         chosen = generator.choice(len(rest), min(OTHERS, len(rest)), replace=False) if rest else []
         drawn[unit] = tuple(rest[i] for i in chosen)
+    if not all(drawn.values()):
+        drawn = dict.fromkeys(drawn, ())
     return [replace(trial, others=drawn[trial.unit]) for trial in trials]
 
 

@@ -96,7 +96,7 @@ def extremes(values: np.ndarray, base: float, at: np.ndarray, side: int) -> Extr
     """The extremes of a unit's activations [positions] under occluders at [positions, 2]; `base` is without any.
 
     Activations within `LEAST_RANGE` of an extreme share it: equal occluders may differ in the last bits that kernels
-    give.
+    give. Where any that share the lowest are within it of any that share the highest, there is no right answer.
     """
     values, base = np.asarray(values, np.float64), float(base)
     tolerance = LEAST_RANGE * max(1.0, abs(base))
@@ -106,7 +106,8 @@ def extremes(values: np.ndarray, base: float, at: np.ndarray, side: int) -> Extr
     reason = ""
     if not base > 0:
         reason = NOT_DRIVEN
-    elif values.max() - values.min() <= tolerance:
+    # Of all that share an extreme, since which of them makes the query is the order of positions alone.
+    elif values[highest].min() - values[lowest].max() <= tolerance:
         reason = NO_EFFECT
     return Extremes(
         base=base,

@@ -247,7 +247,7 @@ rule stimuli:
     output:
         report(
             f"{R}/figures/stimuli.png",
-            caption="../report/legibility.rst",
+            caption="../report/stimuli.rst",
             category="Occlusion",
             labels={"figure": "stimuli", "shows": "trials"},
         ),
@@ -273,7 +273,7 @@ use rule figure2 as legibility_figure with:
     output:
         report(
             f"{R}/figures/legibility.png",
-            caption="../report/legibility.rst",
+            caption="../report/legibility_figure.rst",
             category="Occlusion",
             labels={"figure": "accuracy", "shows": "observers"},
         ),
@@ -291,7 +291,7 @@ use rule figure2 as legibility_cells with:
     output:
         report(
             f"{R}/figures/legibility_cells.png",
-            caption="../report/legibility.rst",
+            caption="../report/legibility_cells.rst",
             category="Occlusion",
             labels={"figure": "accuracy", "shows": "cells"},
         ),
@@ -316,7 +316,7 @@ use rule stimuli as legibility_gain with:
     output:
         report(
             f"{R}/figures/legibility_gain.png",
-            caption="../report/legibility.rst",
+            caption="../report/legibility_gain.rst",
             category="Occlusion",
             labels={"figure": "gain", "shows": "cells"},
         ),
