@@ -91,7 +91,7 @@ def _accuracies(axes: Axes, rows: pd.DataFrame, observers: Sequence[str], condit
         for condition, place in zip(there, _places(len(there)), strict=True):
             row, at = own.loc[condition], y + place
             axes.plot([row["low"], row["high"]], [at, at], color=COLOURS[condition], linewidth=1.6, zorder=2)
-            axes.plot([row["estimate"]], [at], "o", markersize=3.8, color=COLOURS[condition], zorder=3)
+            axes.plot([row["estimate"]], [at], "o", markersize=3.8, color=COLOURS[condition], zorder=3, clip_on=False)
             if np.isfinite(row["sem2"]):
                 ends = row["pooled"] + row["sem2"] * np.array([-1, 1])
                 axes.plot(ends, [at, at], "|", color=COLOURS[condition], markersize=6, markeredgewidth=1.2)
