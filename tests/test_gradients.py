@@ -331,7 +331,7 @@ def test_gradients_are_those_of_the_plain_network(model, size, random_network, m
 def test_finite_differences(cutting, images):
     """In float64, at the five largest entries and at five others, by 1e-6 to both sides.
 
-    Scores of about 10 are known to 1e-15, so that a quotient is known to 1e-9.
+    Behind so many layers scores of about 10 are known to 1e-13, by some processors' kernels, and a quotient to 1e-7.
     """
     traced = engine.fold(tracing.trace(randomised("small_resnet", 10).double()))
     node = layers.find(traced, traced, images[:1].double())[12].node
@@ -353,7 +353,7 @@ def test_finite_differences(cutting, images):
         chosen = [*flat[0].abs().topk(5).indices.tolist(), *range(7, flat.shape[1], flat.shape[1] // 5)]
         assert flat[0, chosen[:5]].abs().min() > 1e-3
         for index in chosen:
-            torch.testing.assert_close(differs(function, at, index), flat[:, index], rtol=0, atol=1e-7)
+            torch.testing.assert_close(differs(function, at, index), flat[:, index], rtol=0, atol=1e-6)
 
 
 # How they are called.

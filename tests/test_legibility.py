@@ -841,8 +841,8 @@ def test_answers_to_an_older_page_are_refused(tmp_path, counts):
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory):
-    """A page of eight units and two image sets to judge, and what machines answer in its trials."""
-    rows, pictures = made(8, 3, conditions=tuple(c for c in DISPLAYED if c != "blur"))
+    """A page of ten units, so that four are to practise, and two image sets to judge; and what machines answer there."""
+    rows, pictures = made(10, 3, conditions=tuple(c for c in DISPLAYED if c != "blur"))
     _, path_to_key, _ = built(tmp_path_factory.mktemp("asked"), rows, pictures, 3)
     names = [name for name, _ in ASKED]
     machines = pd.DataFrame(rows)[[*names, "relative_difference"]].astype({"unit": "int32", "set": "int32"})
