@@ -120,18 +120,15 @@ def _imported(path: Path, base: Path, roots: Sequence[Path]) -> Iterator[tuple[P
             continue
         for start, name in names:
             steps = [part for part in name.split(".") if part]
-            if not steps:
-                continue
-            if start is None:
-                # In the first folder that has something of the name, as Python does.
-                has = (root for root in roots if (root / steps[0]).is_dir() or (root / f"{steps[0]}.py").is_file())
-                root = next(has, roots[0])
+            # Python takes the first folder that has something of the name.
+            has = (root for root in roots if (root / steps[0]).is_dir() or (root / f"{steps[0]}.py").is_file())
+            top = start or next(has, roots[0])
             # A package runs its own __init__.py before its modules.
             for i in range(1, len(steps) + 1):
-                place = (start or root).joinpath(*steps[:i])
+                place = top.joinpath(*steps[:i])
                 for found in (place.with_suffix(".py"), place / "__init__.py"):
                     if found.is_file():
-                        yield found, base if start else root
+                        yield found, base if start else top
 
 
 def sources(model: str) -> dict[Path, Path]:
